@@ -1,0 +1,83 @@
+//! One keeper a store: a task pair that owns the sentinel connection and does the store's work in slices,
+//! publishing a snapshot. Reconcile slots read snapshots and never connect to a database themselves,
+//! so a dead or black-holed server costs nobody else anything.
+
+use std::{collections::BTreeMap, fmt::Debug, future::Future, time::Duration};
+
+use crate::stores::{
+    endpoint::{Endpoint, StoreError},
+    health::Health,
+};
+
+/// What a keeper is asked to hold true: the store's own part (from the AmasDatabase) and one part a policy or schema on it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Duty<S: Store> {
+    /// The login of the sentinel, and whatever further logins the work needs.
+    pub base: S::Base,
+    /// By the name of the CachePolicy or GraphSchema that asks for it.
+    pub policies: BTreeMap<String, S::Policy>,
+}
+
+/// What is known of a server: written only by its keeper, read by `observe`.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Snapshot<S: Store> {
+    pub health: Health,
+    /// What was read from the server and which duty is in; see each store's `Facts`.
+    pub facts: S::Facts,
+}
+
+/// A sign from a sentinel's connection.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Sign {
+    /// End of file or reset: the connection is gone.
+    Lost(String),
+    /// The server announced something (a NOTIFY): the worker should look.
+    Nudge,
+}
+
+/// What a server says of itself at login.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ServerIdentity {
+    /// The version as the server writes it, e.g. `17.6`.
+    pub version: String,
+    /// When the server process started.
+    pub started_at: Option<jiff::Timestamp>,
+}
+
+/// The sentinel side: one connection that reads (so that EOF and RST are seen at once) and is pinged.
+pub trait Sentinel: Sized + Send + 'static {
+    /// Waits for the next sign. Cancel-safe: dropped and called again between pings.
+    fn next_sign(&mut self) -> impl Future<Output = Sign> + Send;
+    /// One cheap round trip; the keeper puts the deadline around it.
+    fn ping(&mut self) -> impl Future<Output = Result<(), StoreError>> + Send;
+}
+
+/// How a slice of work ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Progress {
+    /// The duty is in; look again on a nudge, a new duty, or after the given time (sweeps).
+    Done { again_in: Option<Duration> },
+    /// The slice's time is up, or something (an index population) is still running: come back after the given pause.
+    More { pause: Duration },
+}
+
+/// One engine's side of its keeper. The worker calls `work` on its own connections, never on the sentinel's.
+pub trait Store: Sized + Send + Sync + Debug + Clone + PartialEq + Default + 'static {
+    type Base: Clone + Debug + PartialEq + Send + Sync + 'static;
+    type Policy: Clone + Debug + PartialEq + Send + Sync + 'static;
+    type Facts: Clone + Debug + Default + PartialEq + Send + Sync + 'static;
+    type Sentinel: Sentinel;
+    /// What the worker keeps between slices (an open connection, a sweep's cursor).
+    type Worker: Default + Send + 'static;
+
+    /// The login whose success means "this server serves".
+    fn endpoint(base: &Self::Base) -> &Endpoint;
+    /// Connects and logs in; the keeper puts the deadline (5 s) around it.
+    fn open(base: &Self::Base) -> impl Future<Output = Result<(Self::Sentinel, ServerIdentity), StoreError>> + Send;
+    /// One slice (at most 5 s) towards the duty. Updates `facts` with what was seen and done, also when it fails half-way.
+    fn work(
+        worker: &mut Self::Worker,
+        duty: &Duty<Self>,
+        facts: &mut Self::Facts,
+    ) -> impl Future<Output = Result<Progress, StoreError>> + Send;
+}

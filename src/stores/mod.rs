@@ -1,0 +1,7 @@
+//! The database servers: what each is told to hold true (a duty), what is known of it (facts), and how to reach it.
+//!
+//! Adding a store touches its own folder and the table in this file.
+
+pub mod endpoint;
+pub mod health;
+pub mod keeper;
