@@ -1,1 +1,3 @@
+//! The commands: `run`, `crds`, `migrate`.
+
 fn main() {}

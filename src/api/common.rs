@@ -1,0 +1,174 @@
+//! The blocks that several resources or stores share: references, volumes, pods, network access, external endpoints.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::core::v1::{LocalObjectReference, ResourceRequirements, Toleration};
+use kube::KubeSchema;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::units::Quantity;
+
+/// The AmasDatabase an object belongs to, in the same namespace.
+#[derive(Clone, Debug, Deserialize, Serialize, PartialEq, JsonSchema)]
+pub struct DatabaseRef {
+    /// Name of the AmasDatabase in the same namespace. Immutable.
+    #[schemars(length(min = 1, max = 40))]
+    pub name: String,
+}
+
+/// What becomes of data when its object is deleted.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, PartialEq, Eq, JsonSchema)]
+pub enum DeletionPolicy {
+    #[default]
+    Retain,
+    Delete,
+}
+
+/// A persistent volume of a managed store.
+#[derive(Clone, Debug, Deserialize, Serialize, PartialEq, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Storage {
+    /// Size of the volume. It can grow where the storage class allows it, never shrink.
+    pub size: Quantity,
+    /// Storage class. Default: the cluster's default class. Immutable.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253))]
+    pub storage_class_name: Option<String>,
+}
+
+/// CPU and memory of a container, as in a Pod.
+#[derive(Clone, Debug, Default, Deserialize, Serialize, PartialEq, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Resources {
+    /// The least the container gets, by resource name (`cpu`, `memory`).
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(extend("maxProperties" = 8))]
+    pub requests: BTreeMap<String, Quantity>,
+    /// The most the container may use, by resource name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(extend("maxProperties" = 8))]
+    pub limits: BTreeMap<String, Quantity>,
+}
+
+impl From<&Resources> for ResourceRequirements {
+    fn from(resources: &Resources) -> Self {
+        let quantities = |amounts: &BTreeMap<String, Quantity>| {
+            let convert = |(name, amount): (&String, &Quantity)| {
+                (
+                    name.clone(),
+                    k8s_openapi::apimachinery::pkg::api::resource::Quantity(amount.as_str().to_owned()),
+                )
+            };
+            (!amounts.is_empty()).then(|| amounts.iter().map(convert).collect())
+        };
+        Self {
+            requests: quantities(&resources.requests),
+            limits: quantities(&resources.limits),
+            claims: None,
+        }
+    }
+}
+
+/// What the pods of all managed stores and Jobs of one AmasDatabase have in common.
+#[derive(Clone, Debug, Default, Deserialize, Serialize, PartialEq, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct PodSettings {
+    /// Labels added to every pod. Keys under `amas.dev/` and `app.kubernetes.io/` are reserved.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(extend("maxProperties" = 32))]
+    pub labels: BTreeMap<String, String>,
+    /// Annotations added to every pod.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(extend("maxProperties" = 32))]
+    pub annotations: BTreeMap<String, String>,
+    /// Nodes the pods may run on, by label.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(extend("maxProperties" = 32))]
+    pub node_selector: BTreeMap<String, String>,
+    /// Taints the pods tolerate.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 32))]
+    pub tolerations: Vec<Toleration>,
+    /// Priority class of the pods.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253))]
+    pub priority_class_name: Option<String>,
+    /// Secrets to pull images with, in the same namespace.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 8))]
+    pub image_pull_secrets: Vec<LocalObjectReference>,
+}
+
+/// Who may open connections to the managed stores.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, PartialEq, Eq, JsonSchema)]
+pub enum NetworkAccess {
+    #[default]
+    SameNamespace,
+    Labelled,
+    None,
+}
+
+/// The NetworkPolicy of the managed stores. The operator's own pods are always admitted.
+#[derive(Clone, Debug, Default, Deserialize, Serialize, PartialEq, JsonSchema)]
+pub struct NetworkSettings {
+    /// `SameNamespace` (default): every pod of the namespace. `Labelled`: pods of the namespace that carry the label
+    /// `amas.dev/client: <name of the AmasDatabase>`. `None`: no NetworkPolicy is made.
+    #[serde(default)]
+    pub mode: NetworkAccess,
+}
+
+/// An existing server that the operator uses but does not run.
+#[derive(Clone, Debug, Deserialize, Serialize, PartialEq, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct External {
+    /// Secret in the same namespace whose key `uri` holds the whole address with user and password, such as
+    /// `postgresql://admin:...@db.example:5432/postgres`, `redis://default:...@cache.example:6379/0`, `bolt://neo4j:...@graph.example:7687`.
+    pub secret_ref: SecretRef,
+    /// Transport security of the connection.
+    pub tls: ExternalTls,
+    /// What the login may do. `Admin`: create roles, databases and extensions. Default: Admin.
+    #[serde(default)]
+    pub privileges: Privileges,
+}
+
+/// A Secret in the same namespace.
+#[derive(Clone, Debug, Deserialize, Serialize, PartialEq, JsonSchema)]
+pub struct SecretRef {
+    /// Name of the Secret.
+    #[schemars(length(min = 1, max = 253))]
+    pub name: String,
+}
+
+/// Transport security towards an external server.
+#[derive(Clone, Debug, Deserialize, Serialize, PartialEq, JsonSchema)]
+pub struct ExternalTls {
+    /// `Require`: encrypted, the server's certificate is not verified. `Disable`: clear text, for a network that is itself protected.
+    pub mode: TlsMode,
+}
+
+#[derive(Clone, Copy, Debug, Deserialize, Serialize, PartialEq, Eq, JsonSchema)]
+pub enum TlsMode {
+    Require,
+    Disable,
+}
+
+#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, PartialEq, Eq, JsonSchema)]
+pub enum Privileges {
+    #[default]
+    Admin,
+}
+
+/// How a connection Secret is written: names of its keys, and values a platform wants beside them.
+#[derive(Clone, Debug, Default, Deserialize, Serialize, PartialEq, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Connection {
+    /// Other names for the Secret's keys: from our name (`DATABASE_URL`, `PGHOST`, `REDIS_URL`, `NEO4J_URI`, ...) to the name wanted.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(extend("maxProperties" = 16))]
+    pub keys: BTreeMap<String, String>,
+    /// Further keys with fixed values, such as pool sizes and timeouts.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(extend("maxProperties" = 64))]
+    pub extra: BTreeMap<String, String>,
+}

@@ -1,0 +1,133 @@
+//! The PostgreSQL block of an AmasDatabase.
+
+use std::collections::BTreeMap;
+
+use kube::KubeSchema;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::{
+    common::{Connection, External, Resources, Storage},
+    names::{ExtensionName, SqlName},
+    units::Span,
+};
+
+/// A PostgreSQL database, its owner and its application roles, on a server that the operator runs (`managed`) or uses (`external`).
+#[derive(Clone, Debug, Deserialize, Serialize, PartialEq, KubeSchema)]
+#[x_kube(validation = ("has(self.managed) != has(self.external)", "postgres: set exactly one of managed and external"))]
+#[x_kube(validation = ("!has(self.roles) || !has(self.owner) || self.roles.all(r, r.name != self.owner)", "postgres: the owner must not be listed under roles; migrations run as the owner, applications as a role"))]
+#[serde(rename_all = "camelCase")]
+pub struct PostgresSpec {
+    /// Whether Ready and Available need this store. Default: true.
+    #[serde(default = "super::yes")]
+    pub required: bool,
+    /// A server run by the operator. Exactly one of managed and external; changing from one to the other is refused.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub managed: Option<ManagedPostgres>,
+    /// An existing server. Exactly one of managed and external.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub external: Option<External>,
+    /// Name of the database. Created when absent. Immutable.
+    pub database: SqlName,
+    /// Role that owns the database and runs the migrations. Default: `<database>_owner`. Immutable.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub owner: Option<SqlName>,
+    /// Extensions made before the migrations, in schema `public`. An extension taken off the list is reported, never dropped.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 32))]
+    #[x_kube(merge_strategy = ListMerge::Set)]
+    pub extensions: Vec<ExtensionName>,
+    /// Settings of every new session of the application roles; the owner and the database keep the server's defaults.
+    #[serde(default)]
+    pub session: Session,
+    /// The application roles, each with a Secret `<name>-role-<role>` (underscores written as hyphens).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
+    pub roles: Vec<Role>,
+}
+
+impl PostgresSpec {
+    /// The owner's name, default applied.
+    pub fn owner_name(&self) -> Result<SqlName, super::names::InvalidName> {
+        self.owner
+            .clone()
+            .map_or_else(|| SqlName::parse(format!("{}_owner", self.database)), Ok)
+    }
+}
+
+/// A PostgreSQL server run by the operator: one replica, one volume.
+#[derive(Clone, Debug, Deserialize, Serialize, PartialEq, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ManagedPostgres {
+    /// Major version: 15, 16 or 17. Default: 17. It cannot be changed while there is no upgrade path.
+    #[serde(default = "default_version")]
+    #[schemars(regex(pattern = "^(15|16|17)$"))]
+    pub version: String,
+    /// The data volume, a PersistentVolumeClaim `<name>-postgres`.
+    pub storage: Storage,
+    /// CPU and memory of the server. Default: none requested, none limited.
+    #[serde(default)]
+    pub resources: Resources,
+    /// Image to run instead of the operator's choice for the version; it must contain pgvector if that extension is wanted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 512))]
+    pub image: Option<String>,
+    /// Server parameters, as in postgresql.conf. Parameters that the operator owns (addresses, paths, preloaded libraries, archive commands) are refused.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(extend("maxProperties" = 128))]
+    pub parameters: BTreeMap<String, String>,
+}
+
+fn default_version() -> String {
+    "17".into()
+}
+
+/// Session settings of application roles (`ALTER ROLE ... IN DATABASE ... SET`).
+#[derive(Clone, Debug, Default, Deserialize, Serialize, PartialEq, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Session {
+    /// `timezone`, such as UTC. Default: the server's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(regex(pattern = "^[A-Za-z0-9_/+-]+$"), length(max = 64))]
+    pub timezone: Option<String>,
+    /// `statement_timeout`. Default: the server's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub statement_timeout: Option<Span>,
+    /// `application_name`. Default: the client's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(regex(pattern = "^[A-Za-z0-9_.:/-]+$"), length(max = 63))]
+    pub application_name: Option<String>,
+    /// `search_path`, first schema first. Default: the server's.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16))]
+    pub search_path: Vec<SqlName>,
+}
+
+/// An application's login.
+#[derive(Clone, Debug, Deserialize, Serialize, PartialEq, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Role {
+    /// Name of the role.
+    pub name: SqlName,
+    /// `ReadWrite`: select, insert, update, delete on every table and use of every sequence, present and future, in every schema but the operator's.
+    /// `ReadOnly`: select only, without the columns marked secret by their comment. Neither may change the schema or see the migration history.
+    pub access: Access,
+    /// Most connections the role may hold at once. Default: 10.
+    #[serde(default = "default_connection_limit")]
+    #[schemars(range(min = 1, max = 10000))]
+    pub connection_limit: i32,
+    /// How the role's Secret is written.
+    #[serde(default)]
+    pub connection: Connection,
+}
+
+fn default_connection_limit() -> i32 {
+    10
+}
+
+#[derive(Clone, Copy, Debug, Deserialize, Serialize, PartialEq, Eq, JsonSchema)]
+pub enum Access {
+    ReadWrite,
+    ReadOnly,
+}

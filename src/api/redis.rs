@@ -1,0 +1,61 @@
+//! The Redis block of an AmasDatabase.
+
+use kube::KubeSchema;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::common::{Connection, External, Resources, Storage};
+
+/// A Redis server that the operator runs (`managed`) or uses (`external`). Its connection Secret is `<name>-redis-connection`.
+#[derive(Clone, Debug, Deserialize, Serialize, PartialEq, KubeSchema)]
+#[x_kube(validation = ("has(self.managed) != has(self.external)", "redis: set exactly one of managed and external"))]
+#[serde(rename_all = "camelCase")]
+pub struct RedisSpec {
+    /// Whether Ready and Available need this store. Default: true.
+    #[serde(default = "super::yes")]
+    pub required: bool,
+    /// A server run by the operator. Exactly one of managed and external; changing from one to the other is refused.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub managed: Option<ManagedRedis>,
+    /// An existing server. Exactly one of managed and external.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub external: Option<External>,
+    /// How the connection Secret is written.
+    #[serde(default)]
+    pub connection: Connection,
+}
+
+/// A Redis server run by the operator: one replica, one volume.
+#[derive(Clone, Debug, Deserialize, Serialize, PartialEq, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ManagedRedis {
+    /// Major version: 7 or 8. Default: 8. It cannot be changed while there is no upgrade path.
+    #[serde(default = "default_version")]
+    #[schemars(regex(pattern = "^(7|8)$"))]
+    pub version: String,
+    /// `AOF`: every write reaches the disk within a second. `RDB`: snapshots, some minutes of writes may be lost. `None`: nothing survives a restart.
+    /// Default: AOF. Immutable.
+    #[serde(default)]
+    pub persistence: Persistence,
+    /// The data volume, a PersistentVolumeClaim `<name>-redis`.
+    pub storage: Storage,
+    /// CPU and memory of the server. Default: none requested, none limited.
+    #[serde(default)]
+    pub resources: Resources,
+    /// Image to run instead of the operator's choice for the version.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 512))]
+    pub image: Option<String>,
+}
+
+fn default_version() -> String {
+    "8".into()
+}
+
+#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, PartialEq, Eq, JsonSchema)]
+pub enum Persistence {
+    #[default]
+    AOF,
+    RDB,
+    None,
+}
