@@ -4,4 +4,9 @@
 
 pub mod endpoint;
 pub mod health;
+pub mod images;
 pub mod keeper;
+pub mod neo4j;
+pub mod postgres;
+pub mod redis;
+pub mod workload;
