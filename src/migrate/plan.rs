@@ -128,9 +128,9 @@ pub enum PlanError {
 
 /// What would bring a database with this history to `target` (None: the newest file).
 ///
-/// Every applied version that stays is compared with its file first. A target below the current version gives a down
-/// plan from the stored down texts (`Applied::down`), falling back to the source's; the up files of the versions that
-/// go may be gone, as they are after a revert in Git.
+/// On the way up every applied version is compared with its file first. A target below the current version gives a down
+/// plan from the stored down texts (`Applied::down`), falling back to the source's; it needs no files, which may be gone
+/// after a revert in Git.
 pub fn plan(source: &Source, history: &[Applied], target: Option<i64>) -> Result<Plan, PlanError> {
     if let Some(dirty) = history.iter().find(|applied| !applied.success) {
         return Err(PlanError::Dirty {
@@ -140,16 +140,16 @@ pub fn plan(source: &Source, history: &[Applied], target: Option<i64>) -> Result
     }
     let current = current(history);
     let target = check_target(source, history, target)?;
-    let kept = history
+    if let Some(target) = target.filter(|&target| target < current) {
+        return down(source, history, target);
+    }
+    for applied in history
         .iter()
-        .filter(|applied| target.is_none_or(|target| applied.version <= target));
-    for applied in kept {
+        .filter(|applied| target.is_none_or(|target| applied.version <= target))
+    {
         check_applied(source, applied, current)?;
     }
-    match target {
-        Some(target) if target < current => down(source, history, target),
-        _ => up(source, history, target),
-    }
+    up(source, history, target)
 }
 
 /// The highest applied version, 0 when there is none.

@@ -37,7 +37,7 @@ pub fn bootstrap(schema: &SqlName) -> String {
          execution_time BIGINT NOT NULL);\n{TABLES}\n\
          COMMENT ON SCHEMA amas_migrate IS {layout};\n{revoke}\nCOMMIT",
         layout = literal(LAYOUT),
-        revoke = REVOKE.replace("SCHEMA", &literal(schema.as_str())),
+        revoke = REVOKE.replace("$SCHEMA", &literal(schema.as_str())),
     )
 }
 
@@ -95,7 +95,7 @@ BEGIN
         FROM pg_catalog.pg_class c
         JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
         CROSS JOIN LATERAL pg_catalog.aclexplode(c.relacl) a
-        WHERE (n.nspname = 'amas_migrate' OR (n.nspname = SCHEMA AND c.relname = '_sqlx_migrations'))
+        WHERE (n.nspname = 'amas_migrate' OR (n.nspname = $SCHEMA AND c.relname = '_sqlx_migrations'))
           AND c.relkind IN ('r', 'S') AND a.grantee <> c.relowner
         UNION
         SELECT pg_catalog.format('SCHEMA %I', n.nspname), a.grantee

@@ -1,0 +1,3 @@
+//! What the component tests share.
+
+pub mod postgres;
