@@ -9,3 +9,5 @@ mod support;
 mod keeper;
 #[path = "component/postgres.rs"]
 mod postgres;
+#[path = "component/migrate.rs"]
+mod migrate;

@@ -1,3 +1,4 @@
 //! What the component tests share.
 
 pub mod postmaster;
+pub mod postgres;
