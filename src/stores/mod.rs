@@ -2,6 +2,8 @@
 //!
 //! Adding a store touches its own folder and the table in this file.
 
+pub mod claim;
 pub mod endpoint;
 pub mod health;
 pub mod keeper;
+pub mod redis;

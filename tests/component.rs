@@ -1,0 +1,9 @@
+//! Tests against real servers, each started by the test that needs it on a free loopback port.
+
+// Helpers of tests are tests too, but clippy only knows the functions marked so.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod support;
+
+#[path = "component/redis.rs"]
+mod redis;

@@ -1,0 +1,4 @@
+//! What the component tests share.
+
+pub mod process;
+pub mod redis;
