@@ -1,4 +1,4 @@
-//! Tests against real servers, which they start and stop by themselves.
+//! Tests against real servers, each started by the test that needs it on a free loopback port.
 
 // Helpers of tests are tests too, but clippy only knows the functions marked so.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
@@ -11,3 +11,5 @@ mod keeper;
 mod postgres;
 #[path = "component/migrate.rs"]
 mod migrate;
+#[path = "component/redis.rs"]
+mod redis;

@@ -2,6 +2,7 @@
 //!
 //! Adding a store touches its own folder and the table in this file.
 
+pub mod claim;
 pub mod endpoint;
 pub mod health;
 pub mod images;

@@ -2,3 +2,5 @@
 
 pub mod postmaster;
 pub mod postgres;
+pub mod process;
+pub mod redis;
