@@ -150,7 +150,7 @@ impl Database {
 }
 
 fn public() -> SqlName {
-    SqlName::parse("public").unwrap()
+    SqlName::public()
 }
 
 fn request(goal: Goal, source: Source) -> Request {
@@ -288,7 +288,7 @@ async fn a_failure_names_file_and_line_and_keeps_what_was_done() {
             (run.line, run.message.as_deref()),
             (line.map(|l| l as i32), Some(failed.message.as_str()))
         );
-        assert_eq!(run.finished_at.is_some(), true);
+        assert!(run.finished_at.is_some());
     }
     let report = db.up(&FIVE).await;
     succeeded(&report);
@@ -593,7 +593,7 @@ async fn outside_a_transaction() {
         "nothing was left behind"
     );
     succeeded(&db.up(&down).await);
-    assert_eq!(db.state().await.applied[2].success, true);
+    assert!(db.state().await.applied[2].success);
     succeeded(&db.run(request(Goal::DownSteps(1), source(&down))).await);
     let half = "-- no-transaction\nCREATE INDEX CONCURRENTLY one ON posts (id);\n\nCREATE INDEX CONCURRENTLY one ON posts (id);";
     let report = db.up(&[FIVE[0], FIVE[1], ("0003_index", half, "SELECT 1")]).await;

@@ -186,7 +186,7 @@ impl Runner<'_, '_> {
     async fn write_ending(&mut self, failure: Option<&Failure>) -> Result<(), Failure> {
         if self.run.is_none() {
             let hash = self.request.plan_hash.clone();
-            self.begin(Direction::Up, hash.as_deref()).await?;
+            self.begin(hash.as_deref()).await?;
         }
         let outcome = match failure {
             None => "succeeded",
