@@ -117,6 +117,7 @@ pub async fn run(
         tell,
         report,
         run: None,
+        lock_of: None,
         ready: false,
         usable: true,
     };
@@ -132,7 +133,9 @@ struct Runner<'a, 't> {
     report: Report,
     /// Our row in `runs`.
     run: Option<i64>,
-    /// The lock is ours and the tables exist.
+    /// The database whose lock is ours.
+    lock_of: Option<String>,
+    /// The tables exist.
     ready: bool,
     /// The session answers; false once a message was abandoned.
     usable: bool,
@@ -143,11 +146,8 @@ impl Runner<'_, '_> {
         let identity = history::identity(self.conn).await?;
         let database = identity.split_once('/').map_or("", |(_, name)| name).to_owned();
         self.lock(&database).await?;
-        let result = self.locked(&identity).await;
-        if result.is_ok() {
-            session::unlock(self.conn, &database).await?;
-        }
-        result
+        self.lock_of = Some(database);
+        self.locked(&identity).await
     }
 
     async fn lock(&mut self, database: &str) -> Result<(), Failure> {

@@ -252,7 +252,7 @@ async fn a_failure_names_file_and_line_and_keeps_what_was_done() {
             Some(5),
             false,
         ),
-        ("SELECT 1;\nSELECT nosuch()\n", "42883", Some(2), true),
+        ("SELECT 'äöü';\nSELECT nosuch()\n", "42883", Some(2), true),
         ("SELECT 1;\nSELECT 2;\nALTER TABLE posts ADD", "42601", Some(3), true),
         ("SELECT 1;\nSELEKT 2;\n", "42601", Some(2), true),
         (
