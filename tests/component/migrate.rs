@@ -13,7 +13,8 @@ use amas_operator::{
         source::Source,
     },
 };
-use sqlx::{AssertSqlSafe, PgConnection, Row, migrate::Migrator, raw_sql};
+use sqlx::{AssertSqlSafe, PgConnection, Row, raw_sql};
+use sqlx_core::migrate::Migrator;
 use tokio::sync::watch;
 
 use crate::support::postgres::Postgres;
