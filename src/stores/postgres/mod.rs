@@ -18,7 +18,8 @@ mod work;
 pub mod workload;
 
 pub use duty::{
-    Access, Claim, ExtensionDuty, Figures, MissingExtension, PostgresDuty, PostgresFacts, RoleDuty, Session,
+    Access, Claim, ExtensionDuty, Figures, MigrationFacts, MissingExtension, PostgresDuty, PostgresFacts, RoleDuty,
+    Session,
 };
 pub use history::History;
 pub use rights::SECRET_MARKER;
