@@ -184,7 +184,7 @@ async fn a_fresh_server_gets_the_duty_once() {
     let mut kept = Kept::new(duty.clone());
     sleep(Duration::from_millis(200)).await;
     server.launch();
-    server.wait_until_ready();
+    server.wait_until_ready().await;
     println!("ready to duty in: {:?}", kept.until_in(&duty).await);
     let facts = kept.snapshots.borrow().facts.clone();
     assert_eq!((facts.error, facts.conflict, facts.rights_at), (None, None, Some(0)));
@@ -197,12 +197,15 @@ async fn a_fresh_server_gets_the_duty_once() {
         missing,
         ["CREATE EXTENSION IF NOT EXISTS \"nowhere\" SCHEMA \"public\" CASCADE;"]
     );
+    if std::env::var_os("SHOW_LOG").is_some() {
+        println!("{}", server.log());
+    }
     assert!(facts.figures.size_bytes > 1_000_000 && facts.max_connections == Some(100));
 
     let mut app = login(&server, "amas_app", APP_PASSWORD).await.unwrap();
     let settings = "SELECT concat_ws('|', current_setting('TimeZone'), current_setting('statement_timeout'), \
                     current_setting('application_name'), current_setting('search_path'))";
-    assert_eq!(text(&mut app, settings).await, "UTC|30s||app, public");
+    assert_eq!(text(&mut app, settings).await, "UTC|30s|it's amas|app, public");
     login(&server, "amas_owner", OWNER_PASSWORD).await.unwrap();
 
     let before = changes(&server).len();
@@ -242,7 +245,7 @@ async fn a_fresh_server_gets_the_duty_once() {
 
 #[tokio::test]
 async fn rights_follow_the_migrations() {
-    let server = Server::start();
+    let server = Server::start().await;
     let duty = duty(&server);
     let mut kept = Kept::new(duty.clone());
     kept.until_in(&duty).await;
@@ -336,7 +339,7 @@ async fn rights_follow_the_migrations() {
 
 #[tokio::test]
 async fn what_was_changed_by_hand_is_put_right() {
-    let server = Server::start();
+    let server = Server::start().await;
     let duty = duty(&server);
     let mut kept = Kept::new(duty.clone());
     kept.until_in(&duty).await;
@@ -386,7 +389,7 @@ async fn what_was_changed_by_hand_is_put_right() {
 
 #[tokio::test]
 async fn a_wrong_admin_password_is_told_and_a_new_base_is_tried_at_once() {
-    let server = Server::start();
+    let server = Server::start().await;
     let right = duty(&server);
     let mut wrong = right.clone();
     wrong.admin.password = Sensitive::new("wrong");
@@ -400,7 +403,7 @@ async fn a_wrong_admin_password_is_told_and_a_new_base_is_tried_at_once() {
 
 #[tokio::test]
 async fn a_killed_server_is_down_within_two_seconds_and_comes_back() {
-    let mut server = Server::start();
+    let mut server = Server::start().await;
     let duty = duty(&server);
     let mut kept = Kept::new(duty.clone());
     kept.until_in(&duty).await;
@@ -409,14 +412,14 @@ async fn a_killed_server_is_down_within_two_seconds_and_comes_back() {
     println!("killed to Down: {:?}", kept.until_verdict(2., Verdict::Down).await);
     sleep(Duration::from_secs(1)).await;
     server.launch();
-    server.wait_until_ready();
+    server.wait_until_ready().await;
     println!("ready to Up: {:?}", kept.until_verdict(2., Verdict::Up).await);
     assert_eq!(kept.wakes(), 2, "one change down and one up");
 }
 
 #[tokio::test]
 async fn a_stopped_server_is_down_within_six_seconds_and_comes_back() {
-    let server = Server::start();
+    let server = Server::start().await;
     let duty = duty(&server);
     let mut kept = Kept::new(duty.clone());
     kept.until_in(&duty).await;
@@ -430,7 +433,7 @@ async fn a_stopped_server_is_down_within_six_seconds_and_comes_back() {
 
 #[tokio::test]
 async fn closed_idle_connections_are_no_outage() {
-    let server = Server::start();
+    let server = Server::start().await;
     let duty = duty(&server);
     let mut kept = Kept::new(duty.clone());
     kept.until_in(&duty).await;
@@ -458,7 +461,7 @@ async fn closed_idle_connections_are_no_outage() {
 
 #[tokio::test]
 async fn twenty_restarts_in_a_minute_are_at_most_four_changes() {
-    let mut server = Server::start();
+    let mut server = Server::start().await;
     let duty = duty(&server);
     let mut kept = Kept::new(duty.clone());
     kept.until_in(&duty).await;

@@ -25,10 +25,10 @@ pub struct Postmaster {
 
 impl Postmaster {
     /// A fresh server that answers.
-    pub fn start() -> Self {
+    pub async fn start() -> Self {
         let mut server = Self::prepare();
         server.launch();
-        server.wait_until_ready();
+        server.wait_until_ready().await;
         server
     }
 
@@ -79,7 +79,7 @@ impl Postmaster {
                 "-c",
                 "log_statement=all",
             ])
-            .args(["-c", "log_line_prefix=%a|%u|", "-c", "log_connections=on", "-D"])
+            .args(["-c", "log_line_prefix=%a|%u|%m|", "-c", "log_connections=on", "-D"])
             .arg(self.data())
             .stderr(log)
             .spawn()
@@ -87,11 +87,11 @@ impl Postmaster {
         self.process = Some(process);
     }
 
-    pub fn wait_until_ready(&self) {
+    pub async fn wait_until_ready(&self) {
         let begun = Instant::now();
         while !fs::read_to_string(self.data().join("postmaster.pid")).is_ok_and(|text| text.contains("ready")) {
             assert!(begun.elapsed() < Duration::from_secs(30), "no start:\n{}", self.log());
-            sleep(Duration::from_millis(10));
+            tokio::time::sleep(Duration::from_millis(2)).await;
         }
     }
 
@@ -130,9 +130,19 @@ impl Postmaster {
     }
 
     fn children(&self, parent: u32) -> Vec<u32> {
-        let path = format!("/proc/{parent}/task/{parent}/children");
-        let text = fs::read_to_string(path).unwrap_or_default();
-        text.split_whitespace().filter_map(|pid| pid.parse().ok()).collect()
+        let of_parent = |pid: &u32| {
+            let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+            let after_name = stat
+                .rsplit_once(") ")
+                .map(|(_, rest)| rest.to_owned())
+                .unwrap_or_default();
+            after_name.split(' ').nth(1) == Some(&parent.to_string())
+        };
+        let names = fs::read_dir("/proc")
+            .unwrap()
+            .flatten()
+            .filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+        names.filter(of_parent).collect()
     }
 
     fn data(&self) -> PathBuf {

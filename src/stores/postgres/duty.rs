@@ -114,7 +114,7 @@ pub struct PostgresFacts {
     pub history: Option<History>,
     /// The `History::latest` for which the app roles' rights are in; 0 stands for no history.
     pub rights_at: Option<i64>,
-    /// Figures that move by themselves; refreshed at most every 60 s and not material.
+    /// Figures that move by themselves; refreshed with the history, else at most every 60 s. Not material.
     pub figures: Figures,
 }
 

@@ -195,11 +195,7 @@ fn plan_login(have: Option<&Role>, name: &SqlName, password: &Sensitive, connect
             connection_limit,
         });
     }
-    if !have
-        .verifier
-        .as_ref()
-        .is_some_and(|verifier| scram::matches(verifier, password))
-    {
+    if !have.password_right {
         steps.push(Step::SetPassword {
             name,
             password: password.clone(),
