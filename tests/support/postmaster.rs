@@ -100,11 +100,13 @@ impl Postmaster {
         fs::read_to_string(self.directory.join("log")).unwrap_or_default()
     }
 
-    /// Sends a signal (`STOP`, `CONT`) to all processes of the server.
+    /// Sends a signal (`STOP`, `CONT`) to all processes of the server; to the postmaster first, so that there are no new ones.
     pub fn signal_all(&self, signal: &str) {
-        for pid in self.pids() {
-            send(signal, pid);
-        }
+        let Some(process) = &self.process else { return };
+        send(signal, process.id());
+        self.children(process.id())
+            .into_iter()
+            .for_each(|child| send(signal, child));
     }
 
     /// Kills the postmaster as the kernel would; its children notice and go.
@@ -118,15 +120,6 @@ impl Postmaster {
             sleep(Duration::from_millis(1));
         }
         let _ = fs::remove_file(self.data().join("postmaster.pid"));
-    }
-
-    fn pids(&self) -> Vec<u32> {
-        let Some(process) = &self.process else {
-            return Vec::new();
-        };
-        std::iter::once(process.id())
-            .chain(self.children(process.id()))
-            .collect()
     }
 
     fn children(&self, parent: u32) -> Vec<u32> {
