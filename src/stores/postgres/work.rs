@@ -10,9 +10,10 @@ use super::{
     connect::{SqlError, connect, execute, read},
     duty::{ExtensionDuty, Figures},
     history,
-    plan::{Step, conflict, missing_extensions, plan},
+    plan::{conflict, missing_extensions, plan},
     rights,
     sentinel::MAINTENANCE_DATABASE,
+    step::Step,
 };
 use crate::stores::{endpoint::StoreError, keeper::Progress};
 
