@@ -5,6 +5,7 @@ use std::{
     time::Duration,
 };
 
+use futures::FutureExt;
 use jiff::Timestamp;
 use tokio::{
     sync::watch,
@@ -157,7 +158,7 @@ impl<S: Store> Watcher<S> {
 
     fn logged_in(&mut self, sentinel: S::Sentinel, identity: ServerIdentity) -> S::Sentinel {
         // A slice that ended before this login says nothing about it.
-        let _stale = futures::FutureExt::now_or_never(self.shared.worked.notified());
+        let _stale = self.shared.worked.notified().now_or_never();
         self.tell(Event::Up(identity));
         sentinel
     }
