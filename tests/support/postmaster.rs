@@ -2,6 +2,7 @@
 
 use std::{
     fs,
+    io::Write,
     net::TcpListener,
     os::unix::{fs::PermissionsExt, process::CommandExt},
     path::{Path, PathBuf},
@@ -56,6 +57,35 @@ impl Postmaster {
             .unwrap();
         assert!(initialised.success());
         server
+    }
+
+    /// From the next launch on with TLS, under a certificate of its own making.
+    pub fn encrypt(&self) {
+        let mut openssl = self.command("openssl");
+        openssl.args([
+            "req",
+            "-x509",
+            "-newkey",
+            "ec",
+            "-pkeyopt",
+            "ec_paramgen_curve:prime256v1",
+            "-nodes",
+            "-days",
+            "2",
+        ]);
+        openssl.args([
+            "-subj",
+            "/CN=test",
+            "-keyout",
+            "data/server.key",
+            "-out",
+            "data/server.crt",
+        ]);
+        assert!(openssl.stderr(Stdio::null()).status().unwrap().success());
+        let settings = fs::File::options()
+            .append(true)
+            .open(self.data().join("postgresql.conf"));
+        settings.unwrap().write_all(b"\nssl = on\n").unwrap();
     }
 
     /// Starts the process and does not wait.
@@ -144,7 +174,12 @@ impl Postmaster {
 
     /// PostgreSQL refuses to run as root.
     fn command(&self, program: &str) -> Command {
-        let mut command = Command::new(format!("{BIN}/{program}"));
+        let own = Path::new(BIN).join(program);
+        let mut command = if own.exists() {
+            Command::new(own)
+        } else {
+            Command::new(program)
+        };
         let accounts = fs::read_to_string("/etc/passwd").unwrap_or_default();
         let root = fs::metadata("/proc/self")
             .map(|own| std::os::unix::fs::MetadataExt::uid(&own))
@@ -157,7 +192,10 @@ impl Postmaster {
             let ids: Vec<u32> = account.split(':').filter_map(|field| field.parse().ok()).collect();
             command.uid(ids[0]).gid(ids[1]);
         }
-        command.current_dir(&self.directory).env_clear();
+        command
+            .current_dir(&self.directory)
+            .env_clear()
+            .env("PATH", "/usr/bin:/bin");
         command
     }
 }
