@@ -116,7 +116,7 @@ pub struct PostgresFacts {
     pub migrations: Option<MigrationFacts>,
     /// The `History::latest` for which the app roles' rights are in; 0 stands for no history.
     pub rights_at: Option<i64>,
-    /// Figures that move by themselves; refreshed at most every 60 s and not material.
+    /// Figures that move by themselves; refreshed with the history, else at most every 60 s. Not material.
     pub figures: Figures,
 }
 
