@@ -5,5 +5,7 @@
 
 mod support;
 
+#[path = "component/neo4j.rs"]
+mod neo4j;
 #[path = "component/redis.rs"]
 mod redis;

@@ -6,4 +6,5 @@ pub mod claim;
 pub mod endpoint;
 pub mod health;
 pub mod keeper;
+pub mod neo4j;
 pub mod redis;

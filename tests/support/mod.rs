@@ -1,4 +1,5 @@
 //! What the component tests share.
 
+pub mod neo4j;
 pub mod process;
 pub mod redis;
