@@ -308,7 +308,7 @@ mod tests {
         use Event::{PingOk, Silent};
         let serving = (Verdict::Up, Reason::Serving);
         let down = |reason| (Verdict::Down, reason);
-        let table: Vec<(&str, Vec<(f64, Event)>, (Verdict, Reason))> = vec![
+        let table = [
             ("nothing heard", vec![], (Verdict::Unknown, Reason::NeverSeen)),
             ("the first good sign is enough", vec![(0., up())], serving),
             (

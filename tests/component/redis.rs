@@ -17,7 +17,7 @@ use amas_operator::{
     stores::{
         claim::Claim,
         endpoint::{Endpoint, StoreError, Tls},
-        keeper::{Duty, Progress, Sentinel, Sign, Store},
+        keeper::{Duty, Keepers, Key, Progress, Sentinel, Sign, Store},
         redis::{
             CLAIM_KEY, CacheDuty, DefaultTtl, EnforcedBy, Eviction, EvictionPolicy, Expires, FamilyFacts, Glob,
             KeyType, Mode, Redis, RedisDuty, RedisFacts, RedisWorker, Rule,
@@ -26,7 +26,7 @@ use amas_operator::{
 };
 use redis::Commands;
 
-use crate::support::redis::RedisServer;
+use crate::support::{process::eventually, redis::RedisServer};
 
 const FIVE_MINUTES: Duration = Duration::from_secs(300);
 
@@ -468,6 +468,42 @@ async fn a_stopped_server_does_not_answer_pings() {
         .await
         .unwrap()
         .unwrap();
+}
+
+#[tokio::test]
+async fn a_keeper_holds_the_policy_and_tells_of_the_death() {
+    let mut server = RedisServer::start("").await;
+    fill(&mut server.client());
+    let (wake, mut woken) = tokio::sync::mpsc::unbounded_channel();
+    let keepers: Keepers<Redis> = Keepers::new(wake);
+    let key = Key {
+        namespace: "agents".into(),
+        database: "amas".into(),
+    };
+    keepers.assign_policy(&key, "amas", policy(Mode::Enforce));
+    keepers.assign_base(&key, base(server.endpoint()));
+    let snapshot = || keepers.snapshot(&key).unwrap();
+    eventually("the first sweep is through", Duration::from_secs(20), async || {
+        snapshot()
+            .facts
+            .policies
+            .get("amas")
+            .is_some_and(|policy| policy.sweep.is_some())
+    })
+    .await;
+    assert!(snapshot().health.is_up());
+    while woken.try_recv().is_ok() {}
+    server.process.kill();
+    let killed = Instant::now();
+    tokio::time::timeout(Duration::from_secs(3), woken.recv())
+        .await
+        .unwrap();
+    println!(
+        "redis: the object of a killed server is woken after {:?}",
+        killed.elapsed()
+    );
+    eventually("down", Duration::from_secs(3), async || !snapshot().health.is_up()).await;
+    keepers.dismiss(&key);
 }
 
 #[tokio::test]
