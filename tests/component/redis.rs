@@ -559,6 +559,23 @@ fn probe(server: &RedisServer, stop: Arc<AtomicBool>) -> std::thread::JoinHandle
     })
 }
 
+/// The server's own account of the time it spent in these commands.
+fn busy(client: &mut redis::Connection, commands: &[&str]) -> Duration {
+    let text: String = redis::cmd("INFO").arg("commandstats").query(client).unwrap();
+    let spent = |command: &&str| -> u64 {
+        let line = text
+            .lines()
+            .find_map(|line| line.strip_prefix(&format!("cmdstat_{command}:")))
+            .unwrap();
+        line.split(',')
+            .find_map(|field| field.strip_prefix("usec="))
+            .unwrap()
+            .parse()
+            .unwrap()
+    };
+    Duration::from_micros(commands.iter().map(spent).sum())
+}
+
 fn percentile(sorted: &[Duration], share: f64) -> Duration {
     sorted[((sorted.len() - 1) as f64 * share) as usize]
 }
@@ -589,6 +606,10 @@ async fn other_clients_hardly_feel_a_sweep() {
     let mut facts = RedisFacts::default();
     let slices = settle(&mut RedisWorker::default(), &duty, &mut facts).await;
     let took = started.elapsed();
+    println!(
+        "redis: the sweep kept the server busy for {:?} in all",
+        busy(&mut client, &["scan", "pexpire"])
+    );
     // Sweeps of nothing to do, until there are enough probes for a percentile.
     while started.elapsed() < Duration::from_secs(2) {
         settle(&mut RedisWorker::default(), &duty, &mut RedisFacts::default()).await;
