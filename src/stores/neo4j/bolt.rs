@@ -230,7 +230,7 @@ mod tests {
         assert_eq!(Value::decode(&mut bytes.as_slice()), Some(long));
         assert_eq!(unframe(&mut wire), Some(vec![1]));
         assert_eq!(unframe(&mut wire), None);
-        let mut cut = whole[..whole.len() - 7].to_vec();
+        let mut cut = whole[..whole.len() - 8].to_vec();
         assert!(unframe(&mut cut).is_none(), "not all there yet");
     }
 

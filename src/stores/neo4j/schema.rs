@@ -80,6 +80,28 @@ pub enum Step {
     },
 }
 
+impl Step {
+    /// The text that is sent.
+    pub fn statement(&self) -> &str {
+        match self {
+            Self::CreateConstraint { statement, .. }
+            | Self::CreateIndex { statement, .. }
+            | Self::DropOrphan { statement, .. } => statement,
+        }
+    }
+
+    /// Changes the facts of the item this step is for.
+    pub(super) fn item_of(&self, facts: &mut GraphFacts, change: impl FnOnce(&mut ItemFacts)) {
+        let item = match self {
+            Self::CreateConstraint { item, .. } | Self::DropOrphan { item, .. } => facts.constraints.get_mut(*item),
+            Self::CreateIndex { item, .. } => facts.indexes.get_mut(*item),
+        };
+        if let Some(item) = item {
+            change(item);
+        }
+    }
+}
+
 /// Where every item of the duty stands.
 pub fn compare(have: &Schema, want: &GraphDuty) -> GraphFacts {
     GraphFacts {

@@ -8,7 +8,7 @@ use neo4rs::{ConfigBuilder, Graph, Query, Row, query};
 use crate::stores::{
     endpoint::{StoreError, Tls},
     neo4j::{
-        cypher,
+        CLAIM_LABEL, LABELS_SHOWN, cypher,
         duty::Neo4jDuty,
         facts::GraphFigures,
         schema::{Definition, FoundConstraint, FoundIndex, Schema},
@@ -88,23 +88,29 @@ impl Session {
         })
     }
 
-    /// Node counts, for at most `shown` labels; both statements are answered from the count store.
-    pub async fn figures(&self, hidden: &str, shown: usize) -> Result<GraphFigures, StoreError> {
+    /// Node counts, for at most [`LABELS_SHOWN`] labels and without our claim; both statements cost the same on any
+    /// size of graph.
+    pub async fn figures(&self) -> Result<GraphFigures, StoreError> {
         let labels = self.rows(cypher::LABELS).await?;
         let labels = labels
             .iter()
             .map(|row| get::<String>(row, "label"))
             .collect::<Result<Vec<_>, _>>()?;
-        let labels: Vec<String> = labels.into_iter().filter(|label| label != hidden).take(shown).collect();
-        let mut figures = GraphFigures::default();
-        for row in self.rows(&cypher::count_nodes(&labels)).await? {
-            let (label, nodes) = (get::<String>(&row, "label")?, get::<u64>(&row, "nodes")?);
-            if label.is_empty() {
-                figures.nodes = nodes;
-            } else if nodes > 0 {
-                figures.labels.push((label, nodes));
+        let shown = labels
+            .iter()
+            .map(String::as_str)
+            .filter(|label| *label != CLAIM_LABEL)
+            .take(LABELS_SHOWN);
+        let (mut figures, mut claims) = (GraphFigures::default(), 0);
+        for row in self.rows(&cypher::count_nodes(shown.chain([CLAIM_LABEL]))).await? {
+            match (get::<String>(&row, "label")?, get::<u64>(&row, "nodes")?) {
+                (label, nodes) if label.is_empty() => figures.nodes = nodes,
+                (label, nodes) if label == CLAIM_LABEL => claims = nodes,
+                (_, 0) => {}
+                counted => figures.labels.push(counted),
             }
         }
+        figures.nodes = figures.nodes.saturating_sub(claims);
         Ok(figures)
     }
 }
