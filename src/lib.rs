@@ -4,5 +4,6 @@
 //! ARCHITECTURE.md draws the picture; docs/semantics.md holds the rules.
 
 pub mod api;
+pub mod engine;
 pub mod migrate;
 pub mod stores;

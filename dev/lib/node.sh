@@ -61,5 +61,8 @@ node_start() {
 
 node_stop() {
   machine_stop node
+  # A reboot empties the cgroups; kubelet waits three seconds for each stale one it finds.
+  cgroups_down
+  cgroups_up
   progress "the node of '$NAME' is stopped; its volumes and the control plane are untouched"
 }
