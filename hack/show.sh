@@ -6,14 +6,14 @@ KINDS=amasdb,cachepol,graphschema
 
 own_cluster() { [ -n "${KUBECONFIG:-}" ]; }
 kubectl_() { if own_cluster; then kubectl "$@"; else dev/kubectl "$@"; fi; }
-heading() { printf '\n\033[1m%s\033[0m\n' "$*"; }
+heading() { if [ -t 1 ]; then printf '\n\033[1m%s\033[0m\n' "$*"; else printf '\n%s\n' "$*"; fi; }
 
 # One line an object: kind/name, its reason, and whether it is Ready for what is asked of it now.
 states() {
   kubectl_ get $KINDS -n $NAMESPACE -o json | jq -r '.items[]
     | (.status.conditions // [] | map({(.type): .}) | add // {}) as $c
     | ($c.Ready.status == "True" and .status.observedGeneration == .metadata.generation) as $ready
-    | "\(.kind)/\(.metadata.name) \($ready) \($c.Ready.reason // "Unseen") \($c.Ready.message // "" | gsub("\n"; " ") | .[0:110])"'
+    | "\(.kind)/\(.metadata.name) \($ready) \($c.Ready.reason // "NotSeenYet") \($c.Ready.message // "" | gsub("\n"; " ") | .[0:110])"'
 }
 
 # Prints every change until all three are Ready; on timeout what stands in the way.
@@ -42,6 +42,8 @@ why_not() {
 secret() { kubectl_ get secret -n $NAMESPACE "$1" -o "jsonpath={.data.$2}" | base64 -d; }
 image_of() { kubectl_ get pod -n $NAMESPACE "$1" -o 'jsonpath={.spec.containers[0].image}'; }
 
+has_ended() { kubectl_ get pod -n $NAMESPACE "$1" -o 'jsonpath={.status.phase}' | grep -qE 'Succeeded|Failed'; }
+
 # Runs a command as an application would: in a pod of its own that knows nothing but the published Secret.
 as_client() { # NAME IMAGE SECRET SHELL_COMMAND
   kubectl_ delete pod -n $NAMESPACE "$1" --ignore-not-found --wait >/dev/null
@@ -53,8 +55,7 @@ as_client() { # NAME IMAGE SECRET SHELL_COMMAND
       containers: [{name: "client", image: $image, command: ["sh", "-c", $command], envFrom: [{secretRef: {name: $secret}}],
         securityContext: {allowPrivilegeEscalation: false, capabilities: {drop: ["ALL"]}}}]}}' |
     kubectl_ apply -n $NAMESPACE -f - >/dev/null
-  kubectl_ wait -n $NAMESPACE "pod/$1" --for=jsonpath='{.status.phase}'=Succeeded --timeout=60s >/dev/null ||
-    say "the client $1 did not succeed:"
+  wait_until 60 "the end of pod $1" has_ended "$1"
   kubectl_ logs -n $NAMESPACE "$1"
   kubectl_ delete pod -n $NAMESPACE "$1" --wait=false >/dev/null
 }
