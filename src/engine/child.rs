@@ -90,7 +90,7 @@ impl ChildKind {
             Self::ServiceAccount => "automountServiceAccountToken",
             Self::ConfigMap => "data",
             Self::Secret => "data type",
-            Self::Service => "spec{type selector ports{name port targetPort}}",
+            Self::Service => "spec{type selector publishNotReadyAddresses ports{name port targetPort}}",
             Self::NetworkPolicy => "spec",
             Self::PersistentVolumeClaim => "spec{accessModes resources{requests}}",
             // Jobs are made once and never changed; pods are not ours to write.
@@ -101,7 +101,7 @@ impl ChildKind {
                 "securityContext{runAsNonRoot runAsUser runAsGroup fsGroup fsGroupChangePolicy seccompProfile} ",
                 "nodeSelector priorityClassName imagePullSecrets tolerations ",
                 "initContainers{name image command args securityContext volumeMounts{name mountPath readOnly}} ",
-                "containers{name image command args env{name value} ports{name containerPort} resources{requests limits} securityContext ",
+                "containers{name image command args env{name value} envFrom ports{name containerPort} resources{requests limits} securityContext ",
                 "volumeMounts{name mountPath readOnly subPath} ",
                 "readinessProbe{exec tcpSocket{port} periodSeconds timeoutSeconds failureThreshold} ",
                 "livenessProbe{exec tcpSocket{port} periodSeconds timeoutSeconds failureThreshold} ",

@@ -36,9 +36,7 @@ impl Own for crate::api::graph_schema::GraphSchema {
     const KIND: &'static str = "GraphSchema";
 }
 
-/// Label on everything that belongs to an AmasDatabase; its value is the database's name. Watches select by it.
-pub const DATABASE_LABEL: &str = "amas.dev/database";
-/// Annotation on a StatefulSet: the revision of the template that rendered it, so that a newer operator can go on rendering the same.
-pub const TEMPLATE_REVISION: &str = "amas.dev/template-revision";
+pub use crate::api::{DATABASE_LABEL, TEMPLATE_REVISION};
+
 /// How we name ourselves as writer of fields and in API requests.
 pub const MANAGER: &str = "amas-operator";
