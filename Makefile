@@ -24,4 +24,4 @@ image: ## The operator's image as an archive in the cache; prints its path
 	@hack/image
 
 prepare: ## Install what is missing: Debian packages, Rust, Go (the other commands do it by themselves)
-	@hack/prepare build test
+	@hack/prepare build test lint

@@ -42,7 +42,7 @@ why_not() {
 secret() { kubectl_ get secret -n $NAMESPACE "$1" -o "jsonpath={.data.$2}" | base64 -d; }
 image_of() { kubectl_ get pod -n $NAMESPACE "$1" -o 'jsonpath={.spec.containers[0].image}'; }
 
-has_ended() { kubectl_ get pod -n $NAMESPACE "$1" -o 'jsonpath={.status.phase}' | grep -qE 'Succeeded|Failed'; }
+has_ended() { [[ $(kubectl_ get pod -n $NAMESPACE "$1" -o 'jsonpath={.status.phase}') =~ ^(Succeeded|Failed)$ ]]; }
 
 # Runs a command as an application would: in a pod of its own that knows nothing but the published Secret.
 as_client() { # NAME IMAGE SECRET SHELL_COMMAND
