@@ -1,8 +1,11 @@
 //! From the specification to values that can be used without further checks, or the reasons why not. Pure.
 
+use std::collections::BTreeMap;
+
 use crate::{
     api::{
         amas_database::{AmasDatabase, AmasDatabaseSpec},
+        cache_policy::Eviction,
         common::Connection,
         migrations::{MigrationSource, SeedProfile},
         names::SqlName,
@@ -15,6 +18,11 @@ use crate::{
         workload::{Family, Workload},
     },
 };
+
+use super::observe::{ExternalEndpoint, StoreKind};
+
+/// The external endpoints, as their Secrets describe them.
+pub type Externals = BTreeMap<StoreKind, ExternalEndpoint>;
 
 /// The parts of an AmasDatabase that everything else works with.
 #[derive(Clone, Debug, PartialEq)]
@@ -29,7 +37,7 @@ pub struct Valid {
 }
 
 /// Checks everything that the schema of the resource cannot say.
-pub fn validate(object: &AmasDatabase, images: &Images, eviction: Option<&crate::api::cache_policy::Eviction>) -> Result<Valid, Vec<String>> {
+pub fn validate(object: &AmasDatabase, images: &Images, eviction: Option<&Eviction>, externals: &Externals) -> Result<Valid, Vec<String>> {
     let spec = &object.spec;
     let meta = &object.metadata;
     let family = Family {
@@ -53,7 +61,7 @@ pub fn validate(object: &AmasDatabase, images: &Images, eviction: Option<&crate:
     if !problems.is_empty() {
         return Err(problems);
     }
-    let secrets = secrets(&family, spec, owner.as_ref());
+    let secrets = secrets(&family, spec, owner.as_ref(), externals);
     Ok(Valid { family, workloads, secrets, owner })
 }
 
@@ -111,7 +119,7 @@ fn workloads(
     family: &Family,
     spec: &AmasDatabaseSpec,
     images: &Images,
-    eviction: Option<&crate::api::cache_policy::Eviction>,
+    eviction: Option<&Eviction>,
     problems: &mut Vec<String>,
 ) -> Vec<Workload> {
     let mut image = |engine: &str, version: &str, own: &Option<String>| {
@@ -141,11 +149,21 @@ pub fn role_secret(family: &Family, role: &str) -> String {
     family.child_name(&format!("role-{}", role.replace('_', "-")))
 }
 
-fn secrets(family: &Family, spec: &AmasDatabaseSpec, owner: Option<&SqlName>) -> Vec<SecretSpec> {
+/// The Secrets that an object needs, for looking them up; where clients connect does not matter for that.
+pub fn wanted_secrets(family: &Family, spec: &AmasDatabaseSpec) -> Vec<SecretSpec> {
+    let owner = spec.postgres.as_ref().and_then(|postgres| postgres.owner_name().ok());
+    secrets(family, spec, owner.as_ref(), &Externals::new())
+}
+
+fn secrets(family: &Family, spec: &AmasDatabaseSpec, owner: Option<&SqlName>, externals: &Externals) -> Vec<SecretSpec> {
+    let (database_host, database_port) = match externals.get(&StoreKind::Postgres) {
+        Some(Ok(endpoint)) => (endpoint.host.clone(), endpoint.port),
+        _ => (family.host("postgres"), postgres::workload::PORT),
+    };
     let make = |name: String, purpose, component: &str, connection: &Connection, initialises_data| SecretSpec {
         name,
         purpose,
-        host: family.host(component),
+        host: if component == "postgres" { database_host.clone() } else { family.host(component) },
         connection: connection.clone(),
         initialises_data,
     };
@@ -160,7 +178,7 @@ fn secrets(family: &Family, spec: &AmasDatabaseSpec, owner: Option<&SqlName>) ->
             let purpose = Purpose::PostgresRole {
                 role: role.to_owned(),
                 database: postgres.database.to_string(),
-                port: postgres::workload::PORT,
+                port: database_port,
             };
             all.push(make(role_secret(family, role), purpose, "postgres", connection, false));
         }
@@ -196,7 +214,7 @@ mod tests {
         let object = serde_json::from_value(json!({
             "apiVersion": "amas.dev/v1alpha1", "kind": "AmasDatabase", "metadata": {"name": "db", "namespace": "ns", "uid": "u"}, "spec": spec,
         }));
-        validate(&object.unwrap(), &Images::default(), None)
+        validate(&object.unwrap(), &Images::default(), None, &Externals::new())
     }
 
     fn postgres(more: Value) -> Value {
