@@ -98,14 +98,19 @@ pub struct Taken(Mutex<HashMap<(String, ChildKind, String), Instant>>);
 
 impl Taken {
     pub fn remember(&self, namespace: &str, kind: ChildKind, name: &str) {
-        self.lock().insert((namespace.into(), kind, name.into()), Instant::now());
+        self.lock()
+            .insert((namespace.into(), kind, name.into()), Instant::now());
     }
 
     /// The taken names in a namespace, forgetting those that are due for another try.
     pub fn of(&self, namespace: &str) -> Vec<(ChildKind, String)> {
         let mut taken = self.lock();
         taken.retain(|_, at| at.elapsed() < LEAVE_ALONE);
-        taken.keys().filter(|(of, ..)| of == namespace).map(|(_, kind, name)| (*kind, name.clone())).collect()
+        taken
+            .keys()
+            .filter(|(of, ..)| of == namespace)
+            .map(|(_, kind, name)| (*kind, name.clone()))
+            .collect()
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<(String, ChildKind, String), Instant>> {

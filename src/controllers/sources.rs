@@ -10,7 +10,10 @@ use serde_json::Value;
 
 use crate::{
     api::migrations::MigrationSource,
-    engine::{child::ChildKind, writer::{WriteError, Writer}},
+    engine::{
+        child::ChildKind,
+        writer::{WriteError, Writer},
+    },
     migrate::{seed::Profile, source::Source},
 };
 
@@ -51,15 +54,30 @@ pub type SeedFiles = Result<Arc<Vec<(String, Profile)>>, Vec<String>>;
 impl Sources {
     /// `bundles` is the folder with one folder a bundle.
     pub fn new(bundles: PathBuf) -> Self {
-        Self { bundles, read_bundles: Mutex::default(), read_maps: Mutex::default(), read_seeds: Mutex::default() }
+        Self {
+            bundles,
+            read_bundles: Mutex::default(),
+            read_maps: Mutex::default(),
+            read_seeds: Mutex::default(),
+        }
     }
 
     /// The files of a source of the object with this uid.
-    pub async fn get(&self, writer: &Writer, uid: &str, namespace: &str, source: &MigrationSource, reason: Reason) -> Result<Files, WriteError> {
+    pub async fn get(
+        &self,
+        writer: &Writer,
+        uid: &str,
+        namespace: &str,
+        source: &MigrationSource,
+        reason: Reason,
+    ) -> Result<Files, WriteError> {
         if let Some(bundle) = &source.bundle {
             return Ok(self.bundle(bundle.as_str()));
         }
-        if let Some((known, files)) = lock(&self.read_maps).get(uid) && *known == reason && matches!(files, Files::Read(_)) {
+        if let Some((known, files)) = lock(&self.read_maps).get(uid)
+            && *known == reason
+            && matches!(files, Files::Read(_))
+        {
             return Ok(files.clone());
         }
         let files = read_config_maps(writer, namespace, &source.config_maps).await?;
@@ -73,14 +91,18 @@ impl Sources {
 
     fn bundle(&self, name: &str) -> Files {
         let mut read = lock(&self.read_bundles);
-        read.entry(name.to_owned()).or_insert_with(|| self.read_bundle(name)).clone()
+        read.entry(name.to_owned())
+            .or_insert_with(|| self.read_bundle(name))
+            .clone()
     }
 
     fn read_bundle(&self, name: &str) -> Files {
         let folder = self.bundles.join(name);
         if !folder.is_dir() {
             let known = self.known_bundles().join(", ");
-            return Files::NotFound(format!("there is no bundle {name} in this operator's image; it has: {known}"));
+            return Files::NotFound(format!(
+                "there is no bundle {name} in this operator's image; it has: {known}"
+            ));
         }
         match Source::load(&[folder]) {
             Ok(source) => Files::Read(Arc::new(source)),
@@ -90,7 +112,10 @@ impl Sources {
 
     fn known_bundles(&self) -> Vec<String> {
         let entries = std::fs::read_dir(&self.bundles).into_iter().flatten().flatten();
-        let mut names: Vec<String> = entries.filter(|entry| entry.path().is_dir()).map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
+        let mut names: Vec<String> = entries
+            .filter(|entry| entry.path().is_dir())
+            .map(|entry| entry.file_name().to_string_lossy().into_owned())
+            .collect();
         names.sort();
         names
     }
@@ -98,7 +123,10 @@ impl Sources {
     /// The seed folders of a bundle's profile, in the order they run, with what they hold.
     pub fn seeds(&self, bundle: &str, profile: &str) -> SeedFiles {
         let key = (bundle.to_owned(), profile.to_owned());
-        lock(&self.read_seeds).entry(key).or_insert_with(|| self.read_seeds(bundle, profile).map(Arc::new)).clone()
+        lock(&self.read_seeds)
+            .entry(key)
+            .or_insert_with(|| self.read_seeds(bundle, profile).map(Arc::new))
+            .clone()
     }
 
     fn read_seeds(&self, bundle: &str, profile: &str) -> Result<Vec<(String, Profile)>, Vec<String>> {
@@ -123,7 +151,9 @@ async fn read_config_maps(writer: &Writer, namespace: &str, names: &[String]) ->
     let mut files = Vec::new();
     for name in names {
         let Some(map) = writer.read(ChildKind::ConfigMap, namespace, name).await? else {
-            return Ok(Files::NotFound(format!("ConfigMap {namespace}/{name} does not exist; create it, then set the annotation {REREAD} to a new value")));
+            return Ok(Files::NotFound(format!(
+                "ConfigMap {namespace}/{name} does not exist; create it, then set the annotation {REREAD} to a new value"
+            )));
         };
         files.extend(sql_entries(&map));
     }
@@ -135,6 +165,6 @@ async fn read_config_maps(writer: &Writer, namespace: &str, names: &[String]) ->
 
 fn sql_entries(map: &Value) -> Vec<(String, Vec<u8>)> {
     let text = map["data"].as_object().into_iter().flatten();
-    text.filter_map(|(name, value)| Some((name.clone(), value.as_str()?.as_bytes().to_vec()))).collect()
+    text.filter_map(|(name, value)| Some((name.clone(), value.as_str()?.as_bytes().to_vec())))
+        .collect()
 }
-

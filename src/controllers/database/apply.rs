@@ -1,6 +1,6 @@
 //! Carries a plan out: the steps in waves, since data must not exist before the Secret that opens it, and the duties to the keepers.
 
-use futures::{StreamExt, TryStreamExt, stream};
+use futures::{FutureExt, StreamExt, stream};
 use kube::Resource;
 
 use crate::{
@@ -22,10 +22,22 @@ use super::plan::{Duties, FINALIZER, Step};
 const PARALLEL: usize = 4;
 
 /// Carries out all steps. The first failure ends it; what was done shows in the next observation.
-pub async fn apply(context: &Context, object: &AmasDatabase, family: &Family, steps: &[Step]) -> Result<(), WriteError> {
+pub async fn apply(
+    context: &Context,
+    object: &AmasDatabase,
+    family: &Family,
+    steps: &[Step],
+) -> Result<(), WriteError> {
     for wave in 0..=3 {
-        let due = steps.iter().filter(|step| wave_of(step) == wave);
-        stream::iter(due.map(|step| apply_one(context, object, family, step))).buffer_unordered(PARALLEL).try_collect::<Vec<()>>().await?;
+        let due: Vec<_> = steps
+            .iter()
+            .filter(|step| wave_of(step) == wave)
+            .map(|step| apply_one(context, object, family, step).boxed())
+            .collect();
+        let mut under_way = stream::iter(due).buffer_unordered(PARALLEL);
+        while let Some(done) = under_way.next().await {
+            done?;
+        }
     }
     Ok(())
 }
@@ -35,13 +47,21 @@ fn wave_of(step: &Step) -> u8 {
     match step {
         Step::AddFinalizer => 0,
         Step::CreateSecret(_) | Step::UpdateSecret(..) => 1,
-        Step::Create(ChildKind::PersistentVolumeClaim | ChildKind::ServiceAccount | ChildKind::ConfigMap | ChildKind::StatefulSet, _) => 2,
+        Step::Create(
+            ChildKind::PersistentVolumeClaim
+            | ChildKind::ServiceAccount
+            | ChildKind::ConfigMap
+            | ChildKind::StatefulSet,
+            _,
+        ) => 2,
         Step::Create(..) | Step::Update(..) | Step::Delete(..) => 3,
     }
 }
 
 async fn apply_one(context: &Context, object: &AmasDatabase, family: &Family, step: &Step) -> Result<(), WriteError> {
-    let Family { namespace, database, .. } = family;
+    let Family {
+        namespace, database, ..
+    } = family;
     match step {
         Step::AddFinalizer => {
             let mut finalizers = object.meta().finalizers.clone().unwrap_or_default();
@@ -50,7 +70,11 @@ async fn apply_one(context: &Context, object: &AmasDatabase, family: &Family, st
         }
         Step::CreateSecret(spec) => {
             let entries = spec.entries(&Entries::new());
-            let known = match context.writer.create(ChildKind::Secret, namespace, database, &spec.object(family, &entries)).await? {
+            let known = match context
+                .writer
+                .create(ChildKind::Secret, namespace, database, &spec.object(family, &entries))
+                .await?
+            {
                 Created::New(_) => Known::Present(entries),
                 Created::Ours(found) => Known::Present(read_entries(&found)),
                 Created::Foreign => {
@@ -62,14 +86,23 @@ async fn apply_one(context: &Context, object: &AmasDatabase, family: &Family, st
             Ok(())
         }
         Step::UpdateSecret(spec, entries) => {
-            context.writer.update(ChildKind::Secret, namespace, &spec.object(family, entries)).await?;
-            context.credentials.put(namespace, &spec.name, Known::Present(entries.clone()));
+            context
+                .writer
+                .update(ChildKind::Secret, namespace, &spec.object(family, entries))
+                .await?;
+            context
+                .credentials
+                .put(namespace, &spec.name, Known::Present(entries.clone()));
             Ok(())
         }
         Step::Create(kind, body) => {
             match context.writer.create(*kind, namespace, database, body).await? {
                 Created::New(made) | Created::Ours(made) => context.children.wrote(*kind, &made),
-                Created::Foreign => context.taken.remember(namespace, *kind, body["metadata"]["name"].as_str().unwrap_or_default()),
+                Created::Foreign => {
+                    context
+                        .taken
+                        .remember(namespace, *kind, body["metadata"]["name"].as_str().unwrap_or_default())
+                }
             }
             Ok(())
         }
@@ -80,7 +113,9 @@ async fn apply_one(context: &Context, object: &AmasDatabase, family: &Family, st
         }
         Step::Delete(kind, name) => {
             context.writer.delete(*kind, namespace, name).await?;
-            context.children.forget(&(namespace.clone(), database.clone()), &(*kind, name.clone()));
+            context
+                .children
+                .forget(&(namespace.clone(), database.clone()), &(*kind, name.clone()));
             Ok(())
         }
     }
@@ -108,12 +143,20 @@ pub fn hand_over(context: &Context, key: &Key, object: &AmasDatabase, duties: Du
 
 /// Whether our finalizer is on the object.
 pub fn is_finalized(object: &AmasDatabase) -> bool {
-    object.meta().finalizers.iter().flatten().any(|finalizer| finalizer == FINALIZER)
+    object
+        .meta()
+        .finalizers
+        .iter()
+        .flatten()
+        .any(|finalizer| finalizer == FINALIZER)
 }
 
 /// Takes away what only we can take away, then lets the object go. Makes nothing, and needs no server.
 pub async fn clean_up(context: &Context, object: &AmasDatabase, family: &Family) -> Result<(), WriteError> {
-    let key = Key { namespace: family.namespace.clone(), database: family.database.clone() };
+    let key = Key {
+        namespace: family.namespace.clone(),
+        database: family.database.clone(),
+    };
     context.keepers.dismiss(&key);
     if !is_finalized(object) {
         return Ok(());
@@ -122,12 +165,18 @@ pub async fn clean_up(context: &Context, object: &AmasDatabase, family: &Family)
     let status = object.status.clone().unwrap_or_default();
     let owner = (family.namespace.clone(), family.database.clone());
     let children = context.children.of(&owner);
-    let claims = children.keys().filter(|(kind, _)| *kind == ChildKind::PersistentVolumeClaim).cloned();
+    let claims = children
+        .keys()
+        .filter(|(kind, _)| *kind == ChildKind::PersistentVolumeClaim)
+        .cloned();
     let secrets = status.secrets.iter().map(|name| (ChildKind::Secret, name.clone()));
     for (kind, name) in claims.chain(secrets) {
         delete_ours(context, family, kind, &name).await?;
     }
-    let rest: Vec<String> = finalizers.into_iter().filter(|finalizer| finalizer != FINALIZER).collect();
+    let rest: Vec<String> = finalizers
+        .into_iter()
+        .filter(|finalizer| finalizer != FINALIZER)
+        .collect();
     context.writer.finalizers(object, &rest).await
 }
 

@@ -15,25 +15,48 @@ fn rules(store: StoreKind) -> (&'static [&'static str], u16, &'static str) {
     match store {
         StoreKind::Postgres => (&["postgresql", "postgres"], 5432, "postgres"),
         StoreKind::Redis => (&["redis", "rediss"], 6379, "default"),
-        StoreKind::Neo4j => (&["bolt", "neo4j", "bolt+s", "bolt+ssc", "neo4j+s", "neo4j+ssc"], 7687, "neo4j"),
+        StoreKind::Neo4j => (
+            &["bolt", "neo4j", "bolt+s", "bolt+ssc", "neo4j+s", "neo4j+ssc"],
+            7687,
+            "neo4j",
+        ),
     }
 }
 
 /// Reads the endpoint, or says what is wrong with the Secret without telling what is in it.
 pub fn endpoint(store: StoreKind, secret: &str, entries: &Entries, tls: TlsMode) -> Result<Endpoint, String> {
     let (schemes, port, user) = rules(store);
-    let uri = entries.get("uri").ok_or_else(|| format!("Secret {secret} has no key uri that is text"))?;
-    let url = Url::parse(uri.reveal().trim()).map_err(|error| format!("the uri in Secret {secret} cannot be read: {error}"))?;
+    let uri = entries
+        .get("uri")
+        .ok_or_else(|| format!("Secret {secret} has no key uri that is text"))?;
+    let url = Url::parse(uri.reveal().trim())
+        .map_err(|error| format!("the uri in Secret {secret} cannot be read: {error}"))?;
     if !schemes.contains(&url.scheme()) {
-        return Err(format!("the uri in Secret {secret} begins with {}:// but must begin with {}://", url.scheme(), schemes[0]));
+        return Err(format!(
+            "the uri in Secret {secret} begins with {}:// but must begin with {}://",
+            url.scheme(),
+            schemes[0]
+        ));
     }
-    let host = url.host_str().filter(|host| !host.is_empty()).ok_or_else(|| format!("the uri in Secret {secret} names no host"))?;
-    let decoded = |text: &str| percent_decode(text).ok_or_else(|| format!("the uri in Secret {secret} has a bad percent escape"));
+    let host = url
+        .host_str()
+        .filter(|host| !host.is_empty())
+        .ok_or_else(|| format!("the uri in Secret {secret} names no host"))?;
+    let decoded =
+        |text: &str| percent_decode(text).ok_or_else(|| format!("the uri in Secret {secret} has a bad percent escape"));
     Ok(Endpoint {
         host: host.trim_matches(['[', ']']).to_owned(),
         port: url.port().unwrap_or(port),
-        tls: if tls == TlsMode::Require { Tls::Require } else { Tls::Disable },
-        user: if url.username().is_empty() { user.to_owned() } else { decoded(url.username())? },
+        tls: if tls == TlsMode::Require {
+            Tls::Require
+        } else {
+            Tls::Disable
+        },
+        user: if url.username().is_empty() {
+            user.to_owned()
+        } else {
+            decoded(url.username())?
+        },
         password: Sensitive::new(decoded(url.password().unwrap_or_default())?),
     })
 }
@@ -64,7 +87,10 @@ mod tests {
     #[test]
     fn reads_every_part() {
         let endpoint = read("postgresql://ad%40min:p%2Fw@db.example:6000/postgres").unwrap();
-        assert_eq!((endpoint.host.as_str(), endpoint.port, endpoint.user.as_str()), ("db.example", 6000, "ad@min"));
+        assert_eq!(
+            (endpoint.host.as_str(), endpoint.port, endpoint.user.as_str()),
+            ("db.example", 6000, "ad@min")
+        );
         assert_eq!(endpoint.password.reveal(), "p/w");
         assert_eq!(read("postgres://[::1]").unwrap().host, "::1");
         assert_eq!(read("postgres://h").unwrap().port, 5432);
@@ -72,10 +98,23 @@ mod tests {
 
     #[test]
     fn messages_never_show_the_uri() {
-        for bad in ["", "hunter2", "mysql://u:hunter2@h", "postgresql://u:%zzhunter2@h", "postgresql:///x"] {
+        for bad in [
+            "",
+            "hunter2",
+            "mysql://u:hunter2@h",
+            "postgresql://u:%zzhunter2@h",
+            "postgresql:///x",
+        ] {
             let message = read(bad).unwrap_err();
-            assert!(message.contains("Secret s") && !message.contains("hunter2"), "{message}");
+            assert!(
+                message.contains("Secret s") && !message.contains("hunter2"),
+                "{message}"
+            );
         }
-        assert!(endpoint(StoreKind::Redis, "s", &Entries::new(), TlsMode::Disable).unwrap_err().contains("no key uri"));
+        assert!(
+            endpoint(StoreKind::Redis, "s", &Entries::new(), TlsMode::Disable)
+                .unwrap_err()
+                .contains("no key uri")
+        );
     }
 }

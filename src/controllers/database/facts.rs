@@ -41,9 +41,30 @@ pub fn stores(object: &AmasDatabase, valid: &Valid, observed: &Observed) -> Opti
     };
     let now = observed.now;
     Some(StoresStatus {
-        postgres: spec.postgres.as_ref().map(|_| postgres_facts(old.postgres, observed, endpoint(StoreKind::Postgres, postgres::workload::PORT), now)),
-        redis: spec.redis.as_ref().map(|_| redis_facts(old.redis, observed, endpoint(StoreKind::Redis, redis::workload::PORT), now)),
-        neo4j: spec.neo4j.as_ref().map(|_| neo4j_facts(old.neo4j, observed, endpoint(StoreKind::Neo4j, neo4j::workload::PORT), now)),
+        postgres: spec.postgres.as_ref().map(|_| {
+            postgres_facts(
+                old.postgres,
+                observed,
+                endpoint(StoreKind::Postgres, postgres::workload::PORT),
+                now,
+            )
+        }),
+        redis: spec.redis.as_ref().map(|_| {
+            redis_facts(
+                old.redis,
+                observed,
+                endpoint(StoreKind::Redis, redis::workload::PORT),
+                now,
+            )
+        }),
+        neo4j: spec.neo4j.as_ref().map(|_| {
+            neo4j_facts(
+                old.neo4j,
+                observed,
+                endpoint(StoreKind::Neo4j, neo4j::workload::PORT),
+                now,
+            )
+        }),
     })
 }
 
@@ -71,9 +92,21 @@ fn dated<T: PartialEq>(old: Option<T>, mut new: T, as_of: impl Fn(&mut T) -> &mu
     new
 }
 
-fn postgres_facts(old: Option<PostgresStatus>, observed: &Observed, endpoint: String, now: Timestamp) -> PostgresStatus {
-    let mut new = PostgresStatus { endpoint, ..old.clone().unwrap_or_default() };
-    if let Some(snapshot) = observed.postgres.as_ref().filter(|snapshot| snapshot.health.is_up() && snapshot.facts.duty_in.is_some()) {
+fn postgres_facts(
+    old: Option<PostgresStatus>,
+    observed: &Observed,
+    endpoint: String,
+    now: Timestamp,
+) -> PostgresStatus {
+    let mut new = PostgresStatus {
+        endpoint,
+        ..old.clone().unwrap_or_default()
+    };
+    if let Some(snapshot) = observed
+        .postgres
+        .as_ref()
+        .filter(|snapshot| snapshot.health.is_up() && snapshot.facts.duty_in.is_some())
+    {
         let facts = &snapshot.facts;
         new.version = version(&snapshot.health);
         new.started_at = started_at(new.started_at, &snapshot.health);
@@ -85,8 +118,15 @@ fn postgres_facts(old: Option<PostgresStatus>, observed: &Observed, endpoint: St
 }
 
 fn redis_facts(old: Option<RedisStatus>, observed: &Observed, endpoint: String, now: Timestamp) -> RedisStatus {
-    let mut new = RedisStatus { endpoint, ..old.clone().unwrap_or_default() };
-    if let Some(snapshot) = observed.redis.as_ref().filter(|snapshot| snapshot.health.is_up() && snapshot.facts.duty_in.is_some()) {
+    let mut new = RedisStatus {
+        endpoint,
+        ..old.clone().unwrap_or_default()
+    };
+    if let Some(snapshot) = observed
+        .redis
+        .as_ref()
+        .filter(|snapshot| snapshot.health.is_up() && snapshot.facts.duty_in.is_some())
+    {
         new.version = version(&snapshot.health);
         new.started_at = started_at(new.started_at, &snapshot.health);
         new.keys = Some(round_count(snapshot.facts.figures.keys.values().sum()));
@@ -95,8 +135,15 @@ fn redis_facts(old: Option<RedisStatus>, observed: &Observed, endpoint: String, 
 }
 
 fn neo4j_facts(old: Option<Neo4jStatus>, observed: &Observed, endpoint: String, now: Timestamp) -> Neo4jStatus {
-    let mut new = Neo4jStatus { endpoint, ..old.clone().unwrap_or_default() };
-    if let Some(snapshot) = observed.neo4j.as_ref().filter(|snapshot| snapshot.health.is_up() && snapshot.facts.duty_in.is_some()) {
+    let mut new = Neo4jStatus {
+        endpoint,
+        ..old.clone().unwrap_or_default()
+    };
+    if let Some(snapshot) = observed
+        .neo4j
+        .as_ref()
+        .filter(|snapshot| snapshot.health.is_up() && snapshot.facts.duty_in.is_some())
+    {
         new.version = version(&snapshot.health);
         new.started_at = started_at(new.started_at, &snapshot.health);
         new.nodes = Some(round_count(snapshot.facts.figures.nodes));
@@ -132,7 +179,9 @@ fn two_digits(amount: f64) -> String {
 
 /// The figures of a status, in the order of their fields, taken out of it.
 fn take_figures(status: &mut AmasDatabaseStatus) -> [Option<String>; 4] {
-    let Some(stores) = &mut status.stores else { return Default::default() };
+    let Some(stores) = &mut status.stores else {
+        return Default::default();
+    };
     let mut figures: [Option<String>; 4] = Default::default();
     if let Some(postgres) = &mut stores.postgres {
         postgres.as_of = None;
@@ -163,7 +212,10 @@ pub fn figures_moved(old: &AmasDatabaseStatus, new: &AmasDatabaseStatus) -> bool
     let (old, new) = (take_figures(&mut old.clone()), take_figures(&mut new.clone()));
     let amount = |text: &str| {
         let digits: String = text.chars().take_while(|c| c.is_ascii_digit() || *c == '.').collect();
-        let unit = ["KiB", "MiB", "GiB", "TiB", "PiB"].iter().position(|unit| text.ends_with(unit)).map_or(0, |index| index as i32 + 1);
+        let unit = ["KiB", "MiB", "GiB", "TiB", "PiB"]
+            .iter()
+            .position(|unit| text.ends_with(unit))
+            .map_or(0, |index| index as i32 + 1);
         digits.parse::<f64>().unwrap_or_default() * 1024f64.powi(unit)
     };
     old.iter().zip(&new).any(|pair| match pair {
@@ -180,15 +232,27 @@ mod tests {
     #[test]
     fn figures_have_two_digits() {
         let bytes = |n| round_bytes(n);
-        assert_eq!((bytes(0), bytes(999), bytes(8_800_000), bytes(13_000_000_000)), ("0B".into(), "1000B".into(), "8.4MiB".into(), "12GiB".into()));
+        assert_eq!(
+            (bytes(0), bytes(999), bytes(8_800_000), bytes(13_000_000_000)),
+            ("0B".into(), "1000B".into(), "8.4MiB".into(), "12GiB".into())
+        );
         let count = |n| round_count(n);
-        assert_eq!((count(7), count(42), count(1342), count(99_999)), ("7".into(), "42".into(), "1300".into(), "100000".into()));
+        assert_eq!(
+            (count(7), count(42), count(1342), count(99_999)),
+            ("7".into(), "42".into(), "1300".into(), "100000".into())
+        );
     }
 
     #[test]
     fn figures_alone_matter_from_a_fifth() {
         let status = |size: &str| AmasDatabaseStatus {
-            stores: Some(StoresStatus { postgres: Some(PostgresStatus { size: Some(size.into()), ..Default::default() }), ..Default::default() }),
+            stores: Some(StoresStatus {
+                postgres: Some(PostgresStatus {
+                    size: Some(size.into()),
+                    ..Default::default()
+                }),
+                ..Default::default()
+            }),
             ..Default::default()
         };
         assert!(differ_only_in_figures(&status("10MiB"), &status("11MiB")));

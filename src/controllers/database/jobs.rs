@@ -4,10 +4,18 @@ use serde_json::{Value, json};
 use sha2::Digest;
 
 use crate::{
-    api::{amas_database::AmasDatabaseSpec, migrations::{MigrationSource, SeedHash, SeedProfile}},
+    api::{
+        amas_database::AmasDatabaseSpec,
+        migrations::{MigrationSource, SeedHash, SeedProfile},
+    },
     controllers::credentials::hex,
     engine::{child::ChildKind, children},
-    migrate::{history::{Run, State}, plan::{self, Options, PlanError}, report::{self, Termination}, source::Source},
+    migrate::{
+        history::{Run, State},
+        plan::{self, Options, PlanError},
+        report::{self, Termination},
+        source::Source,
+    },
     stores::workload::{Family, add_pod_settings, security},
 };
 
@@ -49,9 +57,18 @@ pub enum Decision {
     /// A Job of this plan is at work.
     Running { plan: String, pending: usize, job: String },
     /// A Job is due. `steps` is the hash that the runner checks: of the migrations alone.
-    Start { plan: String, steps: String, pending: usize, job: String },
+    Start {
+        plan: String,
+        steps: String,
+        pending: usize,
+        job: String,
+    },
     /// The last Job of this plan failed; it waits for a change of the files or the specification.
-    Failed { plan: String, pending: usize, failure: Failure },
+    Failed {
+        plan: String,
+        pending: usize,
+        failure: Failure,
+    },
     /// Files and history disagree.
     Impossible { problem: PlanError },
 }
@@ -89,14 +106,27 @@ pub fn decide(family: &Family, known: &Known<'_>) -> Decision {
         .collect();
     jobs.sort_by_key(|(name, _)| attempt_number(name));
     if let Some((job, None)) = jobs.iter().find(|(_, finished)| finished.is_none()) {
-        return Decision::Running { plan: hash, pending, job: (*job).to_owned() };
+        return Decision::Running {
+            plan: hash,
+            pending,
+            job: (*job).to_owned(),
+        };
     }
     let attempts = jobs.last().map_or(0, |(name, _)| attempt_number(name));
     if let Some(failure) = failure(known, &prefix, attempts, jobs.last().copied()) {
-        return Decision::Failed { plan: hash, pending, failure };
+        return Decision::Failed {
+            plan: hash,
+            pending,
+            failure,
+        };
     }
     let highest = known.state.map_or(0, |state| state.highest_history_id);
-    Decision::Start { job: format!("{prefix}{highest}-{}", attempts + 1), plan: hash, steps, pending }
+    Decision::Start {
+        job: format!("{prefix}{highest}-{}", attempts + 1),
+        plan: hash,
+        steps,
+        pending,
+    }
 }
 
 /// The plan's hash, and the seeds' when there are any: what the Job is for.
@@ -106,16 +136,25 @@ fn job_hash(steps: &str, seeds: Option<&Seeds>) -> String {
 }
 
 fn attempt_number(job: &str) -> i64 {
-    job.rsplit('-').next().and_then(|number| number.parse().ok()).unwrap_or_default()
+    job.rsplit('-')
+        .next()
+        .and_then(|number| number.parse().ok())
+        .unwrap_or_default()
 }
 
 /// The outcome of this plan's last Job, if it is one that waits for a human.
 fn failure(known: &Known<'_>, prefix: &str, attempts: i64, last: Option<(&str, Option<bool>)>) -> Option<Failure> {
-    let run = known.state.and_then(|state| state.latest_run.as_ref()).filter(|run| run.attempt.starts_with(prefix));
+    let run = known
+        .state
+        .and_then(|state| state.latest_run.as_ref())
+        .filter(|run| run.attempt.starts_with(prefix));
     match run {
         Some(run) if run.outcome.as_deref() == Some("failed") && !is_transient(run) => Some(run_failure(run)),
         _ => match last {
-            Some((job, Some(false))) if attempts >= ATTEMPTS || run.is_none() && last_message(known, job).is_some_and(|message| message.is_final) => {
+            Some((job, Some(false)))
+                if attempts >= ATTEMPTS
+                    || run.is_none() && last_message(known, job).is_some_and(|message| message.is_final) =>
+            {
                 let message = last_message(known, job).map(|message| message.failure);
                 Some(message.unwrap_or_else(|| Failure {
                     message: format!("Job {job} failed without an outcome in the database; see its pods"),
@@ -134,8 +173,13 @@ struct LastMessage {
 
 /// What the Job's pod wrote when it ended: the only word there is when the runner never reached the database.
 fn last_message(known: &Known<'_>, job: &str) -> Option<LastMessage> {
-    let pods = known.children.iter().filter(|((kind, name), _)| *kind == ChildKind::Pod && name.starts_with(job));
-    let text = pods.filter_map(|(_, seen)| seen.facts.termination_message.as_deref()).next_back()?;
+    let pods = known
+        .children
+        .iter()
+        .filter(|((kind, name), _)| *kind == ChildKind::Pod && name.starts_with(job));
+    let text = pods
+        .filter_map(|(_, seen)| seen.facts.termination_message.as_deref())
+        .next_back()?;
     let ended: Termination = serde_json::from_str(text).ok()?;
     Some(LastMessage {
         is_final: (10..20).contains(&ended.code),
@@ -178,7 +222,9 @@ pub struct JobInput<'a> {
 /// The Job as an object. It has no token and reports through the database.
 pub fn job(input: &JobInput<'_>, name: &str, managed: bool) -> Value {
     let JobInput { family, spec, .. } = input;
-    let Some(migrations) = &spec.migrations else { return Value::Null };
+    let Some(migrations) = &spec.migrations else {
+        return Value::Null;
+    };
     let mut pod = json!({
         "restartPolicy": "Never",
         "automountServiceAccountToken": false,
@@ -215,13 +261,28 @@ pub fn job(input: &JobInput<'_>, name: &str, managed: bool) -> Value {
 fn arguments(input: &JobInput<'_>, source: &MigrationSource, name: &str) -> Vec<String> {
     let bundle = source.bundle.as_ref().map(|bundle| format!("/migrations/{bundle}"));
     let folder = bundle.clone().unwrap_or_else(|| "/run/amas/source".into());
-    let mut arguments: Vec<String> = ["migrate", "up", "--dir", &folder, "--attempt", name].map(Into::into).into();
-    arguments.extend(["--database-url-file", "/run/amas/login/DATABASE_URL", "--termination-message", "/dev/termination-log", "--plan-hash", input.steps].map(Into::into));
+    let mut arguments: Vec<String> = ["migrate", "up", "--dir", &folder, "--attempt", name]
+        .map(Into::into)
+        .into();
+    arguments.extend(
+        [
+            "--database-url-file",
+            "/run/amas/login/DATABASE_URL",
+            "--termination-message",
+            "/dev/termination-log",
+            "--plan-hash",
+            input.steps,
+        ]
+        .map(Into::into),
+    );
     if let Some(target) = input.target {
         arguments.extend(["--to".into(), target.to_string()]);
     }
     let seeds = input.seeds.zip(bundle);
-    for (folder, bundle) in seeds.iter().flat_map(|(seeds, bundle)| seeds.folders.iter().map(move |folder| (folder, bundle))) {
+    for (folder, bundle) in seeds
+        .iter()
+        .flat_map(|(seeds, bundle)| seeds.folders.iter().map(move |folder| (folder, bundle)))
+    {
         arguments.extend(["--seed-dir".into(), format!("{bundle}/seed/{folder}")]);
     }
     if seeds.is_some() {
@@ -257,7 +318,11 @@ fn volumes(input: &JobInput<'_>, source: &MigrationSource) -> Vec<Value> {
         "secretName": login, "defaultMode": 0o440, "items": [{"key": "DATABASE_URL", "path": "DATABASE_URL"}],
     }})];
     if source.bundle.is_none() {
-        let maps: Vec<Value> = source.config_maps.iter().map(|name| json!({"configMap": {"name": name}})).collect();
+        let maps: Vec<Value> = source
+            .config_maps
+            .iter()
+            .map(|name| json!({"configMap": {"name": name}}))
+            .collect();
         volumes.push(json!({"name": "source", "projected": {"sources": maps}}));
     }
     if let Some(secret) = seed_secret(input) {

@@ -43,7 +43,10 @@ impl Reconcile<AmasDatabase> for Databases {
         let family = family(&object);
         if object.meta().deletion_timestamp.is_some() {
             apply::clean_up(context, &object, &family).await?;
-            return Ok(Next { verdict: Verdict::Converged, after: None });
+            return Ok(Next {
+                verdict: Verdict::Converged,
+                after: None,
+            });
         }
         for _ in 0..PASSES {
             // Caches, snapshots; a Secret or ConfigMap by name when there is a reason to (client).
@@ -51,24 +54,43 @@ impl Reconcile<AmasDatabase> for Databases {
             let observed = observe::observe(context, &object, &wanted).await?;
             // Pure: values that need no further check, or what is wrong.
             let eviction = eviction_owner(context, &family.namespace, &family.database).map(|(_, eviction)| eviction);
-            let valid = match validate::validate(&object, &context.settings.images, eviction.as_ref(), &observed.externals) {
+            let valid = match validate::validate(
+                &object,
+                &context.settings.images,
+                eviction.as_ref(),
+                &observed.externals,
+            ) {
                 Ok(valid) => valid,
                 Err(problems) => return write_report(context, &object, &observed, &Ground::Invalid(&problems)).await,
             };
             // Pure: what to write, and what the keepers hold.
-            let plan = plan::plan(&object.spec, &valid, &observed, &context.settings, apply::is_finalized(&object));
+            let plan = plan::plan(
+                &object.spec,
+                &valid,
+                &observed,
+                &context.settings,
+                apply::is_finalized(&object),
+            );
             apply::hand_over(context, &key(&family), &object, plan.duties.clone());
             if plan.steps.is_empty() {
                 return write_report(context, &object, &observed, &Ground::Planned(&valid, &plan)).await;
             }
             // The steps, in waves (client).
             if let Err(error) = apply::apply(context, &object, &family, &plan.steps).await {
-                let Some(refusal) = error.refusal().map(str::to_owned) else { return Err(error.into()) };
+                let Some(refusal) = error.refusal().map(str::to_owned) else {
+                    return Err(error.into());
+                };
                 let next = write_report(context, &object, &observed, &Ground::Refused(&valid, &plan, &refusal)).await?;
-                return Ok(Next { after: Some(REFUSED), ..next });
+                return Ok(Next {
+                    after: Some(REFUSED),
+                    ..next
+                });
             }
         }
-        Ok(Next { verdict: Verdict::Waiting, after: Some(Duration::from_secs(1)) })
+        Ok(Next {
+            verdict: Verdict::Waiting,
+            after: Some(Duration::from_secs(1)),
+        })
     }
 }
 
@@ -82,12 +104,24 @@ fn family(object: &AmasDatabase) -> Family {
 }
 
 fn key(family: &Family) -> Key {
-    Key { namespace: family.namespace.clone(), database: family.database.clone() }
+    Key {
+        namespace: family.namespace.clone(),
+        database: family.database.clone(),
+    }
 }
 
 /// Writes the status if it is time to, and tells what is news (client).
-async fn write_report(context: &Context, object: &AmasDatabase, observed: &observe::Observed, ground: &Ground<'_>) -> Result<Next, ReconcileError> {
-    let Report { status, verdict, look_again } = status::report(object, observed, ground);
+async fn write_report(
+    context: &Context,
+    object: &AmasDatabase,
+    observed: &observe::Observed,
+    ground: &Ground<'_>,
+) -> Result<Next, ReconcileError> {
+    let Report {
+        status,
+        verdict,
+        look_again,
+    } = status::report(object, observed, ground);
     let uid = object.meta().uid.clone().unwrap_or_default();
     let since = context.books.databases.last(&uid).map(|(_, since)| since);
     let weight = status::weight(&observed.status, &status);
@@ -102,14 +136,33 @@ async fn write_report(context: &Context, object: &AmasDatabase, observed: &obser
             }
         }
     }
-    let Family { namespace, database: name, .. } = family(object);
-    context.metrics.ready.get_or_create(&Object { kind: "AmasDatabase", namespace, name }).set(i64::from(verdict == Verdict::Converged));
+    let Family {
+        namespace,
+        database: name,
+        ..
+    } = family(object);
+    context
+        .metrics
+        .ready
+        .get_or_create(&Object {
+            kind: "AmasDatabase",
+            namespace,
+            name,
+        })
+        .set(i64::from(verdict == Verdict::Converged));
     Ok(Next { verdict, after })
 }
 
-async fn write_status(context: &Context, object: &AmasDatabase, status: &crate::api::amas_database::AmasDatabaseStatus) -> Result<(), WriteError> {
+async fn write_status(
+    context: &Context,
+    object: &AmasDatabase,
+    status: &crate::api::amas_database::AmasDatabaseStatus,
+) -> Result<(), WriteError> {
     context.writer.status(object, status).await?;
-    context.books.databases.wrote(object.meta().uid.as_deref().unwrap_or_default(), status.clone());
+    context
+        .books
+        .databases
+        .wrote(object.meta().uid.as_deref().unwrap_or_default(), status.clone());
     Ok(())
 }
 
@@ -122,6 +175,14 @@ pub fn forget(context: &Context, object: &AmasDatabase) {
     for secret in validate::wanted_secrets(&family, &object.spec) {
         context.credentials.forget(&family.namespace, &secret.name);
     }
-    let Family { namespace, database: name, .. } = family;
-    context.metrics.ready.remove(&Object { kind: "AmasDatabase", namespace, name });
+    let Family {
+        namespace,
+        database: name,
+        ..
+    } = family;
+    context.metrics.ready.remove(&Object {
+        kind: "AmasDatabase",
+        namespace,
+        name,
+    });
 }

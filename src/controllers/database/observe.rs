@@ -109,7 +109,10 @@ impl Observed {
 
     /// Why pods of one component cannot run, if they say so.
     pub fn trouble(&self, prefix: &str) -> Option<&(String, String)> {
-        let pods = self.children.iter().filter(|((kind, name), _)| *kind == ChildKind::Pod && name.starts_with(prefix));
+        let pods = self
+            .children
+            .iter()
+            .filter(|((kind, name), _)| *kind == ChildKind::Pod && name.starts_with(prefix));
         pods.filter_map(|(_, seen)| seen.facts.trouble.as_ref()).next()
     }
 }
@@ -117,16 +120,25 @@ impl Observed {
 /// The eviction that the first policy (by name) of the database sets: the one owner of the server's setting.
 pub fn eviction_owner(context: &Context, namespace: &str, database: &str) -> Option<(String, Eviction)> {
     let policies = context.caches.cache_policies.state();
-    let here = policies.iter().filter(|policy| policy.metadata.namespace.as_deref() == Some(namespace) && policy.spec.database_ref.name == database);
-    here.filter_map(|policy| Some((policy.metadata.name.clone()?, policy.spec.eviction.clone()?))).min_by(|a, b| a.0.cmp(&b.0))
+    let here = policies.iter().filter(|policy| {
+        policy.metadata.namespace.as_deref() == Some(namespace) && policy.spec.database_ref.name == database
+    });
+    here.filter_map(|policy| Some((policy.metadata.name.clone()?, policy.spec.eviction.clone()?)))
+        .min_by(|a, b| a.0.cmp(&b.0))
 }
 
 /// Gathers everything.
 pub async fn observe(context: &Context, object: &AmasDatabase, wanted: &[SecretSpec]) -> Result<Observed, WriteError> {
     let meta = object.meta();
-    let (namespace, name) = (meta.namespace.clone().unwrap_or_default(), meta.name.clone().unwrap_or_default());
+    let (namespace, name) = (
+        meta.namespace.clone().unwrap_or_default(),
+        meta.name.clone().unwrap_or_default(),
+    );
     let uid = meta.uid.clone().unwrap_or_default();
-    let key = Key { namespace: namespace.clone(), database: name.clone() };
+    let key = Key {
+        namespace: namespace.clone(),
+        database: name.clone(),
+    };
     let written = context.books.databases.last(&uid).map(|(status, _)| status);
     let status = written.or_else(|| object.status.clone()).unwrap_or_default();
     let children = context.children.of(&(namespace.clone(), name.clone()));
@@ -146,7 +158,9 @@ pub async fn observe(context: &Context, object: &AmasDatabase, wanted: &[SecretS
         children,
     };
     for (store, external) in externals(object) {
-        let refused = observed.health(store).is_some_and(|health| health.reason == HealthReason::LoginRefused);
+        let refused = observed
+            .health(store)
+            .is_some_and(|health| health.reason == HealthReason::LoginRefused);
         let endpoint = external_endpoint(context, object, store, external, refused).await?;
         observed.externals.insert(store, endpoint);
     }
@@ -161,25 +175,48 @@ pub async fn observe(context: &Context, object: &AmasDatabase, wanted: &[SecretS
 fn externals(object: &AmasDatabase) -> Vec<(StoreKind, &External)> {
     let spec = &object.spec;
     let all = [
-        (StoreKind::Postgres, spec.postgres.as_ref().and_then(|store| store.external.as_ref())),
-        (StoreKind::Redis, spec.redis.as_ref().and_then(|store| store.external.as_ref())),
-        (StoreKind::Neo4j, spec.neo4j.as_ref().and_then(|store| store.external.as_ref())),
+        (
+            StoreKind::Postgres,
+            spec.postgres.as_ref().and_then(|store| store.external.as_ref()),
+        ),
+        (
+            StoreKind::Redis,
+            spec.redis.as_ref().and_then(|store| store.external.as_ref()),
+        ),
+        (
+            StoreKind::Neo4j,
+            spec.neo4j.as_ref().and_then(|store| store.external.as_ref()),
+        ),
     ];
-    all.into_iter().filter_map(|(store, external)| Some((store, external?))).collect()
+    all.into_iter()
+        .filter_map(|(store, external)| Some((store, external?)))
+        .collect()
 }
 
 /// A Secret of ours: from memory, or read by name when it may exist. A new object's Secrets are not looked for: making them tells.
-async fn secret(context: &Context, observed: &Observed, namespace: &str, database: &str, spec: &SecretSpec) -> Result<Option<Known>, WriteError> {
+async fn secret(
+    context: &Context,
+    observed: &Observed,
+    namespace: &str,
+    database: &str,
+    spec: &SecretSpec,
+) -> Result<Option<Known>, WriteError> {
     if let Some(known) = context.credentials.get(namespace, &spec.name) {
         return Ok(Some(known));
     }
-    let may_exist = observed.status.secrets.contains(&spec.name) || observed.children.keys().any(|(kind, _)| *kind == ChildKind::PersistentVolumeClaim);
+    let may_exist = observed.status.secrets.contains(&spec.name)
+        || observed
+            .children
+            .keys()
+            .any(|(kind, _)| *kind == ChildKind::PersistentVolumeClaim);
     if !may_exist {
         return Ok(None);
     }
     let known = match context.writer.read(ChildKind::Secret, namespace, &spec.name).await? {
         None => Known::Absent,
-        Some(secret) if secret["metadata"]["labels"][DATABASE_LABEL] == *database => Known::Present(read_entries(&secret)),
+        Some(secret) if secret["metadata"]["labels"][DATABASE_LABEL] == *database => {
+            Known::Present(read_entries(&secret))
+        }
         Some(_) => Known::Foreign,
     };
     // Absence is not remembered: it is looked for again until it is there.
@@ -214,20 +251,39 @@ async fn external_endpoint(
     };
     Ok(match known {
         Known::Present(entries) => external::endpoint(store, name, &entries, external.tls.mode),
-        _ => Err(format!("Secret {namespace}/{name} does not exist; create it with a key uri")),
+        _ => Err(format!(
+            "Secret {namespace}/{name} does not exist; create it with a key uri"
+        )),
     })
 }
 
-async fn files(context: &Context, object: &AmasDatabase, status: &AmasDatabaseStatus) -> Result<Option<Files>, WriteError> {
-    let Some(migrations) = &object.spec.migrations else { return Ok(None) };
+async fn files(
+    context: &Context,
+    object: &AmasDatabase,
+    status: &AmasDatabaseStatus,
+) -> Result<Option<Files>, WriteError> {
+    let Some(migrations) = &object.spec.migrations else {
+        return Ok(None);
+    };
     let meta = &object.metadata;
-    let (uid, namespace) = (meta.uid.clone().unwrap_or_default(), meta.namespace.clone().unwrap_or_default());
+    let (uid, namespace) = (
+        meta.uid.clone().unwrap_or_default(),
+        meta.namespace.clone().unwrap_or_default(),
+    );
     let reason = Reason {
         generation: meta.generation.unwrap_or_default(),
-        asked: meta.annotations.as_ref().and_then(|annotations| annotations.get(REREAD)).cloned(),
+        asked: meta
+            .annotations
+            .as_ref()
+            .and_then(|annotations| annotations.get(REREAD))
+            .cloned(),
         failures: status.migrations.as_ref().map_or(0, |migrations| migrations.attempts),
     };
-    context.sources.get(&context.writer, &uid, &namespace, &migrations.source, reason).await.map(Some)
+    context
+        .sources
+        .get(&context.writer, &uid, &namespace, &migrations.source, reason)
+        .await
+        .map(Some)
 }
 
 fn seed_files(context: &Context, object: &AmasDatabase) -> Option<SeedFiles> {
@@ -244,18 +300,42 @@ fn policies(context: &Context, object: &AmasDatabase) -> Vec<Policy> {
     let mut all = Vec::new();
     macro_rules! gather {
         ($cache:ident, $kind:literal, $store:expr, $required:expr) => {
-            for policy in context.caches.$cache.state().iter().filter(|policy| policy.metadata.namespace.as_deref() == namespace) {
+            for policy in context
+                .caches
+                .$cache
+                .state()
+                .iter()
+                .filter(|policy| policy.metadata.namespace.as_deref() == namespace)
+            {
                 let name = policy.metadata.name.clone().unwrap_or_default();
                 let status = policy.status.clone().unwrap_or_default();
                 let observed = status.observed_generation == policy.metadata.generation;
                 if policy.spec.database_ref.name == database || $required.contains(&name) {
                     let ready = observed && is_true(&status.conditions, ConditionType::Ready);
-                    all.push(Policy { kind: $kind, name, store: $store, exists: true, ready, observed });
+                    all.push(Policy {
+                        kind: $kind,
+                        name,
+                        store: $store,
+                        exists: true,
+                        ready,
+                        observed,
+                    });
                 }
             }
-            let known: Vec<String> = all.iter().filter(|policy: &&Policy| policy.kind == $kind).map(|policy| policy.name.clone()).collect();
+            let known: Vec<String> = all
+                .iter()
+                .filter(|policy: &&Policy| policy.kind == $kind)
+                .map(|policy| policy.name.clone())
+                .collect();
             for name in $required.iter().filter(|name| !known.contains(name)) {
-                all.push(Policy { kind: $kind, name: name.clone(), store: $store, exists: false, ready: false, observed: false });
+                all.push(Policy {
+                    kind: $kind,
+                    name: name.clone(),
+                    store: $store,
+                    exists: false,
+                    ready: false,
+                    observed: false,
+                });
             }
         };
     }

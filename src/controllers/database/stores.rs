@@ -21,9 +21,17 @@ pub enum StoreState {
     /// Serves, but something declared cannot be brought in.
     Refusing(Reason, String),
     /// Does not serve. `human`: and will not by itself.
-    Away { human: bool, reason: Reason, message: String },
+    Away {
+        human: bool,
+        reason: Reason,
+        message: String,
+    },
     /// The operator has just started and has not heard of it: as it was before.
-    AsBefore { served: bool, reason: String, message: String },
+    AsBefore {
+        served: bool,
+        reason: String,
+        message: String,
+    },
 }
 
 impl StoreState {
@@ -61,7 +69,11 @@ impl StoreState {
 /// Judges one store.
 pub fn state(store: StoreKind, managed: bool, valid: &Valid, observed: &Observed, plan: &Plan) -> StoreState {
     if let Some(Err(problem)) = observed.externals.get(&store) {
-        return StoreState::Away { human: true, reason: Reason::CredentialsMissing, message: problem.clone() };
+        return StoreState::Away {
+            human: true,
+            reason: Reason::CredentialsMissing,
+            message: problem.clone(),
+        };
     }
     let prefix = valid.family.child_name(store.component());
     let trouble = observed.trouble(&format!("{prefix}-0")).filter(|_| managed);
@@ -70,18 +82,36 @@ pub fn state(store: StoreKind, managed: bool, valid: &Valid, observed: &Observed
             Some((word, text)) => (trouble_reason(word), format!("pod {prefix}-0: {word}: {text}")),
             None => (Reason::Provisioning, "the server is starting".to_owned()),
         };
-        StoreState::Away { human: false, reason, message }
+        StoreState::Away {
+            human: false,
+            reason,
+            message,
+        }
     };
-    let Some(health) = observed.health(store) else { return provisioning() };
-    let before = observed.status.conditions.iter().find(|condition| condition.type_ == format!("{:?}", store.condition()));
+    let Some(health) = observed.health(store) else {
+        return provisioning();
+    };
+    let before = observed
+        .status
+        .conditions
+        .iter()
+        .find(|condition| condition.type_ == format!("{:?}", store.condition()));
     match (health.verdict, before) {
         (Verdict::Up, _) => serving(store, observed, plan),
-        (Verdict::Unknown, Some(before)) => StoreState::AsBefore { served: before.status == "True", reason: before.reason.clone(), message: before.message.clone() },
+        (Verdict::Unknown, Some(before)) => StoreState::AsBefore {
+            served: before.status == "True",
+            reason: before.reason.clone(),
+            message: before.message.clone(),
+        },
         (Verdict::Unknown, None) => provisioning(),
         (Verdict::Down, before) => match health.reason {
             HealthReason::NeverSeen if before.is_none_or(|before| before.reason == "Provisioning") => provisioning(),
             _ if trouble.is_some() => provisioning(),
-            reason => StoreState::Away { human: reason == HealthReason::LoginRefused, reason: lost_reason(reason), message: lost_message(reason, &health.message) },
+            reason => StoreState::Away {
+                human: reason == HealthReason::LoginRefused,
+                reason: lost_reason(reason),
+                message: lost_message(reason, &health.message),
+            },
         },
     }
 }
@@ -124,10 +154,19 @@ fn serving(store: StoreKind, observed: &Observed, plan: &Plan) -> StoreState {
     let said = match store {
         StoreKind::Postgres => observed.postgres.as_ref().map(|snapshot| {
             let facts = &snapshot.facts;
-            let missing = facts.missing_extensions.first().map(|extension| match extension.installed {
-                true => format!("extension {} cannot be created with our rights; as an administrator run: {}", extension.name, extension.statement),
-                false => format!("extension {} is not installed on the server; use an image or service that has it", extension.name),
-            });
+            let missing = facts
+                .missing_extensions
+                .first()
+                .map(|extension| match extension.installed {
+                    true => format!(
+                        "extension {} cannot be created with our rights; as an administrator run: {}",
+                        extension.name, extension.statement
+                    ),
+                    false => format!(
+                        "extension {} is not installed on the server; use an image or service that has it",
+                        extension.name
+                    ),
+                });
             Said {
                 duty_in: facts.duty_in,
                 wanted: plan.duties.postgres.as_ref().map(|duty| duty.fingerprint()),
@@ -139,24 +178,47 @@ fn serving(store: StoreKind, observed: &Observed, plan: &Plan) -> StoreState {
         StoreKind::Redis => observed.redis.as_ref().map(|snapshot| {
             let facts = &snapshot.facts;
             let wanted = plan.duties.redis.as_ref().map(|duty| duty.fingerprint());
-            Said { duty_in: facts.duty_in, wanted, conflict: facts.claim_conflict.clone(), error: facts.error.clone(), missing: None }
+            Said {
+                duty_in: facts.duty_in,
+                wanted,
+                conflict: facts.claim_conflict.clone(),
+                error: facts.error.clone(),
+                missing: None,
+            }
         }),
         StoreKind::Neo4j => observed.neo4j.as_ref().map(|snapshot| {
             let facts = &snapshot.facts;
             let wanted = plan.duties.neo4j.as_ref().map(|duty| duty.fingerprint());
-            Said { duty_in: facts.duty_in, wanted, conflict: facts.claim_conflict.clone(), error: facts.error.clone(), missing: None }
+            Said {
+                duty_in: facts.duty_in,
+                wanted,
+                conflict: facts.claim_conflict.clone(),
+                error: facts.error.clone(),
+                missing: None,
+            }
         }),
     };
     let Some(said) = said else { return StoreState::Changing };
     match said {
-        Said { conflict: Some(conflict), .. } => StoreState::Refusing(Reason::Conflicted, conflict),
-        Said { missing: Some(missing), .. } => StoreState::Refusing(Reason::ExtensionMissing, missing),
+        Said {
+            conflict: Some(conflict),
+            ..
+        } => StoreState::Refusing(Reason::Conflicted, conflict),
+        Said {
+            missing: Some(missing), ..
+        } => StoreState::Refusing(Reason::ExtensionMissing, missing),
         Said { error: Some(error), .. } => StoreState::Refusing(Reason::Refused, error),
-        Said { duty_in: Some(duty_in), wanted: Some(wanted), .. } if duty_in == wanted => StoreState::Serving,
+        Said {
+            duty_in: Some(duty_in),
+            wanted: Some(wanted),
+            ..
+        } if duty_in == wanted => StoreState::Serving,
         // Never configured yet: roles and database may be missing, so nobody could use it.
-        Said { duty_in: None, .. } if !super::facts::was_seen(&observed.status, store) => {
-            StoreState::Away { human: false, reason: Reason::Provisioning, message: "the server is starting".into() }
-        }
+        Said { duty_in: None, .. } if !super::facts::was_seen(&observed.status, store) => StoreState::Away {
+            human: false,
+            reason: Reason::Provisioning,
+            message: "the server is starting".into(),
+        },
         _ => StoreState::Changing,
     }
 }
