@@ -126,17 +126,25 @@ impl Pending {
     }
 }
 
+/// Checksums of the seed files that are in, by profile and file.
+pub type Recorded = BTreeMap<(String, String), Checksum>;
+
+/// Reads which seed files are in. Our tables must exist.
+pub async fn recorded(conn: &mut PgConnection) -> Result<Recorded, sqlx::Error> {
+    let rows = session::ask(conn, "SELECT profile, name, checksum FROM amas_migrate.seeds").await?;
+    let entry = |row: &sqlx::postgres::PgRow| {
+        let key: (String, String) = (row.try_get(0)?, row.try_get(1)?);
+        Ok((key, Checksum::from_row(row.try_get(2)?)))
+    };
+    rows.iter().map(entry).collect()
+}
+
 /// The files of these profiles that are new or changed, in order.
 pub async fn pending(conn: &mut PgConnection, profiles: &[Profile]) -> Result<Vec<Pending>, sqlx::Error> {
     if profiles.is_empty() {
         return Ok(Vec::new());
     }
-    let rows = session::ask(conn, "SELECT profile, name, checksum FROM amas_migrate.seeds").await?;
-    let mut recorded = BTreeMap::new();
-    for row in &rows {
-        let key: (String, String) = (row.try_get(0)?, row.try_get(1)?);
-        recorded.insert(key, Checksum::from_row(row.try_get(2)?));
-    }
+    let recorded = recorded(conn).await?;
     let all = profiles
         .iter()
         .flat_map(|p| p.files.iter().map(|script| (p.label.clone(), script.clone())));

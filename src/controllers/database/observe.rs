@@ -39,8 +39,6 @@ pub enum StoreKind {
 }
 
 impl StoreKind {
-    pub const ALL: [Self; 3] = [Self::Postgres, Self::Redis, Self::Neo4j];
-
     /// The last part of names, and the field of the specification.
     pub fn component(self) -> &'static str {
         match self {

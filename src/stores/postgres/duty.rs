@@ -5,7 +5,6 @@ use std::{
     time::Duration,
 };
 
-use super::history::History;
 use crate::{
     api::{
         names::{ExtensionName, SqlName},
@@ -110,11 +109,9 @@ pub struct PostgresFacts {
     pub error: Option<String>,
     /// The claim of somebody else on this database: nothing is done then.
     pub conflict: Option<String>,
-    /// The state of the migrations; `None` before the first.
-    pub history: Option<History>,
-    /// The same in full, for plans; `None` until it was read.
+    /// What the database says of its migrations; `None` until it was read.
     pub migrations: Option<MigrationFacts>,
-    /// The `History::latest` for which the app roles' rights are in; 0 stands for no history.
+    /// The highest id of the migrations' history for which the app roles' rights are in; 0 stands for no history.
     pub rights_at: Option<i64>,
     /// Figures that move by themselves; refreshed with the history, else at most every 60 s. Not material.
     pub figures: Figures,
@@ -128,7 +125,7 @@ pub struct MigrationFacts {
     /// `None` before the first migration.
     pub state: Option<crate::migrate::history::State>,
     /// Checksums of the seed files that are in, by profile and file.
-    pub seeds: std::collections::BTreeMap<(String, String), crate::migrate::source::Checksum>,
+    pub seeds: crate::migrate::seed::Recorded,
 }
 
 /// An extension the server does not have or we may not create.

@@ -1,12 +1,11 @@
 //! PostgreSQL: one database, its roles and their rights, watched over one connection of the owner.
 //!
 //! `duty` says what is asked and what is known; `sentinel` watches (over `wire`, `tls`); `work` makes it true:
-//! `catalog` reads, `plan` decides on `step`s, `rights` is the same for the app roles' rights; `history` reads the migrations' state.
+//! `catalog` reads, `plan` decides on `step`s, `rights` is the same for the app roles' rights.
 
 mod catalog;
 mod connect;
 mod duty;
-mod history;
 mod plan;
 mod rights;
 mod scram;
@@ -22,7 +21,6 @@ pub use duty::{
     Access, Claim, ExtensionDuty, Figures, MigrationFacts, MissingExtension, PostgresDuty, PostgresFacts, RoleDuty,
     Session,
 };
-pub use history::History;
 pub use rights::SECRET_MARKER;
 pub use sentinel::PostgresSentinel;
 pub use work::PostgresWorker;

@@ -8,14 +8,17 @@ use super::{
     PostgresDuty, PostgresFacts,
     catalog::{self, Catalog},
     connect::{SqlError, connect, execute, read},
-    duty::{ExtensionDuty, Figures},
-    history,
+    duty::{ExtensionDuty, Figures, MigrationFacts},
     plan::{conflict, missing_extensions, plan},
     rights,
     sentinel::MAINTENANCE_DATABASE,
     step::Step,
 };
-use crate::stores::{endpoint::StoreError, keeper::Progress};
+use crate::{
+    api::names::SqlName,
+    migrate::{history, seed},
+    stores::{endpoint::StoreError, keeper::Progress},
+};
 
 /// The whole database is looked at again this often, for what was changed by hand.
 const FULL_LOOK: Duration = Duration::from_secs(600);
@@ -28,8 +31,8 @@ const SOON: Duration = Duration::from_millis(500);
 pub struct PostgresWorker {
     /// The duty whose admin part is in, and when that was last seen.
     settled: Option<(u64, Instant)>,
-    /// The duty and history for which the rights are in.
-    rights_for: Option<(u64, Option<history::History>)>,
+    /// The duty, the latest history and the number of applied migrations for which the rights are in.
+    rights_for: Option<(u64, i64, usize)>,
     /// The database has been seen: log in to it directly.
     exists: bool,
     figures_at: Option<Instant>,
@@ -160,15 +163,17 @@ async fn look(
     facts: &mut PostgresFacts,
 ) -> Result<bool, SqlError> {
     let mut owner = connect(&duty.owner_login, duty.database.as_str()).await?;
-    let history = history::read(&mut owner).await?;
-    let moved = history != facts.history;
-    facts.history = history;
-    let wanted = Some((fingerprint, facts.history.clone()));
+    let migrations = migrations(&mut owner).await?;
+    let moved = facts.migrations.as_ref() != Some(&migrations);
+    let latest = migrations.state.as_ref().map_or(0, |state| state.highest_history_id);
+    let applied = migrations.state.as_ref().map_or(0, |state| state.applied.len());
+    facts.migrations = Some(migrations);
+    let wanted = Some((fingerprint, latest, applied));
     if worker.rights_for != wanted {
         if !grant(&mut owner, duty).await? {
             return Ok(false);
         }
-        facts.rights_at = Some(facts.history.as_ref().map_or(0, |history| history.latest));
+        facts.rights_at = Some(latest);
         worker.rights_for = wanted;
     }
     if moved || worker.figures_at.is_none_or(|at| at.elapsed() >= FIGURES_AGE) {
@@ -177,6 +182,21 @@ async fn look(
     }
     owner.close().await?;
     Ok(true)
+}
+
+/// Everything the database says of its migrations, over the owner's own login: whatever the owner could have put there is data to us.
+async fn migrations(owner: &mut PgConnection) -> Result<MigrationFacts, SqlError> {
+    let state = history::read(owner, &SqlName::public(), None).await?;
+    let ours = state.as_ref().is_some_and(|state| state.latest_run.is_some());
+    Ok(MigrationFacts {
+        identity: history::identity(owner).await?,
+        seeds: if ours {
+            seed::recorded(owner).await?
+        } else {
+            Default::default()
+        },
+        state,
+    })
 }
 
 async fn grant(owner: &mut PgConnection, duty: &PostgresDuty) -> Result<bool, SqlError> {
