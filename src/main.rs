@@ -37,3 +37,13 @@ fn main() -> ExitCode {
         Command::Migrate(args) => runtime.block_on(migrate::run(*args)),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        super::Cli::command().debug_assert();
+    }
+}

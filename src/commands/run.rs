@@ -68,7 +68,7 @@ pub struct Args {
     #[arg(long, env = "AMAS_LEASE_NAME", default_value = "amas-operator")]
     lease_name: String,
     #[command(flatten)]
-    log: telemetry::Args,
+    log: telemetry::LogArgs,
 }
 
 /// Why the operator ended.

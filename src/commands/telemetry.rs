@@ -5,7 +5,7 @@ use tracing_subscriber::EnvFilter;
 
 /// How the operator logs.
 #[derive(Debug, clap::Args)]
-pub struct Args {
+pub struct LogArgs {
     /// What is logged: a level (error, warn, info, debug, trace) or a tracing filter such as amas_operator=debug.
     #[arg(long = "log", env = "AMAS_LOG", default_value = "info")]
     filter: String,
@@ -21,7 +21,7 @@ enum Format {
 }
 
 /// Starts logging to standard error; an unusable filter falls back to info and says so.
-pub fn init(args: &Args) {
+pub fn init(args: &LogArgs) {
     let parsed = EnvFilter::try_new(&args.filter);
     let problem = parsed.as_ref().err().map(ToString::to_string);
     let filter = parsed.unwrap_or_else(|_| EnvFilter::new("info"));
