@@ -25,6 +25,8 @@ enum Mood {
     Well,
     Gone,
     Silent,
+    /// Half a second a login.
+    Slow,
     Forbidding,
     /// Lets a stand-in in.
     Unfinished,
@@ -157,6 +159,7 @@ impl Store for Engine {
             Mood::Gone => return Err(StoreError::Unreachable("refused".into())),
             Mood::Forbidding => return Err(StoreError::LoginRefused("wrong password".into())),
             Mood::Silent => std::future::pending().await,
+            Mood::Slow => sleep(Duration::from_millis(500)).await,
             Mood::Well | Mood::Unfinished => {}
         }
         base.state().open += 1;
@@ -335,6 +338,18 @@ async fn a_changed_login_opens_again_without_a_flip() {
     stage.keepers.assign_base(&stage.key, other);
     seconds(3.).await;
     assert_eq!((puppet.logins(), stage.wakes()), ((2, 1), 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_login_that_changes_during_a_login_is_used_too() {
+    let puppet = Puppet::new(Mood::Slow);
+    let stage = Stage::with(&puppet);
+    seconds(0.2).await;
+    let mut other = puppet.clone();
+    other.endpoint.user = "other".into();
+    stage.keepers.assign_base(&stage.key, other);
+    seconds(3.).await;
+    assert_eq!(puppet.logins(), (2, 1));
 }
 
 #[tokio::test(start_paused = true)]

@@ -14,7 +14,7 @@ use tokio::{
 
 use super::{Duty, Sentinel, ServerIdentity, Sign, Store, registry::Shared};
 use crate::stores::{
-    endpoint::StoreError,
+    endpoint::{Endpoint, StoreError},
     health::{Event, Moment, Monitor, Verdict},
 };
 
@@ -41,6 +41,8 @@ struct Watcher<S: Store> {
     shared: Arc<Shared<S>>,
     duty: watch::Receiver<Arc<Duty<S>>>,
     monitor: Monitor,
+    /// What the present connection was opened with.
+    opened: Option<Endpoint>,
     started: Instant,
 }
 
@@ -51,6 +53,7 @@ pub(super) async fn watch_server<S: Store>(shared: Arc<Shared<S>>) {
         shared,
         duty,
         monitor: Monitor::default(),
+        opened: None,
         started: Instant::now(),
     };
     let mut sentinel = watcher.connect().await;
@@ -63,7 +66,6 @@ pub(super) async fn watch_server<S: Store>(shared: Arc<Shared<S>>) {
 impl<S: Store> Watcher<S> {
     /// Stays with an open connection until it ends.
     async fn attend(&mut self, sentinel: &mut S::Sentinel) -> End {
-        let endpoint = S::endpoint(&self.duty.borrow_and_update().base).clone();
         loop {
             let pause = sleep(self.monitor.next_ping());
             tokio::pin!(pause);
@@ -76,7 +78,7 @@ impl<S: Store> Watcher<S> {
                     },
                     () = self.shared.worked.notified(), if sentinel.provisional() => return End::Reopen,
                     Ok(()) = self.duty.changed() => {
-                        if *S::endpoint(&self.duty.borrow_and_update().base) != endpoint {
+                        if Some(S::endpoint(&self.duty.borrow_and_update().base)) != self.opened.as_ref() {
                             return End::Reopen;
                         }
                     }
@@ -145,7 +147,10 @@ impl<S: Store> Watcher<S> {
         let duty = self.duty.borrow_and_update().clone();
         let outcome = timeout(deadline, S::open(&duty.base)).await;
         let (event, result) = match outcome {
-            Ok(Ok((sentinel, identity))) => return Ok(self.logged_in(sentinel, identity)),
+            Ok(Ok((sentinel, identity))) => {
+                self.opened = Some(S::endpoint(&duty.base).clone());
+                return Ok(self.logged_in(sentinel, identity));
+            }
             Ok(Err(error)) => (failure(&error), Err(error)),
             Err(_) => (
                 Event::Silent,

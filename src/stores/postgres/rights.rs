@@ -30,7 +30,7 @@ pub struct Granted {
     database: Acl,
     schemas: BTreeMap<String, Acl>,
     relations: Vec<Relation>,
-    defaults: Vec<Default_>,
+    defaults: Vec<InAdvance>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
@@ -52,7 +52,7 @@ struct Column {
 
 /// Rights on what the owner will create in a schema.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
-struct Default_ {
+struct InAdvance {
     schema: String,
     sequences: bool,
     acl: Acl,
