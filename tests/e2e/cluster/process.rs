@@ -1,0 +1,94 @@
+//! Processes of containers, seen from the node: found by container id, killed, stopped, measured.
+
+use std::{fs, path::Path};
+
+use k8s_openapi::api::core::v1::Pod;
+
+use crate::harness::{About, Result};
+
+/// The processes of one container.
+pub struct Processes {
+    /// The one with pid 1 inside of the container.
+    pub main: i32,
+    pub all: Vec<i32>,
+}
+
+/// The processes of the pod's first container.
+pub fn of_pod(pod: &Pod) -> Result<Processes> {
+    let containers = pod
+        .status
+        .as_ref()
+        .and_then(|status| status.container_statuses.as_ref());
+    let id = containers
+        .and_then(|list| list.first()?.container_id.as_deref())
+        .about("the pod runs no container")?;
+    of_container(id.rsplit('/').next().unwrap_or(id))
+}
+
+/// Every process whose control group names the container.
+fn of_container(id: &str) -> Result<Processes> {
+    let mut all: Vec<i32> = pids()?
+        .into_iter()
+        .filter(|&pid| text(pid, "cgroup").contains(id))
+        .collect();
+    all.sort_unstable();
+    let is_main = |pid: &i32| field(*pid, "NSpid").is_some_and(|pids| pids.split_whitespace().last() == Some("1"));
+    let main = all
+        .iter()
+        .copied()
+        .find(is_main)
+        .about(format!("no process of container {id} (is the suite root on the node?)"))?;
+    Ok(Processes { main, all })
+}
+
+fn pids() -> Result<Vec<i32>> {
+    let entries = fs::read_dir("/proc")?.filter_map(std::result::Result::ok);
+    Ok(entries
+        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+        .collect())
+}
+
+fn text(pid: i32, file: &str) -> String {
+    let bytes = fs::read(Path::new("/proc").join(pid.to_string()).join(file)).unwrap_or_default();
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+/// A field of /proc/PID/status.
+fn field(pid: i32, name: &str) -> Option<String> {
+    let status = text(pid, "status");
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
+    Some(line.trim().to_owned())
+}
+
+/// Resident memory in MiB.
+pub fn resident(pid: i32) -> Result<f64> {
+    let kib = field(pid, "VmRSS").and_then(|value| value.trim_end_matches(" kB").trim().parse::<f64>().ok());
+    Ok(kib.about(format!("process {pid} is gone"))? / 1024.0)
+}
+
+/// CPU seconds used so far.
+pub fn cpu_seconds(pid: i32) -> Result<f64> {
+    let stat = text(pid, "stat");
+    let after = stat.rsplit(')').next().unwrap_or_default().split_whitespace();
+    let ticks: Vec<f64> = after.skip(11).take(2).filter_map(|ticks| ticks.parse().ok()).collect();
+    crate::ensure!(ticks.len() == 2, "process {pid} is gone");
+    Ok(ticks.iter().sum::<f64>() / 100.0)
+}
+
+/// Sends a signal (`KILL`, `STOP`, `CONT`) to processes.
+pub async fn signal(name: &str, pids: &[i32]) -> Result {
+    let mut kill = tokio::process::Command::new("kill");
+    kill.arg("-s").arg(name).args(pids.iter().map(i32::to_string));
+    crate::ensure!(kill.status().await?.success(), "kill -s {name} {pids:?} failed");
+    Ok(())
+}
+
+/// The command lines of all processes of the machine, for looking into them.
+pub fn command_lines() -> Result<Vec<String>> {
+    Ok(pids()?
+        .into_iter()
+        .map(|pid| text(pid, "cmdline").replace('\0', " "))
+        .collect())
+}
