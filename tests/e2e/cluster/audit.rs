@@ -180,6 +180,12 @@ impl Requests {
         self.0.is_empty()
     }
 
+    /// One line each, for finding the one too many.
+    pub fn lines(&self) -> String {
+        let line = |r: &Request| format!("{} {} {}/{} {}", r.verb, r.resource, r.namespace, r.name, r.code);
+        self.0.iter().map(line).collect::<Vec<_>>().join("\n")
+    }
+
     /// How many there are of each verb and resource.
     pub fn by_kind(&self) -> BTreeMap<String, usize> {
         let mut counts = BTreeMap::new();

@@ -67,6 +67,7 @@ pub async fn wait_true(api: &Api<DynamicObject>, name: &str, kinds: &[&str], lim
 }
 
 /// Waits until the condition has the status.
+#[allow(dead_code)] // what scenarios of bad input wait with
 pub async fn wait_for(
     api: &Api<DynamicObject>,
     name: &str,

@@ -121,6 +121,9 @@ impl Scene<'_> {
             object.is_some_and(|object| status(object, store.condition) == Some("False"))
         };
         let seen = watch.until(UNSEEN, &format!("{}=False", store.condition), lost).await?;
+        if let Some(object) = watch.current() {
+            self.ctx.say(format!("{}: {}", conditions::reason(object, store.condition), conditions::message(object, store.condition)));
+        }
         let whole = |object: Option<&DynamicObject>| object.is_some_and(|object| consistent(object, store));
         watch
             .until(Duration::from_secs(2), "Ready, Available and Degraded to follow", whole)

@@ -65,7 +65,11 @@ fn judge(ctx: &Ctx, what: &str, requests: &Requests, children: &[String], allowe
         requests.only(&[Class::Get, Class::List, Class::Watch])
     ));
     let budget = children.len() + allowed;
-    let value = format!("{} writes for {} children", writes.len(), children.len());
+    if writes.len() > budget {
+        ctx.say(writes.lines());
+    }
+    let statuses = requests.of("amasdatabases/status").len();
+    let value = format!("{} writes for {} children ({statuses} of its status)", writes.len(), children.len());
     ctx.figure(
         format!("{what}: writes from create to Ready"),
         value,
