@@ -3,8 +3,9 @@
 
 DEV=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 CACHE=${AMAS_CACHE:-$HOME/.cache/amas-operator}
+# shellcheck disable=SC2034  # this and the next are read by the scripts that source this file
 CLUSTERS=$CACHE/clusters
-# shellcheck disable=SC2034  # read by the scripts that source this file
+# shellcheck disable=SC2034
 TOOL_SOURCES=$DEV/tools
 STARTED=$(date +%s%N)
 
@@ -36,11 +37,12 @@ wait_until() {
 with_lock() {
   local file=$1
   shift
-  mkdir -p "$(dirname "$file")"
+  mkdir -p "${file%/*}"
   (
-    flock -n 9 || { say "waiting for another dev command ($(basename "$file"))"; flock 9; }
+    exec 9>"$file"
+    flock -n 9 || { say "waiting for another dev command (${file##*/})"; flock 9; }
     "$@"
-  ) 9>"$file"
+  )
 }
 
 # The pinned programs of this checkout, keyed by everything that goes into them.

@@ -6,13 +6,14 @@ cluster_runs() { machine_pid control >/dev/null && machine_pid node >/dev/null; 
 cluster_up() {
   local images since
   since=$(date +%s)
+  images=$("$DEV/images/build")
   if cluster_runs && node_ready 0; then
+    images_current "$images" || images_import "$images"
     say "cluster '$NAME' is up already: dev/cluster status"
     return
   fi
   # Half a cluster (a failed start, a restart of the machine) is not repaired but replaced.
   [ ! -d "$STATE" ] || { say "clearing what is left of cluster '$NAME'"; cluster_clear; }
-  images=$("$DEV/images/build")
   mkdir -p "$CONF" "$LOG" "$STATE/volumes"
   network_up
   cgroups_up

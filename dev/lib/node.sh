@@ -11,7 +11,7 @@ node_init() {
   local setting shadow=$STATE/sysctl
   mount --make-rprivate /
   mount -t proc proc /proc
-  mkdir -p "$shadow" /var/lib/kubelet
+  mkdir -p "$shadow" "$STATE/cni" /var/lib/kubelet /var/lib/cni
   for setting in $SHADOWED_SYSCTLS; do
     cat "/proc/sys/$setting" >"$shadow/${setting//\//.}"
     mount --bind "$shadow/${setting//\//.}" "/proc/sys/$setting"
@@ -20,6 +20,7 @@ node_init() {
   mount -t tmpfs tmpfs /run
   mount -t tmpfs tmpfs /var/log
   mount -t tmpfs tmpfs /var/lib/kubelet
+  mount --bind "$STATE/cni" /var/lib/cni # CNI's memory of attached pods, needed after a power cut
   mkdir -p /run/netns /run/lock /run/containerd
   mount --make-rshared /
   exec "$BIN/amas-init" "node-$NAME"
@@ -61,5 +62,8 @@ node_start() {
 
 node_stop() {
   machine_stop node
+  # A reboot empties the cgroups; kubelet waits three seconds for each stale one it finds.
+  cgroups_down
+  cgroups_up
   progress "the node of '$NAME' is stopped; its volumes and the control plane are untouched"
 }

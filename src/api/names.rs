@@ -109,6 +109,13 @@ name_type!(
 );
 
 name_type!(
+    /// A Redis glob pattern over keys (`*`, `?`, `[a-z]`, `\\` before a literal), written relative to the policy's prefix.
+    KeyPattern, "key pattern", max 256, "^[!-~]+$",
+    "use 1 to 256 printable ASCII characters without spaces",
+    |c| c.is_ascii_graphic(), |c| c.is_ascii_graphic()
+);
+
+name_type!(
     /// The name of an entry in one of our lists (a rule, a role's purpose, a source): a Kubernetes DNS label.
     ItemName, "item name", max 63, "^[a-z0-9][a-z0-9-]*$",
     "use 1 to 63 lower-case letters, digits and hyphens, not starting with a hyphen",

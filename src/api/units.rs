@@ -29,6 +29,14 @@ impl Quantity {
     pub fn value(&self) -> u64 {
         bytes_of(&self.0).unwrap_or_default()
     }
+
+    /// The amount in thousandths of a unit, so that `1` and `1000m` are equal.
+    pub fn milli_value(&self) -> u128 {
+        match self.0.strip_suffix('m') {
+            Some(milli) => milli.parse().unwrap_or_default(),
+            None => u128::from(bytes_of(&format!("{}k", self.0)).unwrap_or_else(|| self.value() * 1000)),
+        }
+    }
 }
 
 /// The amount in whole units, rounded up; `None` if the text is no quantity or does not fit.

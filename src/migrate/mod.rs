@@ -1,1 +1,15 @@
 //! The migration engine. Knows nothing of Kubernetes: the same code serves the Job and the command line.
+//!
+//! `source` reads files, `statements` finds where each statement begins, `plan` decides (pure), `history` is what the
+//! database says, `record` writes it, `session` connects and locks, `runner` runs a plan, `seed` the seeds after it, and
+//! `report` says how it ended. Nothing runs before the whole plan has been checked.
+
+pub mod history;
+pub mod plan;
+mod record;
+pub mod report;
+pub mod runner;
+pub mod seed;
+pub mod session;
+pub mod source;
+pub mod statements;

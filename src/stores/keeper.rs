@@ -1,8 +1,17 @@
 //! One keeper a store: a task pair that owns the sentinel connection and does the store's work in slices,
 //! publishing a snapshot. Reconcile slots read snapshots and never connect to a database themselves,
 //! so a dead or black-holed server costs nobody else anything.
+//!
+//! This file is the contract between the keepers and the engines. `registry` is what controllers hold, `watch` is the
+//! task that knows whether the server serves, `work` is the task that makes the duty true.
+
+mod registry;
+mod watch;
+mod work;
 
 use std::{collections::BTreeMap, fmt::Debug, future::Future, time::Duration};
+
+pub use registry::{Keepers, Key, Live};
 
 use crate::stores::{
     endpoint::{Endpoint, StoreError},
@@ -22,7 +31,7 @@ pub struct Duty<S: Store> {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Snapshot<S: Store> {
     pub health: Health,
-    /// What was read from the server and which duty is in; see each store's `Facts`.
+    /// What was read from the server and which duty is in; see each store's `Facts`. Kept while the server is down.
     pub facts: S::Facts,
 }
 
@@ -50,6 +59,11 @@ pub trait Sentinel: Sized + Send + 'static {
     fn next_sign(&mut self) -> impl Future<Output = Sign> + Send;
     /// One cheap round trip; the keeper puts the deadline around it.
     fn ping(&mut self) -> impl Future<Output = Result<(), StoreError>> + Send;
+    /// Opened with a stand-in login because the real one does not exist before the first work:
+    /// the keeper opens again, without any doubt about the server, after each finished slice.
+    fn provisional(&self) -> bool {
+        false
+    }
 }
 
 /// How a slice of work ended.
@@ -67,17 +81,21 @@ pub trait Store: Sized + Send + Sync + Debug + Clone + PartialEq + Default + 'st
     type Policy: Clone + Debug + PartialEq + Send + Sync + 'static;
     type Facts: Clone + Debug + Default + PartialEq + Send + Sync + 'static;
     type Sentinel: Sentinel;
-    /// What the worker keeps between slices (an open connection, a sweep's cursor).
+    /// What the worker keeps between slices (an open connection, a sweep's cursor). Thrown away when a slice is cut off.
     type Worker: Default + Send + 'static;
 
-    /// The login whose success means "this server serves".
+    /// The login whose success means "this server serves". A changed endpoint makes the sentinel connect anew.
     fn endpoint(base: &Self::Base) -> &Endpoint;
     /// Connects and logs in; the keeper puts the deadline (5 s) around it.
     fn open(base: &Self::Base) -> impl Future<Output = Result<(Self::Sentinel, ServerIdentity), StoreError>> + Send;
-    /// One slice (at most 5 s) towards the duty. Updates `facts` with what was seen and done, also when it fails half-way.
+    /// One slice (at most 5 s, cut off at 10 s) towards the duty. Updates `facts` with what was seen and done, also when it fails half-way.
     fn work(
         worker: &mut Self::Worker,
         duty: &Duty<Self>,
         facts: &mut Self::Facts,
     ) -> impl Future<Output = Result<Progress, StoreError>> + Send;
+    /// Whether objects that showed `before` have to be woken for `after`. Engines leave out figures that move by themselves.
+    fn differs_materially(before: &Self::Facts, after: &Self::Facts) -> bool {
+        before != after
+    }
 }

@@ -2,6 +2,12 @@
 //!
 //! Adding a store touches its own folder and the table in this file.
 
+pub mod claim;
 pub mod endpoint;
 pub mod health;
+pub mod images;
 pub mod keeper;
+pub mod neo4j;
+pub mod postgres;
+pub mod redis;
+pub mod workload;

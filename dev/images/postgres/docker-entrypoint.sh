@@ -30,6 +30,7 @@ sql() { PGHOST='' psql -v ON_ERROR_STOP=1 --no-psqlrc --no-password --username "
 
 run_init_files() {
   local file
+  # shellcheck disable=SC1090  # scripts are sourced by the image's contract
   for file in /docker-entrypoint-initdb.d/*; do
     case $file in
       *.sh) if [ -x "$file" ]; then "$file"; else . "$file"; fi ;;
@@ -41,12 +42,12 @@ run_init_files() {
 
 # A server without TCP, only where something asks for one: it costs a second.
 prepare_content() {
-  local files=(/docker-entrypoint-initdb.d/*)
+  local files=(/docker-entrypoint-initdb.d/*) database=$POSTGRES_DB
   [ "$POSTGRES_DB" != postgres ] || [ -e "${files[0]}" ] || return 0
   export PGPASSWORD=${PGPASSWORD:-$POSTGRES_PASSWORD}
   pg_ctl -D "$PGDATA" -w -o "$(printf '%q ' "${@:2}" -c listen_addresses= -p "${PGPORT:-5432}")" start
   if [ "$POSTGRES_DB" != postgres ]; then
-    POSTGRES_DB=postgres sql --set db="$POSTGRES_DB" <<<'CREATE DATABASE :"db";'
+    POSTGRES_DB=postgres sql --set db="$database" <<<'CREATE DATABASE :"db";'
   fi
   run_init_files
   pg_ctl -D "$PGDATA" -m fast -w stop

@@ -1,0 +1,136 @@
+//! `status` and `validate`: look, change nothing.
+
+use serde::Serialize;
+use sqlx::Connection;
+
+use crate::migrate::{
+    history::{self, State},
+    plan::{self, PlanError},
+    report::Failure,
+    session,
+    source::Source,
+    statements,
+};
+
+use super::{DatabaseArgs, Output, StatusArgs, ValidateArgs, load_profiles};
+
+/// One version, seen from both sides.
+#[derive(Debug, Serialize, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+struct Line {
+    version: i64,
+    description: String,
+    /// applied, pending, edited, missing (no file) or unfinished.
+    state: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    applied_at: Option<String>,
+}
+
+pub(super) async fn status(args: &StatusArgs) -> Result<(), Failure> {
+    let source = Source::load(&args.dirs.dirs)?;
+    let state = read(&args.database).await?;
+    let lines = compare(&source, &state);
+    match args.output {
+        Output::Json => {
+            let json = serde_json::json!({
+                "current": state.current(),
+                "newest": source.newest(),
+                "pending": lines.iter().filter(|line| line.state == "pending").count(),
+                "migrations": lines,
+                "latestRun": state.latest_run,
+            });
+            println!("{json:#}");
+        }
+        Output::Table => print!("{}", table(&lines)),
+    }
+    Ok(())
+}
+
+pub(super) async fn validate(args: &ValidateArgs) -> Result<(), Failure> {
+    let source = Source::load(&args.dirs.dirs)?;
+    load_profiles(&args.seed_dirs)?;
+    for script in source.migrations().flat_map(|m| std::iter::once(&m.up).chain(&m.down)) {
+        let refused = |problem| PlanError::Unrunnable {
+            file: script.file.clone(),
+            problem,
+        };
+        statements::runnable(&script.sql).map_err(refused)?;
+    }
+    let count = source.migrations().count();
+    if !args.database.given() {
+        println!("{count} migrations, newest {}: the files are valid", source.newest());
+        return Ok(());
+    }
+    let state = read(&args.database).await?;
+    let plan = plan::plan(&source, &state.applied, None)?;
+    println!(
+        "{count} migrations, newest {}: valid, {} pending on the database",
+        source.newest(),
+        plan.steps.len()
+    );
+    Ok(())
+}
+
+async fn read(database: &DatabaseArgs) -> Result<State, Failure> {
+    let options = database.options();
+    let mut conn = session::connect(&database.login()?, &options, database.connect_timeout).await?;
+    let state = history::read(&mut conn, &options.schema, None).await?;
+    conn.close().await?;
+    Ok(state.unwrap_or_default())
+}
+
+fn compare(source: &Source, state: &State) -> Vec<Line> {
+    let applied = state.applied.iter().map(|applied| {
+        let file = source.get(applied.version);
+        let state = match file {
+            _ if !applied.success => "unfinished",
+            None => "missing",
+            Some(file) if file.up.checksum != applied.checksum => "edited",
+            Some(_) => "applied",
+        };
+        let description = file.map_or(&applied.description, |file| &file.description).clone();
+        Line {
+            version: applied.version,
+            description,
+            state,
+            applied_at: Some(seconds(applied.applied_at)),
+        }
+    });
+    let pending = source
+        .migrations()
+        .filter(|m| !state.applied.iter().any(|applied| applied.version == m.version));
+    let pending = pending.map(|m| Line {
+        version: m.version,
+        description: m.description.clone(),
+        state: "pending",
+        applied_at: None,
+    });
+    let mut lines: Vec<Line> = applied.chain(pending).collect();
+    lines.sort_by_key(|line| line.version);
+    lines
+}
+
+fn seconds(at: jiff::Timestamp) -> String {
+    at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
+}
+
+fn table(lines: &[Line]) -> String {
+    let width = lines
+        .iter()
+        .map(|line| line.description.chars().count())
+        .max()
+        .unwrap_or(0)
+        .max(11);
+    let mut text = format!(
+        "{:<20}  {:<width$}  {:<10}  APPLIED AT\n",
+        "VERSION", "DESCRIPTION", "STATE"
+    );
+    for line in lines {
+        let at = line.applied_at.as_deref().unwrap_or("-");
+        text.push_str(&format!(
+            "{:<20}  {:<width$}  {:<10}  {at}\n",
+            line.version, line.description, line.state
+        ));
+    }
+    text
+}

@@ -1,0 +1,5 @@
+//! The commands of the binary.
+
+pub mod crds;
+pub mod migrate;
+pub mod run;

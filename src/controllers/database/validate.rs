@@ -1,0 +1,234 @@
+//! From the specification to values that can be used without further checks, or the reasons why not. Pure.
+
+use crate::{
+    api::{
+        amas_database::{AmasDatabase, AmasDatabaseSpec},
+        common::Connection,
+        migrations::{MigrationSource, SeedProfile},
+        names::SqlName,
+        postgres::PostgresSpec,
+    },
+    controllers::credentials::{Purpose, SecretSpec},
+    stores::{
+        images::Images,
+        neo4j, postgres, redis,
+        workload::{Family, Workload},
+    },
+};
+
+/// The parts of an AmasDatabase that everything else works with.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Valid {
+    pub family: Family,
+    /// The managed servers.
+    pub workloads: Vec<Workload>,
+    /// The Secrets we make, in the order they are made: those that initialise data first.
+    pub secrets: Vec<SecretSpec>,
+    /// The owner role of the SQL database.
+    pub owner: Option<SqlName>,
+}
+
+/// Checks everything that the schema of the resource cannot say.
+pub fn validate(object: &AmasDatabase, images: &Images, eviction: Option<&crate::api::cache_policy::Eviction>) -> Result<Valid, Vec<String>> {
+    let spec = &object.spec;
+    let meta = &object.metadata;
+    let family = Family {
+        namespace: meta.namespace.clone().unwrap_or_default(),
+        database: meta.name.clone().unwrap_or_default(),
+        uid: meta.uid.clone().unwrap_or_default(),
+    };
+    let mut problems = Vec::new();
+    let owner = spec.postgres.as_ref().and_then(|postgres| match postgres.owner_name() {
+        Ok(owner) => Some(owner),
+        Err(_) => {
+            problems.push(format!("spec.postgres.owner: {}_owner is longer than 63 characters; name an owner", postgres.database));
+            None
+        }
+    });
+    if let Some(postgres) = &spec.postgres {
+        problems.extend(postgres_problems(postgres, owner.as_ref()));
+    }
+    problems.extend(connection_problems(spec));
+    let workloads = workloads(&family, spec, images, eviction, &mut problems);
+    if !problems.is_empty() {
+        return Err(problems);
+    }
+    let secrets = secrets(&family, spec, owner.as_ref());
+    Ok(Valid { family, workloads, secrets, owner })
+}
+
+fn postgres_problems(spec: &PostgresSpec, owner: Option<&SqlName>) -> Vec<String> {
+    let mut problems = Vec::new();
+    let reserved = |name: &str| name.starts_with("pg_") || matches!(name, "postgres" | "public" | "none");
+    if matches!(spec.database.as_str(), "postgres" | "template0" | "template1") {
+        problems.push(format!("spec.postgres.database: {} is PostgreSQL's own; choose another name", spec.database));
+    }
+    for role in spec.roles.iter().map(|role| &role.name).chain(owner) {
+        if reserved(role.as_str()) {
+            problems.push(format!("spec.postgres: the role name {role} is reserved by PostgreSQL; choose another"));
+        }
+    }
+    for role in spec.roles.iter().filter(|role| Some(&role.name) == owner) {
+        problems.push(format!("spec.postgres.roles: {} is the owner; applications need a role of their own", role.name));
+    }
+    let Some(managed) = &spec.managed else { return problems };
+    problems.extend(managed.parameters.iter().filter_map(|(name, value)| postgres::workload::refuse_parameter(name, value)));
+    // One for the migration runner, two for the operator, three that PostgreSQL reserves for superusers.
+    let wanted: i64 = spec.roles.iter().map(|role| i64::from(role.connection_limit)).sum::<i64>() + 6;
+    let limit = postgres::workload::max_connections(managed);
+    if wanted > limit {
+        problems.push(format!(
+            "spec.postgres: the roles' connection limits, with 6 for the operator, migrations and superusers, come to {wanted}, but max_connections is {limit}; \
+             lower the limits or raise parameters.max_connections"
+        ));
+    }
+    problems
+}
+
+/// Keys of Secrets are limited by Kubernetes, and two of ours must not fall on one name.
+fn connection_problems(spec: &AmasDatabaseSpec) -> Vec<String> {
+    let roles = spec.postgres.iter().flat_map(|postgres| &postgres.roles);
+    let mut all: Vec<(String, &Connection)> =
+        roles.map(|role| (format!("spec.postgres.roles[{}]", role.name), &role.connection)).collect();
+    all.extend(spec.redis.iter().map(|redis| ("spec.redis".to_owned(), &redis.connection)));
+    all.extend(spec.neo4j.iter().map(|neo4j| ("spec.neo4j".to_owned(), &neo4j.connection)));
+    let valid = |key: &str| !key.is_empty() && key.len() <= 253 && key.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.'));
+    let mut problems = Vec::new();
+    for (place, connection) in all {
+        for key in connection.keys.values().chain(connection.extra.keys()).filter(|key| !valid(key)) {
+            problems.push(format!("{place}.connection: {key:?} is not a valid key of a Secret: use letters, digits, '-', '_' and '.'"));
+        }
+        let mut names: Vec<&String> = connection.keys.values().collect();
+        names.sort();
+        if let Some(twice) = names.windows(2).find(|pair| pair[0] == pair[1]) {
+            problems.push(format!("{place}.connection.keys: two values would be written under {:?}", twice[0]));
+        }
+    }
+    problems
+}
+
+fn workloads(
+    family: &Family,
+    spec: &AmasDatabaseSpec,
+    images: &Images,
+    eviction: Option<&crate::api::cache_policy::Eviction>,
+    problems: &mut Vec<String>,
+) -> Vec<Workload> {
+    let mut image = |engine: &str, version: &str, own: &Option<String>| {
+        own.clone().or_else(|| images.of(engine, version)).unwrap_or_else(|| {
+            problems.push(format!("spec.{engine}.managed.version: there is no image for {engine} {version}"));
+            String::new()
+        })
+    };
+    let mut all = Vec::new();
+    if let Some((spec, managed)) = spec.postgres.as_ref().and_then(|spec| Some((spec, spec.managed.as_ref()?))) {
+        let image = image("postgres", &managed.version, &managed.image);
+        all.push(postgres::workload::workload(family, managed, &spec.extensions, image));
+    }
+    if let Some(managed) = spec.redis.as_ref().and_then(|spec| spec.managed.as_ref()) {
+        let image = image("redis", &managed.version, &managed.image);
+        all.push(redis::workload::workload(family, managed, eviction, image));
+    }
+    if let Some(managed) = spec.neo4j.as_ref().and_then(|spec| spec.managed.as_ref()) {
+        let image = image("neo4j", &managed.version, &managed.image);
+        all.push(neo4j::workload::workload(family, managed, image));
+    }
+    all
+}
+
+/// The name of a role's Secret.
+pub fn role_secret(family: &Family, role: &str) -> String {
+    family.child_name(&format!("role-{}", role.replace('_', "-")))
+}
+
+fn secrets(family: &Family, spec: &AmasDatabaseSpec, owner: Option<&SqlName>) -> Vec<SecretSpec> {
+    let make = |name: String, purpose, component: &str, connection: &Connection, initialises_data| SecretSpec {
+        name,
+        purpose,
+        host: family.host(component),
+        connection: connection.clone(),
+        initialises_data,
+    };
+    let plain = Connection::default();
+    let mut all = Vec::new();
+    if let Some(postgres) = &spec.postgres {
+        if postgres.managed.is_some() {
+            all.push(make(family.child_name("postgres-admin"), Purpose::PostgresAdmin, "postgres", &plain, true));
+        }
+        let own = owner.map(|owner| (owner.as_str(), &plain));
+        for (role, connection) in own.into_iter().chain(postgres.roles.iter().map(|role| (role.name.as_str(), &role.connection))) {
+            let purpose = Purpose::PostgresRole {
+                role: role.to_owned(),
+                database: postgres.database.to_string(),
+                port: postgres::workload::PORT,
+            };
+            all.push(make(role_secret(family, role), purpose, "postgres", connection, false));
+        }
+    }
+    if let Some(redis) = spec.redis.as_ref().filter(|redis| redis.managed.is_some()) {
+        all.push(make(family.child_name("redis-connection"), Purpose::Redis, "redis", &redis.connection, true));
+    }
+    if let Some((neo4j, managed)) = spec.neo4j.as_ref().and_then(|neo4j| Some((neo4j, neo4j.managed.as_ref()?))) {
+        let purpose = Purpose::Neo4j { database: managed.initial_database.clone() };
+        all.push(make(family.child_name("neo4j-connection"), purpose, "neo4j", &neo4j.connection, true));
+    }
+    if let Some(seed) = spec.seed.as_ref().filter(|seed| seed.profile != SeedProfile::None && !seed.generate.is_empty()) {
+        let names = seed.generate.iter().map(|value| value.name.to_string()).collect();
+        all.push(make(family.child_name("seed"), Purpose::Seed { names }, "postgres", &plain, false));
+    }
+    all
+}
+
+/// How a migration source is written in messages.
+pub fn source_name(source: &MigrationSource) -> String {
+    match &source.bundle {
+        Some(bundle) => format!("bundle {bundle}"),
+        None => format!("ConfigMaps {}", source.config_maps.join(", ")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{Value, json};
+
+    fn validated(spec: Value) -> Result<Valid, Vec<String>> {
+        let object = serde_json::from_value(json!({
+            "apiVersion": "amas.dev/v1alpha1", "kind": "AmasDatabase", "metadata": {"name": "db", "namespace": "ns", "uid": "u"}, "spec": spec,
+        }));
+        validate(&object.unwrap(), &Images::default(), None)
+    }
+
+    fn postgres(more: Value) -> Value {
+        let mut spec = json!({"database": "amas", "managed": {"storage": {"size": "1Gi"}}});
+        if let (Some(spec), Some(more)) = (spec.as_object_mut(), more.as_object()) {
+            spec.extend(more.clone());
+        }
+        json!({"postgres": spec})
+    }
+
+    #[test]
+    fn names_what_it_makes() {
+        let valid = validated(postgres(json!({"roles": [{"name": "amas_app", "access": "ReadWrite"}]}))).unwrap();
+        let secrets: Vec<&str> = valid.secrets.iter().map(|secret| secret.name.as_str()).collect();
+        assert_eq!(secrets, ["db-postgres-admin", "db-role-amas-owner", "db-role-amas-app"]);
+        assert_eq!(valid.workloads.len(), 1);
+        assert_eq!(valid.workloads[0].image, "docker.io/pgvector/pgvector:pg17");
+    }
+
+    #[test]
+    fn says_what_is_wrong() {
+        let cases = [
+            (json!({"database": "postgres"}), "PostgreSQL's own"),
+            (json!({"roles": [{"name": "pg_app", "access": "ReadOnly"}]}), "reserved"),
+            (json!({"roles": [{"name": "amas_owner", "access": "ReadOnly"}]}), "is the owner"),
+            (json!({"roles": [{"name": "a", "access": "ReadOnly", "connectionLimit": 95}]}), "come to 101, but max_connections is 100"),
+            (json!({"managed": {"storage": {"size": "1Gi"}, "parameters": {"archive_command": "rm"}}}), "archive_command"),
+            (json!({"roles": [{"name": "a", "access": "ReadOnly", "connection": {"extra": {"a b": ""}}}]}), "not a valid key"),
+        ];
+        for (more, expected) in cases {
+            let problems = validated(postgres(more.clone())).unwrap_err().join("\n");
+            assert!(problems.contains(expected), "{more}: {problems}");
+        }
+    }
+}

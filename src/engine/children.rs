@@ -1,0 +1,189 @@
+//! What is known of the objects that belong to each AmasDatabase: an index over the watches, brought up to date by our own writes too,
+//! so that a reconcile right after a write does not see the state before it.
+
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    sync::{Arc, PoisonError, RwLock},
+};
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use serde_json::Value;
+
+use super::{
+    DATABASE_LABEL,
+    child::{Child, ChildKind, Facts, Watched},
+};
+
+/// A namespace and the name of an AmasDatabase in it.
+pub type Owner = (String, String);
+
+/// One child as it was last seen.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Seen {
+    pub uid: String,
+    pub hash: u64,
+    pub facts: Facts,
+    pub deleting: bool,
+    version: u64,
+}
+
+/// Kind and name of a child.
+pub type ChildKey = (ChildKind, String);
+
+/// The children of one AmasDatabase.
+pub type Family = BTreeMap<ChildKey, Seen>;
+
+/// The index. Reading gives a copy of one family: small, and free of locks.
+#[derive(Default)]
+pub struct Children(RwLock<HashMap<Owner, Family>>);
+
+impl Children {
+    /// The children of one AmasDatabase.
+    pub fn of(&self, owner: &Owner) -> Family {
+        self.0
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(owner)
+            .cloned()
+            .unwrap_or_default()
+    }
+
+    /// Takes in a watched object. Returns its owner, for waking, when anything is different now.
+    pub fn saw<K: Watched>(&self, child: &Child<K>) -> Option<Owner> {
+        let (owner, name) = address(&child.meta)?;
+        let seen = Seen {
+            uid: child.meta.uid.clone().unwrap_or_default(),
+            hash: child.hash,
+            facts: child.facts.clone(),
+            deleting: child.meta.deletion_timestamp.is_some(),
+            version: child
+                .meta
+                .resource_version
+                .as_deref()
+                .and_then(|version| version.parse().ok())
+                .unwrap_or_default(),
+        };
+        self.put(owner, (K::KIND, name), seen)
+    }
+
+    /// Takes in the server's answer to our own write.
+    pub fn wrote(&self, kind: ChildKind, object: &Value) {
+        macro_rules! read {
+            ($($name:ident),*) => { match kind {
+                $(ChildKind::$name => { serde_json::from_value::<Child<super::child::kinds::$name>>(object.clone()).ok().and_then(|child| self.saw(&child)); })*
+                ChildKind::Secret => {}
+            } };
+        }
+        read!(
+            ServiceAccount,
+            ConfigMap,
+            Service,
+            NetworkPolicy,
+            PersistentVolumeClaim,
+            StatefulSet,
+            Job,
+            Pod
+        );
+    }
+
+    fn put(&self, owner: Owner, key: ChildKey, seen: Seen) -> Option<Owner> {
+        let mut index = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        let family = index.entry(owner.clone()).or_default();
+        match family.get(&key) {
+            // An event from before our own write says nothing new.
+            Some(known) if known.uid == seen.uid && known.version > seen.version => return None,
+            Some(known)
+                if Seen {
+                    version: 0,
+                    ..known.clone()
+                } == Seen {
+                    version: 0,
+                    ..seen.clone()
+                } =>
+            {
+                family.insert(key, seen);
+                return None;
+            }
+            _ => family.insert(key, seen),
+        };
+        Some(owner)
+    }
+
+    /// Forgets a deleted object. Returns its owner, for waking.
+    pub fn gone(&self, kind: ChildKind, meta: &ObjectMeta) -> Option<Owner> {
+        let (owner, name) = address(meta)?;
+        self.forget(&owner, &(kind, name)).then_some(owner)
+    }
+
+    /// Forgets one child.
+    pub fn forget(&self, owner: &Owner, key: &ChildKey) -> bool {
+        let mut index = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        let Some(family) = index.get_mut(owner) else {
+            return false;
+        };
+        let known = family.remove(key).is_some();
+        if family.is_empty() {
+            index.remove(owner);
+        }
+        known
+    }
+
+    /// After a new listing of `kind` in `namespace` (all, when empty): forgets what it did not hold. Returns the owners to wake.
+    pub fn keep_only(&self, kind: ChildKind, namespace: &str, listed: &HashSet<(String, String)>) -> Vec<Owner> {
+        let mut index = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        let mut woken = Vec::new();
+        for (owner, family) in index
+            .iter_mut()
+            .filter(|(owner, _)| namespace.is_empty() || owner.0 == namespace)
+        {
+            let before = family.len();
+            family.retain(|(child, name), _| *child != kind || listed.contains(&(owner.0.clone(), name.clone())));
+            if family.len() != before {
+                woken.push(owner.clone());
+            }
+        }
+        woken
+    }
+}
+
+fn address(meta: &ObjectMeta) -> Option<(Owner, String)> {
+    let database = meta.labels.as_ref()?.get(DATABASE_LABEL)?.clone();
+    Some(((meta.namespace.clone()?, database), meta.name.clone()?))
+}
+
+/// A shared handle.
+pub type SharedChildren = Arc<Children>;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn service(version: &str, port: u16) -> Value {
+        json!({"metadata": {"name": "s", "namespace": "n", "uid": "u", "resourceVersion": version, "labels": {"amas.dev/database": "d"}},
+               "spec": {"ports": [{"port": port}]}})
+    }
+
+    #[test]
+    fn an_older_event_does_not_undo_a_newer_write() {
+        let children = Children::default();
+        let owner = ("n".to_owned(), "d".to_owned());
+        children.wrote(ChildKind::Service, &service("7", 2));
+        let after_write = children.of(&owner);
+        children.wrote(ChildKind::Service, &service("5", 1));
+        assert_eq!(children.of(&owner), after_write);
+        children.wrote(ChildKind::Service, &service("9", 3));
+        assert_ne!(children.of(&owner), after_write);
+    }
+
+    #[test]
+    fn a_new_listing_forgets_what_it_lacks() {
+        let children = Children::default();
+        children.wrote(ChildKind::Service, &service("1", 1));
+        let none = HashSet::new();
+        assert!(children.keep_only(ChildKind::ConfigMap, "", &none).is_empty());
+        assert!(children.keep_only(ChildKind::Service, "other", &none).is_empty());
+        assert_eq!(children.keep_only(ChildKind::Service, "n", &none).len(), 1);
+        assert!(children.of(&("n".to_owned(), "d".to_owned())).is_empty());
+    }
+}

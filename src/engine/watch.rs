@@ -1,0 +1,247 @@
+//! One watch a kind and namespace, for our three kinds and for their children, feeding the caches and waking objects.
+
+use std::{
+    collections::{HashMap, HashSet},
+    fmt::Debug,
+    sync::Arc,
+};
+
+use futures::StreamExt;
+use kube::{
+    Api, Client, Resource, ResourceExt,
+    core::NamespaceResourceScope,
+    runtime::{WatchStreamExt, reflector::store::Writer as CacheWriter, watcher},
+};
+use tokio::sync::Barrier;
+
+use super::{
+    DATABASE_LABEL, Own,
+    child::{Child, ChildKind, Watched, kinds},
+    children::{Children, Owner},
+};
+
+/// Which namespaces are watched: all, or a list.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Scope(Vec<String>);
+
+impl Scope {
+    /// An empty list means the whole cluster.
+    pub fn new(namespaces: Vec<String>) -> Self {
+        Self(if namespaces.is_empty() {
+            vec![String::new()]
+        } else {
+            namespaces
+        })
+    }
+
+    /// The namespaces, one empty name standing for all.
+    pub fn namespaces(&self) -> &[String] {
+        &self.0
+    }
+
+    pub fn api<K>(&self, client: &Client, namespace: &str) -> Api<K>
+    where
+        K: Resource<DynamicType = (), Scope = NamespaceResourceScope>,
+    {
+        match namespace {
+            "" => Api::all(client.clone()),
+            namespace => Api::namespaced(client.clone(), namespace),
+        }
+    }
+}
+
+/// Something that happened to one of our own resources.
+pub enum Happened<K> {
+    Seen(Arc<K>),
+    Gone(Arc<K>),
+}
+
+/// Watches one of our kinds in all namespaces of the scope, keeps `cache` and tells `on_event`. Runs for ever.
+pub async fn resources<K: Own>(
+    client: Client,
+    scope: Scope,
+    mut cache: CacheWriter<K>,
+    on_event: impl Fn(Happened<K>) + Send,
+) {
+    let streams = scope.namespaces().iter().map(|namespace| {
+        let namespace = namespace.clone();
+        let config = watcher::Config::default().streaming_lists();
+        let stream = watcher(scope.api::<K>(&client, &namespace), config)
+            .default_backoff()
+            .modify(forget_bulk);
+        stream.map(move |event| (namespace.clone(), event)).boxed()
+    });
+    let mut events = futures::stream::select_all(streams);
+    let mut merge = Merge::new(scope.namespaces().len());
+    while let Some((namespace, event)) = events.next().await {
+        match event {
+            Ok(event) => {
+                for event in merge.take(&namespace, event, &cache) {
+                    cache.apply_watcher_event(&event);
+                    match event {
+                        watcher::Event::Apply(object) | watcher::Event::InitApply(object) => {
+                            on_event(Happened::Seen(Arc::new(object)))
+                        }
+                        watcher::Event::Delete(object) => on_event(Happened::Gone(Arc::new(object))),
+                        watcher::Event::Init | watcher::Event::InitDone => {}
+                    }
+                }
+            }
+            Err(error) => tracing::warn!(%error, kind = K::KIND, "watch interrupted; it resumes by itself"),
+        }
+    }
+}
+
+/// What other tools wrote into an object for themselves, and nobody here reads.
+fn forget_bulk<K: ResourceExt>(object: &mut K) {
+    object.managed_fields_mut().clear();
+    object
+        .annotations_mut()
+        .remove("kubectl.kubernetes.io/last-applied-configuration");
+}
+
+/// Makes one sequence of events out of several namespaces': one first listing for all, then single changes, also after a later listing.
+struct Merge<K> {
+    waiting_for: usize,
+    started: bool,
+    listed: HashMap<String, Vec<K>>,
+}
+
+impl<K: Own> Merge<K> {
+    fn new(sources: usize) -> Self {
+        Self {
+            waiting_for: sources,
+            started: false,
+            listed: Default::default(),
+        }
+    }
+
+    fn take(&mut self, namespace: &str, event: watcher::Event<K>, cache: &CacheWriter<K>) -> Vec<watcher::Event<K>> {
+        match event {
+            watcher::Event::Init => {
+                self.listed.insert(namespace.into(), Vec::new());
+                Vec::new()
+            }
+            watcher::Event::InitApply(object) => {
+                self.listed.entry(namespace.into()).or_default().push(object);
+                Vec::new()
+            }
+            watcher::Event::InitDone if !self.started => self.first_listing_done(),
+            watcher::Event::InitDone => self.later_listing_done(namespace, cache),
+            change if self.started => vec![change],
+            // Changes in a namespace that was listed before the others: part of the first listing.
+            watcher::Event::Apply(object) => {
+                self.listed.entry(namespace.into()).or_default().push(object);
+                Vec::new()
+            }
+            watcher::Event::Delete(object) => {
+                self.listed
+                    .entry(namespace.into())
+                    .or_default()
+                    .retain(|listed| listed.meta().uid != object.meta().uid);
+                Vec::new()
+            }
+        }
+    }
+
+    fn first_listing_done(&mut self) -> Vec<watcher::Event<K>> {
+        self.waiting_for = self.waiting_for.saturating_sub(1);
+        if self.waiting_for > 0 {
+            return Vec::new();
+        }
+        self.started = true;
+        let objects = std::mem::take(&mut self.listed)
+            .into_values()
+            .flatten()
+            .map(watcher::Event::InitApply);
+        std::iter::once(watcher::Event::Init)
+            .chain(objects)
+            .chain([watcher::Event::InitDone])
+            .collect()
+    }
+
+    fn later_listing_done(&mut self, namespace: &str, cache: &CacheWriter<K>) -> Vec<watcher::Event<K>> {
+        let listed = self.listed.remove(namespace).unwrap_or_default();
+        let present: HashSet<Option<String>> = listed.iter().map(|object| object.meta().uid.clone()).collect();
+        let here = |object: &Arc<K>| namespace.is_empty() || object.meta().namespace.as_deref() == Some(namespace);
+        let state = cache.as_reader().state();
+        let gone = state
+            .into_iter()
+            .filter(|object| here(object) && !present.contains(&object.meta().uid));
+        let gone = gone.map(|object| watcher::Event::Delete((*object).clone()));
+        gone.chain(listed.into_iter().map(watcher::Event::Apply)).collect()
+    }
+}
+
+/// Watches every kind of child by our label, keeps the index and calls `wake` for each owner with news. Returns once all have been listed
+/// and the tasks run on.
+pub async fn children(
+    client: &Client,
+    scope: &Scope,
+    index: &Arc<Children>,
+    wake: impl Fn(Owner) + Clone + Send + Sync + 'static,
+) {
+    let watches = ChildKind::WATCHED.len() * scope.namespaces().len();
+    let listed = Arc::new(Barrier::new(watches + 1));
+    for namespace in scope.namespaces() {
+        macro_rules! spawn {
+            ($($kind:ident),*) => { $( {
+                let (api, index, listed, wake) = (scope.api::<Child<kinds::$kind>>(client, namespace), index.clone(), listed.clone(), wake.clone());
+                tokio::spawn(watch_children(api, namespace.clone(), index, listed, wake));
+            } )* };
+        }
+        spawn!(
+            ServiceAccount,
+            ConfigMap,
+            Service,
+            NetworkPolicy,
+            PersistentVolumeClaim,
+            StatefulSet,
+            Job,
+            Pod
+        );
+    }
+    listed.wait().await;
+}
+
+async fn watch_children<K: Watched + Clone + Debug + Send + Sync>(
+    api: Api<Child<K>>,
+    namespace: String,
+    index: Arc<Children>,
+    listed: Arc<Barrier>,
+    wake: impl Fn(Owner),
+) {
+    let config = watcher::Config::default().labels(DATABASE_LABEL).streaming_lists();
+    let mut events = watcher(api, config).default_backoff().boxed();
+    let mut present = HashSet::new();
+    let mut barrier = Some(listed);
+    while let Some(event) = events.next().await {
+        match event {
+            Ok(watcher::Event::Init) => present.clear(),
+            Ok(watcher::Event::InitApply(child)) => {
+                let meta = &child.meta;
+                present.insert((
+                    meta.namespace.clone().unwrap_or_default(),
+                    meta.name.clone().unwrap_or_default(),
+                ));
+                index.saw(&child).map(&wake);
+            }
+            Ok(watcher::Event::InitDone) => {
+                index
+                    .keep_only(K::KIND, &namespace, &present)
+                    .into_iter()
+                    .for_each(&wake);
+                if let Some(barrier) = barrier.take() {
+                    barrier.wait().await;
+                }
+            }
+            Ok(watcher::Event::Apply(child)) => {
+                index.saw(&child).map(&wake);
+            }
+            Ok(watcher::Event::Delete(child)) => {
+                index.gone(K::KIND, &child.meta).map(&wake);
+            }
+            Err(error) => tracing::warn!(%error, kind = ?K::KIND, "watch interrupted; it resumes by itself"),
+        }
+    }
+}

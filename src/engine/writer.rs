@@ -1,0 +1,315 @@
+//! The one place that writes to the Kubernetes API: creates, updates, deletes, status, Events. Each write has a deadline that ends before
+//! our leader lease could, is counted, and returns an error that says what was attempted.
+
+use std::{future::Future, time::Duration};
+
+use kube::{
+    Api, Client,
+    api::{DeleteParams, DynamicObject, Patch, PatchParams, PostParams},
+};
+use serde_json::{Value, json};
+
+use super::{
+    DATABASE_LABEL, MANAGER, Own,
+    child::ChildKind,
+    lease::{Leading, write_deadline},
+    metrics::{Metrics, Write},
+};
+
+/// What went wrong with a request; every case is worth another try.
+#[derive(Debug, thiserror::Error)]
+pub enum WriteError {
+    #[error("cannot {verb} {what}: {source}")]
+    Api {
+        verb: &'static str,
+        what: String,
+        source: Box<kube::Error>,
+    },
+    #[error("cannot {verb} {what}: no answer within {limit:?}")]
+    Timeout {
+        verb: &'static str,
+        what: String,
+        limit: Duration,
+    },
+    #[error("cannot {verb} {what}: this operator does not hold the leader lease")]
+    NotLeading { verb: &'static str, what: String },
+}
+
+impl WriteError {
+    /// The server's word on why a request was refused for its content (422, 403, 400): worth showing to the user.
+    pub fn refusal(&self) -> Option<&str> {
+        match self {
+            Self::Api { source, .. } => match source.as_ref() {
+                kube::Error::Api(status) if matches!(status.code, 400 | 403 | 422) => Some(&status.message),
+                _ => None,
+            },
+            _ => None,
+        }
+    }
+
+    /// How long the server asks to be left alone (429).
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Api { source, .. } => match source.as_ref() {
+                kube::Error::Api(status) if status.code == 429 => {
+                    let seconds = status
+                        .details
+                        .as_ref()
+                        .map_or(1, |details| details.retry_after_seconds.max(1));
+                    Some(Duration::from_secs(u64::from(seconds)))
+                }
+                _ => None,
+            },
+            _ => None,
+        }
+    }
+}
+
+/// What a create found.
+#[derive(Debug)]
+pub enum Created {
+    /// The object was made by this request.
+    New(Value),
+    /// An object of that name was there, and it carries our label for this database.
+    Ours(Value),
+    /// An object of that name was there, and it is somebody else's.
+    Foreign,
+}
+
+/// Writes with the rights and the lease of this process.
+#[derive(Clone)]
+pub struct Writer {
+    client: Client,
+    leading: Leading,
+    metrics: Metrics,
+}
+
+impl Writer {
+    pub fn new(client: Client, leading: Leading, metrics: Metrics) -> Self {
+        Self {
+            client,
+            leading,
+            metrics,
+        }
+    }
+
+    fn api(&self, kind: ChildKind, namespace: &str) -> Api<DynamicObject> {
+        Api::namespaced_with(self.client.clone(), namespace, &kind.api_resource())
+    }
+
+    /// Makes an object. When the name is taken, one read tells whose it is; nothing is ever applied over.
+    pub async fn create(
+        &self,
+        kind: ChildKind,
+        namespace: &str,
+        database: &str,
+        object: &Value,
+    ) -> Result<Created, WriteError> {
+        let what = describe(kind, namespace, object["metadata"]["name"].as_str().unwrap_or_default());
+        let body = dynamic(kind, object).map_err(|source| api_error("create", &what, source))?;
+        let params = PostParams {
+            field_manager: Some(MANAGER.into()),
+            ..PostParams::default()
+        };
+        let api = self.api(kind, namespace);
+        match self.write("create", kind, &what, api.create(&params, &body)).await {
+            Ok(made) => Ok(Created::New(to_value(&made))),
+            Err(WriteError::Api { source, .. }) if is_already_exists(&source) => {
+                let name = object["metadata"]["name"].as_str().unwrap_or_default();
+                let Some(found) = self.read(kind, namespace, name).await? else {
+                    return Err(WriteError::Api {
+                        verb: "create",
+                        what,
+                        source,
+                    });
+                };
+                let ours = found["metadata"]["labels"][DATABASE_LABEL] == *database;
+                Ok(if ours { Created::Ours(found) } else { Created::Foreign })
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Brings the fields that are ours to what is wanted and leaves the rest: one read, one compare-and-swap.
+    pub async fn update(&self, kind: ChildKind, namespace: &str, object: &Value) -> Result<Value, WriteError> {
+        let name = object["metadata"]["name"].as_str().unwrap_or_default();
+        let what = describe(kind, namespace, name);
+        let api = self.api(kind, namespace);
+        let live = api.get(name).await.map_err(|source| api_error("read", &what, source))?;
+        let mut live = to_value(&live);
+        kind.overlay(&mut live, object);
+        merge_map(&mut live["metadata"]["labels"], &object["metadata"]["labels"]);
+        merge_map(&mut live["metadata"]["annotations"], &object["metadata"]["annotations"]);
+        let body = dynamic(kind, &live).map_err(|source| api_error("update", &what, source))?;
+        let params = PostParams {
+            field_manager: Some(MANAGER.into()),
+            ..PostParams::default()
+        };
+        let updated = self
+            .write("update", kind, &what, api.replace(name, &params, &body))
+            .await?;
+        Ok(to_value(&updated))
+    }
+
+    /// Reads one object by name.
+    pub async fn read(&self, kind: ChildKind, namespace: &str, name: &str) -> Result<Option<Value>, WriteError> {
+        let what = describe(kind, namespace, name);
+        let limit = Duration::from_secs(5);
+        match tokio::time::timeout(limit, self.api(kind, namespace).get_opt(name)).await {
+            Ok(Ok(found)) => Ok(found.as_ref().map(to_value)),
+            Ok(Err(source)) => Err(api_error("read", &what, source)),
+            Err(_) => Err(WriteError::Timeout {
+                verb: "read",
+                what,
+                limit,
+            }),
+        }
+    }
+
+    /// Deletes one object with what depends on it; one that is gone already is fine.
+    pub async fn delete(&self, kind: ChildKind, namespace: &str, name: &str) -> Result<(), WriteError> {
+        let what = describe(kind, namespace, name);
+        let api = self.api(kind, namespace);
+        match self
+            .write("delete", kind, &what, api.delete(name, &DeleteParams::background()))
+            .await
+        {
+            Err(WriteError::Api { source, .. }) if is_not_found(&source) => Ok(()),
+            other => other.map(|_| ()),
+        }
+    }
+
+    /// Writes the whole status of one of our resources.
+    pub async fn status<K: Own>(&self, object: &K, status: &impl serde::Serialize) -> Result<(), WriteError> {
+        let meta = object.meta();
+        let (name, namespace) = (
+            meta.name.clone().unwrap_or_default(),
+            meta.namespace.clone().unwrap_or_default(),
+        );
+        let patch = Patch::Apply(json!({
+            "apiVersion": K::api_version(&()), "kind": K::KIND,
+            // The uid makes the write fail on a namesake made in the meantime.
+            "metadata": {"name": name, "uid": meta.uid}, "status": status,
+        }));
+        let what = format!("status of {} {namespace}/{name}", K::KIND);
+        let api: Api<K> = Api::namespaced(self.client.clone(), &namespace);
+        let params = PatchParams::apply(MANAGER).force();
+        let request = api.patch_status(&name, &params, &patch);
+        self.write_as("patch", format!("{}/status", K::plural(&())), &what, request)
+            .await
+            .map(|_| ())
+    }
+
+    /// Sets or removes our finalizer.
+    pub async fn finalizers<K: Own>(&self, object: &K, finalizers: &[String]) -> Result<(), WriteError> {
+        let meta = object.meta();
+        let (name, namespace) = (
+            meta.name.clone().unwrap_or_default(),
+            meta.namespace.clone().unwrap_or_default(),
+        );
+        let what = format!("finalizers of {} {namespace}/{name}", K::KIND);
+        // The resource version makes this a compare-and-swap: somebody else's finalizer is never lost.
+        let patch = Patch::Merge(
+            json!({"metadata": {"finalizers": finalizers, "resourceVersion": meta.resource_version, "uid": meta.uid}}),
+        );
+        let api: Api<K> = Api::namespaced(self.client.clone(), &namespace);
+        let params = PatchParams {
+            field_manager: Some(MANAGER.into()),
+            ..PatchParams::default()
+        };
+        let request = api.patch(&name, &params, &patch);
+        match self
+            .write_as("patch", K::plural(&()).into_owned(), &what, request)
+            .await
+        {
+            Err(WriteError::Api { source, .. }) if is_not_found(&source) => Ok(()),
+            other => other.map(|_| ()),
+        }
+    }
+
+    /// Runs any other mutating request under the same deadline and counters.
+    pub async fn write_as<T>(
+        &self,
+        verb: &'static str,
+        resource: String,
+        what: &str,
+        request: impl Future<Output = Result<T, kube::Error>>,
+    ) -> Result<T, WriteError> {
+        let Some(limit) = write_deadline(&self.leading) else {
+            return Err(WriteError::NotLeading {
+                verb,
+                what: what.into(),
+            });
+        };
+        let result = tokio::time::timeout(limit, request).await;
+        let outcome = if matches!(result, Ok(Ok(_))) { "ok" } else { "error" };
+        self.metrics
+            .writes
+            .get_or_create(&Write {
+                verb,
+                resource,
+                outcome,
+            })
+            .inc();
+        match result {
+            Ok(answer) => answer.map_err(|source| api_error(verb, what, source)),
+            Err(_) => Err(WriteError::Timeout {
+                verb,
+                what: what.into(),
+                limit,
+            }),
+        }
+    }
+
+    async fn write<T>(
+        &self,
+        verb: &'static str,
+        kind: ChildKind,
+        what: &str,
+        request: impl Future<Output = Result<T, kube::Error>>,
+    ) -> Result<T, WriteError> {
+        self.write_as(verb, kind.api_resource().plural, what, request).await
+    }
+}
+
+fn describe(kind: ChildKind, namespace: &str, name: &str) -> String {
+    format!("{kind:?} {namespace}/{name}")
+}
+
+fn api_error(verb: &'static str, what: &str, source: kube::Error) -> WriteError {
+    WriteError::Api {
+        verb,
+        what: what.into(),
+        source: Box::new(source),
+    }
+}
+
+fn is_already_exists(error: &kube::Error) -> bool {
+    matches!(error, kube::Error::Api(status) if status.is_already_exists())
+}
+
+fn is_not_found(error: &kube::Error) -> bool {
+    matches!(error, kube::Error::Api(status) if status.is_not_found())
+}
+
+fn dynamic(kind: ChildKind, object: &Value) -> Result<DynamicObject, kube::Error> {
+    let mut object = object.clone();
+    let resource = kind.api_resource();
+    object["apiVersion"] = Value::from(resource.api_version);
+    object["kind"] = Value::from(resource.kind);
+    serde_json::from_value(object).map_err(kube::Error::SerdeError)
+}
+
+fn to_value(object: &DynamicObject) -> Value {
+    serde_json::to_value(object).unwrap_or_default()
+}
+
+fn merge_map(live: &mut Value, wanted: &Value) {
+    let Some(wanted) = wanted.as_object() else { return };
+    if !live.is_object() {
+        *live = json!({});
+    }
+    for (key, value) in wanted {
+        live[key] = value.clone();
+    }
+}

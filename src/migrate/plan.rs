@@ -1,0 +1,528 @@
+//! What would run: pure. The operator and the runner call the same [`plan`] and the same [`Plan::hash`].
+
+use std::{fmt, sync::Arc};
+
+use serde::Serialize;
+use sha2::{Digest, Sha256};
+
+use crate::api::names::SqlName;
+
+use super::{
+    history::Applied,
+    source::{Checksum, Source},
+    statements::{self, Unrunnable},
+};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Direction {
+    Up,
+    Down,
+}
+
+impl fmt::Display for Direction {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Direction::Up => "up",
+            Direction::Down => "down",
+        })
+    }
+}
+
+/// Running options: what changes the meaning of the same files, and so the plan's hash.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// Schema of `_sqlx_migrations`. Default `public`.
+    pub schema: SqlName,
+    /// The runner's search_path, a list separated by commas. Default `public`.
+    pub search_path: String,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        let schema = DEFAULT_SCHEMA.clone();
+        Self {
+            search_path: schema.to_string(),
+            schema,
+        }
+    }
+}
+
+#[allow(clippy::expect_used)] // a constant
+static DEFAULT_SCHEMA: std::sync::LazyLock<SqlName> =
+    std::sync::LazyLock::new(|| SqlName::parse("public").expect("public is a SQL name"));
+
+/// One file to run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Step {
+    pub version: i64,
+    pub description: String,
+    /// The file whose text this is, as messages show it; for a stored down text the name it had.
+    pub file: String,
+    /// What is sent: the up text, or on the way down the down text.
+    pub sql: Arc<str>,
+    /// Of the up file, in both directions.
+    pub checksum: Checksum,
+    /// The way back: stored at up, run at down.
+    pub down: Option<Down>,
+}
+
+/// A down text.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Down {
+    pub sql: Arc<str>,
+    pub checksum: Checksum,
+}
+
+impl Down {
+    pub fn new(sql: impl Into<Arc<str>>) -> Self {
+        let sql = sql.into();
+        Self {
+            checksum: Checksum::of(sql.as_bytes()),
+            sql,
+        }
+    }
+}
+
+/// Steps in the order they run. Empty: the database is where it should be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Plan {
+    pub direction: Direction,
+    /// The version before the first step, 0 for an empty database.
+    pub from: i64,
+    /// The version after the last step.
+    pub to: i64,
+    pub steps: Vec<Step>,
+}
+
+/// Why there is no plan. The text names version, file and remedy.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PlanError {
+    #[error(
+        "{file}: migration {version} was edited after it was applied; restore the file and put the change into a new migration"
+    )]
+    Edited { version: i64, file: String },
+    #[error("migration {version} ({description}) is applied but its file is missing; put the file back")]
+    Missing { version: i64, description: String },
+    #[error(
+        "the database is at version {current}, ahead of the newest file ({newest}); use the files that brought it there, or go down to a version explicitly"
+    )]
+    DatabaseAhead { current: i64, newest: i64 },
+    #[error(
+        "migration {version} ({description}) was left half done outside a transaction; look at what it did, finish or undo it by hand, then set success = true on its row in _sqlx_migrations, or delete the row"
+    )]
+    Dirty { version: i64, description: String },
+    #[error(
+        "{file}: version {version} is new but lies below the current version {current}; give it a version above {current}"
+    )]
+    OutOfOrder { version: i64, file: String, current: i64 },
+    #[error("there is no version {target}; known are {known}")]
+    UnknownTarget { target: i64, known: String },
+    #[error(
+        "migration {version} ({description}) has no down text, neither stored nor in a file; there is no way below it"
+    )]
+    NoWayBack { version: i64, description: String },
+    #[error("{file}: {problem}")]
+    Unrunnable { file: String, problem: Unrunnable },
+}
+
+/// What would bring a database with this history to `target` (None: the newest file).
+///
+/// On the way up every applied version is compared with its file first. A target below the current version gives a down
+/// plan from the stored down texts (`Applied::down`), falling back to the source's; it needs no files, which may be gone
+/// after a revert in Git.
+pub fn plan(source: &Source, history: &[Applied], target: Option<i64>) -> Result<Plan, PlanError> {
+    if let Some(dirty) = history.iter().find(|applied| !applied.success) {
+        return Err(PlanError::Dirty {
+            version: dirty.version,
+            description: dirty.description.clone(),
+        });
+    }
+    let current = current(history);
+    let target = check_target(source, history, target)?;
+    if let Some(target) = target.filter(|&target| target < current) {
+        return down(source, history, target);
+    }
+    for applied in history
+        .iter()
+        .filter(|applied| target.is_none_or(|target| applied.version <= target))
+    {
+        check_applied(source, applied, current)?;
+    }
+    up(source, history, target)
+}
+
+/// The highest applied version, 0 when there is none.
+pub fn current(history: &[Applied]) -> i64 {
+    history.iter().map(|applied| applied.version).max().unwrap_or(0)
+}
+
+fn check_target(source: &Source, history: &[Applied], target: Option<i64>) -> Result<Option<i64>, PlanError> {
+    let Some(wanted) = target else { return Ok(None) };
+    let applied = history.iter().any(|applied| applied.version == wanted);
+    if wanted == 0 || applied || source.get(wanted).is_some() {
+        return Ok(target);
+    }
+    let mut known: Vec<i64> = source
+        .migrations()
+        .map(|m| m.version)
+        .chain(history.iter().map(|a| a.version))
+        .collect();
+    known.sort_unstable();
+    known.dedup();
+    let more = if known.len() > 10 { "... " } else { "" };
+    let last: Vec<String> = known.iter().rev().take(10).rev().map(i64::to_string).collect();
+    Err(PlanError::UnknownTarget {
+        target: wanted,
+        known: format!("{more}{}", last.join(", ")),
+    })
+}
+
+fn check_applied(source: &Source, applied: &Applied, current: i64) -> Result<(), PlanError> {
+    let version = applied.version;
+    match source.get(version) {
+        Some(file) if file.up.checksum == applied.checksum => Ok(()),
+        Some(file) => Err(PlanError::Edited {
+            version,
+            file: file.up.file.clone(),
+        }),
+        None if version > source.newest() => Err(PlanError::DatabaseAhead {
+            current,
+            newest: source.newest(),
+        }),
+        None => Err(PlanError::Missing {
+            version,
+            description: applied.description.clone(),
+        }),
+    }
+}
+
+fn up(source: &Source, history: &[Applied], target: Option<i64>) -> Result<Plan, PlanError> {
+    let current = current(history);
+    let mut steps = Vec::new();
+    let wanted = |version| target.is_none_or(|target| version <= target);
+    let applied: std::collections::HashSet<i64> = history.iter().map(|applied| applied.version).collect();
+    for file in source
+        .migrations()
+        .filter(|m| wanted(m.version) && !applied.contains(&m.version))
+    {
+        if file.version < current {
+            return Err(PlanError::OutOfOrder {
+                version: file.version,
+                file: file.up.file.clone(),
+                current,
+            });
+        }
+        check_runnable(&file.up.file, &file.up.sql)?;
+        if let Some(down) = &file.down {
+            check_runnable(&down.file, &down.sql)?;
+        }
+        steps.push(Step {
+            version: file.version,
+            description: file.description.clone(),
+            file: file.up.file.clone(),
+            sql: file.up.sql.clone(),
+            checksum: file.up.checksum.clone(),
+            down: file.down.as_ref().map(|d| Down {
+                sql: d.sql.clone(),
+                checksum: d.checksum.clone(),
+            }),
+        });
+    }
+    let to = steps.last().map_or(current, |step| step.version);
+    Ok(Plan {
+        direction: Direction::Up,
+        from: current,
+        to,
+        steps,
+    })
+}
+
+fn down(source: &Source, history: &[Applied], target: i64) -> Result<Plan, PlanError> {
+    let mut leaving: Vec<&Applied> = history.iter().filter(|applied| applied.version > target).collect();
+    leaving.sort_by_key(|applied| std::cmp::Reverse(applied.version));
+    let steps: Vec<Step> = leaving
+        .into_iter()
+        .map(|applied| down_step(source, applied))
+        .collect::<Result<_, _>>()?;
+    Ok(Plan {
+        direction: Direction::Down,
+        from: current(history),
+        to: target,
+        steps,
+    })
+}
+
+fn down_step(source: &Source, applied: &Applied) -> Result<Step, PlanError> {
+    let version = applied.version;
+    let file = source.get(version);
+    let from_file = || {
+        let down = file?.down.as_ref()?;
+        Some(Down {
+            sql: down.sql.clone(),
+            checksum: down.checksum.clone(),
+        })
+    };
+    let name = file
+        .and_then(|m| m.down.as_ref().map(|d| d.file.clone()))
+        .unwrap_or_else(|| format!("{version:04}_{}.down.sql", applied.description.replace(' ', "_")));
+    if applied.down.is_none() && file.is_some_and(|m| m.up.checksum != applied.checksum) {
+        // the file's way back belongs to another up
+        return Err(PlanError::Edited {
+            version,
+            file: file.map_or(name, |m| m.up.file.clone()),
+        });
+    }
+    let down = applied
+        .down
+        .clone()
+        .or_else(from_file)
+        .ok_or_else(|| PlanError::NoWayBack {
+            version,
+            description: applied.description.clone(),
+        })?;
+    check_runnable(&name, &down.sql)?;
+    Ok(Step {
+        version,
+        description: applied.description.clone(),
+        file: name,
+        sql: down.sql.clone(),
+        checksum: applied.checksum.clone(),
+        down: Some(down),
+    })
+}
+
+fn check_runnable(file: &str, sql: &str) -> Result<(), PlanError> {
+    match statements::runnable(sql) {
+        Ok(_) => Ok(()),
+        Err(problem) => Err(PlanError::Unrunnable {
+            file: file.to_owned(),
+            problem,
+        }),
+    }
+}
+
+impl Plan {
+    pub fn is_empty(&self) -> bool {
+        self.steps.is_empty()
+    }
+
+    /// Identifies exactly this plan on this database; see [`hash_steps`].
+    pub fn hash(&self, database_identity: &str, options: &Options) -> String {
+        hash_steps(
+            database_identity,
+            self.direction,
+            options,
+            self.steps.iter().map(StepId::from),
+        )
+    }
+}
+
+/// What of a step is in the hash.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StepId {
+    pub version: i64,
+    pub checksum: Checksum,
+    pub down: Option<Checksum>,
+}
+
+impl From<&Step> for StepId {
+    fn from(step: &Step) -> Self {
+        let down = step.down.as_ref().map(|down| down.checksum.clone());
+        Self {
+            version: step.version,
+            checksum: step.checksum.clone(),
+            down,
+        }
+    }
+}
+
+/// Hex SHA-256 over one line each of: a format mark, the database's identity, the direction, the running options, and
+/// every step in order as `version checksum down-checksum`. Nothing of the live catalog is in it, so it stays the same
+/// while the application works; any change of a pending file, of their order or of the database changes it.
+pub fn hash_steps(
+    database_identity: &str,
+    direction: Direction,
+    options: &Options,
+    steps: impl Iterator<Item = StepId>,
+) -> String {
+    let mut text = format!(
+        "amas plan 1\n{database_identity:?}\n{direction}\n{} {:?}\n",
+        options.schema, options.search_path
+    );
+    for step in steps {
+        let down = step.down.map_or("-".to_owned(), |checksum| checksum.to_string());
+        text.push_str(&format!("{} {} {down}\n", step.version, step.checksum));
+    }
+    Sha256::digest(text.as_bytes())
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect()
+}
+
+/// The first eight hex digits, for names.
+pub fn hash8(hash: &str) -> &str {
+    hash.get(..8).unwrap_or(hash)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn source(versions: &[i64]) -> Source {
+        let files = versions.iter().flat_map(|v| {
+            [
+                (format!("{v:04}_m{v}.up.sql"), format!("SELECT {v}").into_bytes()),
+                (format!("{v:04}_m{v}.down.sql"), format!("SELECT -{v}").into_bytes()),
+            ]
+        });
+        Source::from_files(files.collect()).unwrap()
+    }
+
+    fn applied(version: i64) -> Applied {
+        Applied {
+            version,
+            description: format!("m{version}"),
+            checksum: Checksum::of(format!("SELECT {version}").as_bytes()),
+            success: true,
+            applied_at: jiff::Timestamp::UNIX_EPOCH,
+            down: None,
+        }
+    }
+
+    fn history(versions: &[i64]) -> Vec<Applied> {
+        versions.iter().map(|&v| applied(v)).collect()
+    }
+
+    #[test]
+    fn plans() {
+        // files, applied, target -> direction, from, to, steps
+        type Case = (
+            &'static [i64],
+            &'static [i64],
+            Option<i64>,
+            Direction,
+            i64,
+            i64,
+            &'static [i64],
+        );
+        use Direction::{Down, Up};
+        let cases: &[Case] = &[
+            (&[1, 2, 3], &[], None, Up, 0, 3, &[1, 2, 3]),
+            (&[1, 2, 3], &[1], None, Up, 1, 3, &[2, 3]),
+            (&[1, 2, 3], &[1], Some(2), Up, 1, 2, &[2]),
+            (&[1, 2, 3], &[1, 2, 3], None, Up, 3, 3, &[]),
+            (&[1, 2, 3], &[1, 2], Some(2), Up, 2, 2, &[]),
+            (&[1, 2, 3], &[1, 2, 3], Some(1), Down, 3, 1, &[3, 2]),
+            (&[1, 2, 3], &[1, 2, 3], Some(0), Down, 3, 0, &[3, 2, 1]),
+        ];
+        for (files, done, target, direction, from, to, steps) in cases {
+            let plan = plan(&source(files), &history(done), *target).unwrap();
+            let versions: Vec<i64> = plan.steps.iter().map(|s| s.version).collect();
+            assert_eq!(
+                (plan.direction, plan.from, plan.to, versions.as_slice()),
+                (*direction, *from, *to, *steps)
+            );
+        }
+    }
+
+    #[test]
+    fn refuses() {
+        let mut edited = history(&[1, 2]);
+        edited[1].checksum = Checksum::of(b"other");
+        let mut dirty = history(&[1]);
+        dirty[0].success = false;
+        let cases: Vec<(Source, Vec<Applied>, Option<i64>, &str)> = vec![
+            (
+                source(&[1, 2, 3]),
+                edited,
+                None,
+                "0002_m2.up.sql: migration 2 was edited",
+            ),
+            (
+                source(&[1, 3]),
+                history(&[1, 2, 3]),
+                None,
+                "migration 2 (m2) is applied but its file is missing",
+            ),
+            (
+                source(&[1]),
+                history(&[1, 2]),
+                None,
+                "at version 2, ahead of the newest file (1)",
+            ),
+            (source(&[1]), dirty, None, "migration 1 (m1) was left half done"),
+            (
+                source(&[1, 2, 3]),
+                history(&[1, 3]),
+                None,
+                "version 2 is new but lies below",
+            ),
+            (
+                source(&[1, 2]),
+                vec![],
+                Some(7),
+                "there is no version 7; known are 1, 2",
+            ),
+            (
+                source(&[1]),
+                history(&[1, 2]),
+                Some(1),
+                "migration 2 (m2) has no down text",
+            ),
+        ];
+        for (source, history, target, expected) in cases {
+            let error = plan(&source, &history, target).unwrap_err().to_string();
+            assert!(error.contains(expected), "{error}");
+        }
+        let bad = Source::from_files(vec![("1_x.sql".into(), b"a;\nCOMMIT".to_vec())]).unwrap();
+        assert!(
+            plan(&bad, &[], None)
+                .unwrap_err()
+                .to_string()
+                .starts_with("1_x.sql: line 2: COMMIT")
+        );
+    }
+
+    #[test]
+    fn a_stored_down_text_wins_and_needs_no_file() {
+        let mut done = history(&[1, 2]);
+        done[1].down = Some(Down::new("SELECT 'stored'"));
+        for files in [&[1, 2][..], &[1]] {
+            let plan = plan(&source(files), &done, Some(1)).unwrap();
+            assert_eq!(&*plan.steps[0].sql, "SELECT 'stored'");
+        }
+    }
+
+    #[test]
+    fn the_hash_moves_with_what_runs_and_with_nothing_else() {
+        let options = Options::default();
+        let hash = |plan: &Plan| plan.hash("db", &options);
+        let base = plan(&source(&[1, 2, 3]), &history(&[1]), None).unwrap();
+        let mut described = base.clone();
+        described.steps[0].description = "other".into();
+        described.from = 0;
+        assert_eq!(hash(&base), hash(&described));
+        assert_eq!((hash(&base).len(), hash8(&hash(&base)).len()), (64, 8));
+        let mut changed = vec![base.hash("other db", &options)];
+        changed.push(base.hash(
+            "db",
+            &Options {
+                search_path: "x".into(),
+                ..options.clone()
+            },
+        ));
+        for change in [
+            (|p: &mut Plan| p.steps[0].checksum = Checksum::of(b"x")) as fn(&mut Plan),
+            |p| p.steps[0].down = None,
+            |p| p.steps.swap(0, 1),
+            |p| drop(p.steps.pop()),
+            |p| p.direction = Direction::Down,
+        ] {
+            let mut plan = base.clone();
+            change(&mut plan);
+            changed.push(hash(&plan));
+        }
+        assert!(changed.iter().all(|other| *other != hash(&base)));
+    }
+}

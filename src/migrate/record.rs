@@ -1,0 +1,319 @@
+//! The tables the engine writes and the SQL that writes them. Pure text: one message each, sent by the runner.
+//!
+//! `_sqlx_migrations` is kept as sqlx would leave it. What sqlx does not know is in schema `amas_migrate`.
+
+use crate::api::names::SqlName;
+
+use super::{
+    history::CHANNEL,
+    plan::{Direction, Step},
+    report::{StatementFailure, truncate},
+    source::Checksum,
+};
+
+/// The comment on schema `amas_migrate`: which layout its tables have. A later release upgrades from here.
+pub const LAYOUT: &str = "amas-operator migration records, layout 1";
+
+/// A string literal that means the same whatever standard_conforming_strings is.
+pub fn literal(text: &str) -> String {
+    format!("E'{}'", text.replace('\\', "\\\\").replace('\'', "''"))
+}
+
+pub fn bytes(checksum: &Checksum) -> String {
+    format!("pg_catalog.decode('{checksum}', 'hex')")
+}
+
+/// A value or NULL.
+fn or_null<T>(value: Option<T>, write: impl Fn(T) -> String) -> String {
+    value.map_or_else(|| "NULL".to_owned(), write)
+}
+
+/// Creates what is absent in one transaction and takes away whatever rights default privileges gave to others.
+pub fn bootstrap(schema: &SqlName) -> String {
+    format!(
+        "BEGIN;\n\
+         CREATE TABLE IF NOT EXISTS \"{schema}\"._sqlx_migrations (version BIGINT PRIMARY KEY, description TEXT NOT NULL, \
+         installed_on TIMESTAMPTZ NOT NULL DEFAULT now(), success BOOLEAN NOT NULL, checksum BYTEA NOT NULL, \
+         execution_time BIGINT NOT NULL);\n{TABLES}\n\
+         COMMENT ON SCHEMA amas_migrate IS {layout};\n{revoke}\nCOMMIT",
+        layout = literal(LAYOUT),
+        revoke = REVOKE.replace("$SCHEMA", &literal(schema.as_str())),
+    )
+}
+
+const TABLES: &str = "
+CREATE SCHEMA IF NOT EXISTS amas_migrate;
+CREATE TABLE IF NOT EXISTS amas_migrate.runs (
+    id               bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    plan_hash        text,
+    attempt          text NOT NULL,
+    direction        text NOT NULL CHECK (direction IN ('up', 'down', 'seed')),
+    started_at       timestamptz NOT NULL DEFAULT pg_catalog.now(),
+    finished_at      timestamptz,
+    heartbeat_at     timestamptz NOT NULL DEFAULT pg_catalog.now(),
+    outcome          text CHECK (outcome IN ('succeeded', 'failed', 'interrupted')),
+    from_version     bigint NOT NULL,
+    to_version       bigint NOT NULL,
+    current_version  bigint NOT NULL,
+    total            integer NOT NULL,
+    done             integer NOT NULL DEFAULT 0,
+    failed_version   bigint,
+    sqlstate         text,
+    file             text,
+    line             integer,
+    message          text,
+    error_position   integer
+);
+CREATE TABLE IF NOT EXISTS amas_migrate.history (
+    id               bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    run_id           bigint,
+    version          bigint NOT NULL,
+    description      text NOT NULL,
+    direction        text NOT NULL CHECK (direction IN ('up', 'down', 'stamp')),
+    checksum         bytea NOT NULL,
+    applied_at       timestamptz NOT NULL DEFAULT pg_catalog.now(),
+    applied_by       text NOT NULL DEFAULT session_user,
+    application      text NOT NULL DEFAULT pg_catalog.current_setting('application_name'),
+    execution_ms     bigint,
+    down_sql         text,
+    down_checksum    bytea
+);
+CREATE INDEX IF NOT EXISTS history_version ON amas_migrate.history (version, id);
+CREATE TABLE IF NOT EXISTS amas_migrate.seeds (
+    profile          text NOT NULL,
+    name             text NOT NULL,
+    checksum         bytea NOT NULL,
+    applied_at       timestamptz NOT NULL DEFAULT pg_catalog.now(),
+    PRIMARY KEY (profile, name)
+);";
+
+const REVOKE: &str = "DO $amas$
+DECLARE r record;
+BEGIN
+    FOR r IN
+        SELECT DISTINCT pg_catalog.format('%s %I.%I', CASE c.relkind WHEN 'S' THEN 'SEQUENCE' ELSE 'TABLE' END, n.nspname, c.relname) AS object, a.grantee
+        FROM pg_catalog.pg_class c
+        JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+        CROSS JOIN LATERAL pg_catalog.aclexplode(c.relacl) a
+        WHERE (n.nspname = 'amas_migrate' OR (n.nspname = $SCHEMA AND c.relname = '_sqlx_migrations'))
+          AND c.relkind IN ('r', 'S') AND a.grantee <> c.relowner
+        UNION
+        SELECT pg_catalog.format('SCHEMA %I', n.nspname), a.grantee
+        FROM pg_catalog.pg_namespace n CROSS JOIN LATERAL pg_catalog.aclexplode(n.nspacl) a
+        WHERE n.nspname = 'amas_migrate' AND a.grantee <> n.nspowner
+    LOOP
+        EXECUTE pg_catalog.format('REVOKE ALL ON %s FROM %s', r.object,
+            CASE r.grantee WHEN 0 THEN 'PUBLIC' ELSE pg_catalog.quote_ident(pg_catalog.pg_get_userbyid(r.grantee)) END);
+    END LOOP;
+END;
+$amas$;";
+
+/// A run about to start.
+pub struct NewRun<'a> {
+    pub plan_hash: Option<&'a str>,
+    pub attempt: &'a str,
+    pub direction: &'a str,
+    pub from: i64,
+    pub to: i64,
+    pub total: usize,
+}
+
+/// Closes what a killed run left open (its lock is ours now, so it is dead) and inserts the new run. One row: its id.
+pub fn begin_run(run: &NewRun<'_>) -> String {
+    format!(
+        "BEGIN; SET LOCAL synchronous_commit = off; \
+         UPDATE amas_migrate.runs SET outcome = 'interrupted', finished_at = pg_catalog.now() WHERE finished_at IS NULL; \
+         WITH new AS (INSERT INTO amas_migrate.runs \
+         (plan_hash, attempt, direction, from_version, to_version, current_version, total) \
+         VALUES ({hash}, {attempt}, {direction}, {from}, {to}, {from}, {total}) RETURNING id) \
+         SELECT id, pg_catalog.pg_notify('{CHANNEL}', id::text) FROM new; COMMIT",
+        hash = or_null(run.plan_hash, literal),
+        attempt = literal(run.attempt),
+        direction = literal(run.direction),
+        from = run.from,
+        to = run.to,
+        total = run.total,
+    )
+}
+
+/// What is sent after a migration's text in its transaction: history rows, progress, commit.
+///
+/// First everything the text may have SET is taken back, so that neither these statements nor the next file see it.
+/// The commit does not wait for the disk: history and DDL are in one transaction, so a crash loses a suffix of both,
+/// and [`finish_run`] waits for all of them.
+pub fn commit_step(schema: &SqlName, run: i64, step: &Step, direction: Direction, after: i64) -> String {
+    let sqlx = match direction {
+        Direction::Up => format!(
+            "INSERT INTO \"{schema}\"._sqlx_migrations (version, description, success, checksum, execution_time) \
+             VALUES ({}, {}, true, {}, {ELAPSED_NS})",
+            step.version,
+            literal(&step.description),
+            bytes(&step.checksum)
+        ),
+        Direction::Down => format!(
+            "DELETE FROM \"{schema}\"._sqlx_migrations WHERE version = {}",
+            step.version
+        ),
+    };
+    format!(
+        "{RESET}; {sqlx}; {}; COMMIT",
+        history_and_progress(run, step, direction, after, ELAPSED_MS)
+    )
+}
+
+const ELAPSED_NS: &str =
+    "(EXTRACT(epoch FROM pg_catalog.clock_timestamp() - pg_catalog.now()) * 1000000000)::pg_catalog.int8";
+const ELAPSED_MS: &str =
+    "(EXTRACT(epoch FROM pg_catalog.clock_timestamp() - pg_catalog.now()) * 1000)::pg_catalog.int8";
+
+/// Takes back what a file may have SET, and the role.
+pub const RESET: &str = "RESET ROLE; RESET ALL; SET LOCAL synchronous_commit = off";
+
+fn history_and_progress(run: i64, step: &Step, direction: Direction, after: i64, ms: &str) -> String {
+    let stored = step.down.as_ref().filter(|_| direction == Direction::Up);
+    format!(
+        "INSERT INTO amas_migrate.history \
+         (run_id, version, description, direction, checksum, execution_ms, down_sql, down_checksum) \
+         VALUES ({run}, {version}, {description}, '{direction}', {checksum}, {ms}, {down}, {down_checksum}); \
+         UPDATE amas_migrate.runs SET done = done + 1, current_version = {after}, \
+         heartbeat_at = pg_catalog.clock_timestamp() WHERE id = {run}; \
+         SELECT pg_catalog.pg_notify('{CHANNEL}', '{run}')",
+        version = step.version,
+        description = literal(&step.description),
+        checksum = bytes(&step.checksum),
+        down = or_null(stored, |down| literal(&down.sql)),
+        down_checksum = or_null(step.down.as_ref(), |down| bytes(&down.checksum)),
+    )
+}
+
+/// Before a migration outside a transaction: its row says success = false until it is through.
+pub fn mark_unfinished(schema: &SqlName, step: &Step, direction: Direction) -> String {
+    match direction {
+        Direction::Up => format!(
+            "INSERT INTO \"{schema}\"._sqlx_migrations (version, description, success, checksum, execution_time) \
+             VALUES ({}, {}, false, {}, -1)",
+            step.version,
+            literal(&step.description),
+            bytes(&step.checksum)
+        ),
+        Direction::Down => {
+            format!(
+                "UPDATE \"{schema}\"._sqlx_migrations SET success = false WHERE version = {}",
+                step.version
+            )
+        }
+    }
+}
+
+/// Takes [`mark_unfinished`] back after a failure that is known to have left nothing behind.
+pub fn unmark(schema: &SqlName, step: &Step, direction: Direction) -> String {
+    match direction {
+        Direction::Up => format!(
+            "DELETE FROM \"{schema}\"._sqlx_migrations WHERE version = {}",
+            step.version
+        ),
+        Direction::Down => {
+            format!(
+                "UPDATE \"{schema}\"._sqlx_migrations SET success = true WHERE version = {}",
+                step.version
+            )
+        }
+    }
+}
+
+/// After a migration outside a transaction.
+pub fn mark_finished(
+    schema: &SqlName,
+    run: i64,
+    step: &Step,
+    direction: Direction,
+    (after, took): (i64, std::time::Duration),
+) -> String {
+    let sqlx = match direction {
+        Direction::Up => format!(
+            "UPDATE \"{schema}\"._sqlx_migrations SET success = true, execution_time = {} WHERE version = {}",
+            took.as_nanos(),
+            step.version
+        ),
+        Direction::Down => format!(
+            "DELETE FROM \"{schema}\"._sqlx_migrations WHERE version = {}",
+            step.version
+        ),
+    };
+    let ms = took.as_millis().to_string();
+    format!(
+        "RESET ROLE; RESET ALL; BEGIN; {sqlx}; {}; COMMIT",
+        history_and_progress(run, step, direction, after, &ms)
+    )
+}
+
+/// A history row for a version that sqlx applied: adopted, with the way back its file has.
+pub fn stamp(version: i64, description: &str, checksum: &Checksum, down: Option<&super::plan::Down>) -> String {
+    format!(
+        "INSERT INTO amas_migrate.history (version, description, direction, checksum, down_sql, down_checksum) \
+         VALUES ({version}, {}, 'stamp', {}, {}, {})",
+        literal(description),
+        bytes(checksum),
+        or_null(down, |down| literal(&down.sql)),
+        or_null(down, |down| bytes(&down.checksum)),
+    )
+}
+
+/// The record of a seed file, in the file's own transaction.
+pub fn commit_seed(profile: &str, name: &str, checksum: &Checksum, run: i64) -> String {
+    format!(
+        "{RESET}; INSERT INTO amas_migrate.seeds (profile, name, checksum) VALUES ({}, {}, {}) \
+         ON CONFLICT (profile, name) DO UPDATE SET checksum = EXCLUDED.checksum, applied_at = EXCLUDED.applied_at; \
+         UPDATE amas_migrate.runs SET heartbeat_at = pg_catalog.clock_timestamp() WHERE id = {run}; COMMIT",
+        literal(profile),
+        literal(name),
+        bytes(checksum)
+    )
+}
+
+/// How a run ended, as its row tells it.
+#[derive(Default)]
+pub struct Ending<'a> {
+    pub outcome: &'a str,
+    pub message: Option<String>,
+    pub failed: Option<&'a StatementFailure>,
+}
+
+/// Ends a run. An ordinary commit: with it every commit before it is on disk too.
+pub fn finish_run(run: i64, ending: &Ending<'_>) -> String {
+    let failed = ending.failed;
+    format!(
+        "BEGIN; UPDATE amas_migrate.runs SET outcome = {outcome}, finished_at = pg_catalog.now(), \
+         heartbeat_at = pg_catalog.now(), failed_version = {version}, sqlstate = {sqlstate}, file = {file}, \
+         line = {line}, message = {message}, error_position = {position} WHERE id = {run}; \
+         SELECT pg_catalog.pg_notify('{CHANNEL}', '{run}'); COMMIT",
+        outcome = literal(ending.outcome),
+        version = or_null(failed.and_then(|f| f.version), |v| v.to_string()),
+        sqlstate = or_null(failed.map(|f| f.sqlstate.as_str()), literal),
+        file = or_null(failed.map(|f| f.file.as_str()), literal),
+        line = or_null(failed.and_then(|f| f.line), |v| v.to_string()),
+        message = or_null(ending.message.as_deref(), |m| literal(truncate(m, 8000))),
+        position = or_null(failed.and_then(|f| f.position), |v| v.to_string()),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn literals_are_closed() {
+        assert_eq!(literal(r"it's \ "), r"E'it''s \\ '");
+        let statements = super::super::statements::split(&literal("a'; DROP TABLE x; --\\'; $$")).unwrap();
+        assert_eq!(statements.len(), 1);
+    }
+
+    #[test]
+    fn every_message_is_whole_statements() {
+        let schema = SqlName::parse("public").unwrap();
+        let sql = bootstrap(&schema);
+        let statements = super::super::statements::split(&sql).unwrap();
+        assert_eq!(statements.first().unwrap().words, ["BEGIN"]);
+        assert_eq!(statements.last().unwrap().words, ["COMMIT"]);
+    }
+}

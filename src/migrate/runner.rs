@@ -1,0 +1,335 @@
+//! Runs a plan in one session: lock, read, check, then one message a migration.
+//!
+//! A migration's text, its history rows, the progress row and the COMMIT travel in one simple-protocol message, so a
+//! light migration costs one round trip and no wait for the disk; the run's last commit waits for all of them.
+
+use std::time::Duration;
+
+use sqlx::{PgConnection, Row};
+use tokio::sync::watch;
+
+use super::{
+    history::{self, Applied, State},
+    plan::{self, Direction, Options, Plan, Step, StepId, hash_steps},
+    record::{self, NewRun},
+    report::{Failure, Holder, Report},
+    seed::{self, HashSource, Profile},
+    session,
+    source::Source,
+};
+
+mod message;
+mod send;
+
+/// Where the schema shall go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Goal {
+    /// To this version, None for the newest file; never down.
+    Up(Option<i64>),
+    /// To this version, 0 for an empty schema; never up.
+    Down(i64),
+    /// This many applied versions back.
+    DownSteps(usize),
+    /// Only the seeds.
+    Seed,
+}
+
+/// Everything one command is to do.
+#[derive(Clone, Debug)]
+pub struct Request {
+    pub source: Source,
+    pub goal: Goal,
+    pub options: Options,
+    /// Refuse with PlanMoved unless exactly this plan (or what this attempt left of it) would run.
+    pub plan_hash: Option<String>,
+    /// The Job's name, or `shell`; written into `runs`.
+    pub attempt: String,
+    /// How long to wait for the migration lock.
+    pub lock_timeout: Duration,
+    pub seeds: Vec<Profile>,
+    pub hashes: Vec<HashSource>,
+}
+
+/// What a run tells while it goes on.
+#[derive(Debug)]
+pub enum Event<'a> {
+    /// Another session has had the lock for a second.
+    Waiting(Option<&'a Holder>),
+    /// The run is about to start.
+    Planned {
+        direction: Direction,
+        from: i64,
+        to: i64,
+        steps: usize,
+    },
+    /// A migration is about to be sent.
+    Starting(&'a Step),
+    Applied {
+        step: &'a Step,
+        direction: Direction,
+        took: Duration,
+    },
+    Seeded {
+        profile: &'a str,
+        file: &'a str,
+        took: Duration,
+    },
+    /// Seeds that are recorded with the same checksum.
+    SeedsUnchanged(usize),
+}
+
+/// Receives events; called between round trips.
+pub type Tell<'a> = dyn FnMut(Event<'_>) + Send + 'a;
+
+/// How urgently a run shall stop.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Urgency {
+    #[default]
+    No,
+    /// Before the next migration.
+    Soon,
+    /// Now: the connection is dropped and the server rolls the open migration back.
+    Now,
+}
+
+/// Runs a request on an open session and never fails to say how it ended.
+///
+/// The lock is held from before the history is read until the end. What was committed before a failure stays.
+pub async fn run(
+    conn: &mut PgConnection,
+    request: &Request,
+    stop: watch::Receiver<Urgency>,
+    tell: &mut Tell<'_>,
+) -> Report {
+    let report = Report {
+        current: 0,
+        target: 0,
+        total: 0,
+        done: 0,
+        seeds: 0,
+        failure: None,
+    };
+    let mut runner = Runner {
+        conn,
+        request,
+        stop,
+        tell,
+        report,
+        run: None,
+        ready: false,
+        usable: true,
+    };
+    let result = runner.whole().await;
+    runner.close(result).await
+}
+
+struct Runner<'a, 't> {
+    conn: &'a mut PgConnection,
+    request: &'a Request,
+    stop: watch::Receiver<Urgency>,
+    tell: &'a mut Tell<'t>,
+    report: Report,
+    /// Our row in `runs`.
+    run: Option<i64>,
+    /// The lock is ours and the tables exist.
+    ready: bool,
+    /// The session answers; false once a message was abandoned.
+    usable: bool,
+}
+
+impl Runner<'_, '_> {
+    async fn whole(&mut self) -> Result<(), Failure> {
+        let identity = history::identity(self.conn).await?;
+        let database = identity.split_once('/').map_or("", |(_, name)| name).to_owned();
+        self.lock(&database).await?;
+        let result = self.locked(&identity).await;
+        if result.is_ok() {
+            session::unlock(self.conn, &database).await?;
+        }
+        result
+    }
+
+    async fn lock(&mut self, database: &str) -> Result<(), Failure> {
+        let tell = &mut self.tell;
+        let mut waiting = |holder: Option<Holder>| tell(Event::Waiting(holder.as_ref()));
+        let mut stop = self.stop.clone();
+        let lock = session::lock(self.conn, database, self.request.lock_timeout, &mut waiting);
+        tokio::select! {
+            result = lock => result,
+            () = asked(&mut stop, Urgency::Soon) => {
+                self.usable = false;
+                Err(Failure::Interrupted)
+            }
+        }
+    }
+
+    async fn locked(&mut self, identity: &str) -> Result<(), Failure> {
+        let created = self.ensure_tables().await?;
+        self.ready = true;
+        let state = self.read().await?;
+        self.report.current = state.current();
+        self.report.target = self.report.current;
+        if created {
+            self.adopt(&state.applied).await?;
+        }
+        let plan = self.plan(&state)?;
+        self.report.target = plan.to;
+        self.report.total = plan.steps.len();
+        let hash = plan.hash(identity, &self.request.options);
+        self.check_hash(identity, &plan, &hash).await?;
+        let seeds = seed::pending(self.conn, &self.request.seeds).await?;
+        if plan.is_empty() && seeds.is_empty() {
+            self.tell_unchanged(0);
+            return Ok(());
+        }
+        let hashing = seed::start_hashing(&self.request.hashes, &seeds);
+        let stored = self.request.plan_hash.clone().unwrap_or(hash);
+        self.begin(plan.direction, Some(&stored)).await?;
+        if !created {
+            self.adopt(&state.applied).await?;
+        }
+        self.steps(&plan).await?;
+        self.seeds(&seeds, hashing).await
+    }
+
+    /// Creates the tables if they are absent. True if they were.
+    async fn ensure_tables(&mut self) -> Result<bool, Failure> {
+        let schema = &self.request.options.schema;
+        let sql = format!(
+            "SELECT pg_catalog.obj_description(pg_catalog.to_regnamespace('amas_migrate'), 'pg_namespace'), \
+             pg_catalog.to_regclass('\"{schema}\"._sqlx_migrations') IS NOT NULL"
+        );
+        let rows = session::ask(self.conn, &sql).await?;
+        let (layout, sqlx): (Option<String>, bool) = match rows.first() {
+            Some(row) => (row.try_get(0)?, row.try_get(1)?),
+            None => (None, false),
+        };
+        match layout.as_deref() {
+            Some(record::LAYOUT) if sqlx => return Ok(false),
+            Some(record::LAYOUT) | None => {}
+            Some(other) => {
+                return Err(Failure::Refused(format!(
+                    "schema amas_migrate is marked {other:?}, this release knows {:?}: use the newer release",
+                    record::LAYOUT
+                )));
+            }
+        }
+        if let Err(failed) = session::send(self.conn, &record::bootstrap(schema)).await {
+            self.rollback().await;
+            return Err(failed.error.into());
+        }
+        Ok(true)
+    }
+
+    async fn read(&mut self) -> Result<State, Failure> {
+        let downs_above = match self.request.goal {
+            Goal::Down(target) => Some(target),
+            Goal::DownSteps(_) => Some(0),
+            Goal::Up(_) | Goal::Seed => None,
+        };
+        let state = history::read(self.conn, &self.request.options.schema, downs_above).await?;
+        Ok(state.unwrap_or_default())
+    }
+
+    /// Rows that sqlx wrote become known to our history, with the way back their files have.
+    async fn adopt(&mut self, applied: &[Applied]) -> Result<(), Failure> {
+        let known = "SELECT DISTINCT version FROM amas_migrate.history";
+        let rows = session::ask(self.conn, known).await?;
+        let known: std::collections::HashSet<i64> = rows.iter().flat_map(|row| row.try_get(0)).collect();
+        let stamps: Vec<String> = applied
+            .iter()
+            .filter(|applied| applied.success && !known.contains(&applied.version))
+            .map(|applied| self.stamp(applied))
+            .collect();
+        if stamps.is_empty() {
+            return Ok(());
+        }
+        session::ask(self.conn, &stamps.join(";")).await?;
+        Ok(())
+    }
+
+    fn stamp(&self, applied: &Applied) -> String {
+        let file = self
+            .request
+            .source
+            .get(applied.version)
+            .filter(|m| m.up.checksum == applied.checksum);
+        let down = file.and_then(|m| m.down.as_ref());
+        let down = down.map(|d| plan::Down {
+            sql: d.sql.clone(),
+            checksum: d.checksum.clone(),
+        });
+        record::stamp(applied.version, &applied.description, &applied.checksum, down.as_ref())
+    }
+
+    fn plan(&self, state: &State) -> Result<Plan, Failure> {
+        let (source, applied) = (&self.request.source, state.applied.as_slice());
+        let current = state.current();
+        let nothing = Plan {
+            direction: Direction::Up,
+            from: current,
+            to: current,
+            steps: Vec::new(),
+        };
+        let target = match self.request.goal {
+            Goal::Seed => return Ok(nothing),
+            Goal::Up(Some(target)) if target < current => {
+                return Err(Failure::Usage(format!(
+                    "the database is at version {current}, above {target}: `down --to {target}` takes it back"
+                )));
+            }
+            Goal::Up(target) => target,
+            Goal::Down(target) if target >= current => return Ok(nothing),
+            Goal::Down(target) => Some(target),
+            Goal::DownSteps(0) => return Ok(nothing),
+            Goal::DownSteps(steps) => Some(applied.iter().rev().nth(steps).map_or(0, |applied| applied.version)),
+        };
+        Ok(plan::plan(source, applied, target)?)
+    }
+
+    /// The plan must be the one asked for, or the rest of it that this very attempt has not done yet (a Job's second
+    /// Pod). A plan with nothing in it harms nobody.
+    async fn check_hash(&mut self, identity: &str, plan: &Plan, found: &str) -> Result<(), Failure> {
+        let Some(expected) = &self.request.plan_hash else {
+            return Ok(());
+        };
+        if expected == found || plan.is_empty() {
+            return Ok(());
+        }
+        let mut steps = history::done_by(self.conn, &self.request.attempt, expected).await?;
+        steps.extend(plan.steps.iter().map(StepId::from));
+        if hash_steps(identity, plan.direction, &self.request.options, steps.into_iter()) == *expected {
+            return Ok(());
+        }
+        Err(Failure::PlanMoved {
+            expected: expected.clone(),
+            found: found.to_owned(),
+        })
+    }
+
+    async fn begin(&mut self, direction: Direction, plan_hash: Option<&str>) -> Result<(), Failure> {
+        let direction = match self.request.goal {
+            Goal::Seed => "seed".to_owned(),
+            _ => direction.to_string(),
+        };
+        let new = NewRun {
+            plan_hash,
+            attempt: &self.request.attempt,
+            direction: &direction,
+            from: self.report.current,
+            to: self.report.target,
+            total: self.report.total,
+        };
+        let rows = session::ask(self.conn, &record::begin_run(&new)).await?;
+        self.run = rows.first().map(|row| row.try_get(0)).transpose()?;
+        Ok(())
+    }
+}
+
+/// Resolves once stopping is at least this urgent.
+async fn asked(stop: &mut watch::Receiver<Urgency>, least: Urgency) {
+    if stop.wait_for(|urgency| *urgency >= least).await.is_err() {
+        // nobody can ask any more
+        std::future::pending::<()>().await;
+    }
+}

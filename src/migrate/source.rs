@@ -1,0 +1,355 @@
+//! Migration files: from names and bytes to a checked, ordered set. Touches the disk only in [`Source::load`].
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt, io,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use sha2::{Digest, Sha384};
+
+/// The SHA-384 of a file's raw bytes, as sqlx stores it.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct Checksum(Vec<u8>);
+
+impl Checksum {
+    pub fn of(bytes: &[u8]) -> Self {
+        Self(Sha384::digest(bytes).to_vec())
+    }
+
+    /// What a database row says; any length, so that a damaged row compares unequal instead of failing to load.
+    pub fn from_row(bytes: Vec<u8>) -> Self {
+        Self(bytes)
+    }
+
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl fmt::Display for Checksum {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl fmt::Debug for Checksum {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// One SQL file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Script {
+    /// The file's name without its folder, as messages show it.
+    pub file: String,
+    pub sql: Arc<str>,
+    pub checksum: Checksum,
+}
+
+/// One version: its up file and, if the set is reversible, its down file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Migration {
+    /// The integer before the first underscore of the file's name; greater than zero.
+    pub version: i64,
+    /// The rest of the name with underscores as spaces.
+    pub description: String,
+    pub up: Script,
+    /// None for sqlx's plain `NNNN_name.sql`, which cannot be taken back.
+    pub down: Option<Script>,
+}
+
+/// A checked set of migrations in the order of their versions.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Source {
+    migrations: BTreeMap<i64, Migration>,
+}
+
+/// Everything that is wrong with a set of files, so that one look mends them all.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{}", problems.join("\n"))]
+pub struct SourceError {
+    /// One sentence each: the file, what is wrong, what to do.
+    pub problems: Vec<String>,
+}
+
+impl Source {
+    /// Reads every `*.sql` file of the folders, which are merged in the order given. Subfolders, hidden files (the
+    /// bookkeeping of a mounted ConfigMap) and files that are not SQL are passed over.
+    pub fn load(dirs: &[PathBuf]) -> Result<Self, SourceError> {
+        let mut files = Vec::new();
+        for dir in dirs {
+            files.extend(read_sql_files(dir)?);
+        }
+        Self::from_files(files)
+    }
+
+    /// The same checks on files that are in memory. A name may have a folder before it, which only messages show.
+    pub fn from_files(files: Vec<(String, Vec<u8>)>) -> Result<Self, SourceError> {
+        let mut draft = Draft::default();
+        for (name, bytes) in files {
+            if let Err(problem) = draft.add(&name, bytes) {
+                draft.problems.push(problem);
+            }
+        }
+        draft.finish()
+    }
+
+    pub fn migrations(&self) -> impl DoubleEndedIterator<Item = &Migration> {
+        self.migrations.values()
+    }
+
+    pub fn get(&self, version: i64) -> Option<&Migration> {
+        self.migrations.get(&version)
+    }
+
+    /// The highest version, 0 when there is none.
+    pub fn newest(&self) -> i64 {
+        self.migrations.keys().next_back().copied().unwrap_or(0)
+    }
+}
+
+/// The `*.sql` files of one folder by name, with the folder before the name.
+pub fn read_sql_files(dir: &Path) -> Result<Vec<(String, Vec<u8>)>, SourceError> {
+    let read = || -> io::Result<Vec<(String, Vec<u8>)>> {
+        let mut files = Vec::new();
+        for entry in std::fs::read_dir(dir)? {
+            let path = entry?.path();
+            let name = path.to_string_lossy().into_owned();
+            // metadata follows links: a mounted ConfigMap is made of them
+            if base_name(&name).starts_with('.') || !name.ends_with(".sql") || !std::fs::metadata(&path)?.is_file() {
+                continue;
+            }
+            files.push((name, std::fs::read(&path)?));
+        }
+        files.sort();
+        Ok(files)
+    };
+    read().map_err(|error| SourceError {
+        problems: vec![format!("{}: cannot be read: {error}", dir.display())],
+    })
+}
+
+/// The part of a path after its last slash.
+pub fn base_name(path: &str) -> &str {
+    path.rsplit('/').next().unwrap_or(path)
+}
+
+/// Checks one file's bytes: UTF-8 without a byte order mark, not empty, no NUL.
+pub fn text(name: &str, bytes: Vec<u8>) -> Result<String, String> {
+    if bytes.starts_with(b"\xEF\xBB\xBF") {
+        return Err(format!(
+            "{name}: starts with a byte order mark; save it as UTF-8 without one"
+        ));
+    }
+    let sql = String::from_utf8(bytes).map_err(|error| {
+        let offset = error.utf8_error().valid_up_to();
+        format!("{name}: is not UTF-8 (first bad byte at offset {offset}); save it as UTF-8")
+    })?;
+    if sql.trim().is_empty() {
+        return Err(format!(
+            "{name}: is empty; write at least one statement (SELECT 1; if there is nothing to do)"
+        ));
+    }
+    if sql.contains('\0') {
+        return Err(format!(
+            "{name}: contains a NUL character, which PostgreSQL cannot take; remove it"
+        ));
+    }
+    Ok(sql)
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Kind {
+    Plain,
+    Up,
+    Down,
+}
+
+/// A name taken apart the way sqlx does it.
+pub(super) struct Name {
+    pub version: i64,
+    pub description: String,
+    pub kind: Kind,
+}
+
+pub(super) fn parse_name(file: &str) -> Result<Name, String> {
+    let bad = |why: &str| {
+        format!(
+            "{why}; name it NNNN_name.up.sql and NNNN_name.down.sql (or NNNN_name.sql for one that has no way back)"
+        )
+    };
+    let (prefix, rest) = file.split_once('_').ok_or_else(|| bad("has no version"))?;
+    let digits = !prefix.is_empty() && prefix.bytes().all(|b| b.is_ascii_digit());
+    let version = prefix.parse::<i64>().ok().filter(|&version| digits && version > 0);
+    let version = version.ok_or_else(|| bad("has no version greater than zero before the first underscore"))?;
+    let (kind, suffix) = match rest {
+        _ if rest.ends_with(".up.sql") => (Kind::Up, ".up.sql"),
+        _ if rest.ends_with(".down.sql") => (Kind::Down, ".down.sql"),
+        _ => (Kind::Plain, ".sql"),
+    };
+    let lower = rest.to_ascii_lowercase();
+    if kind == Kind::Plain && (lower.ends_with(".up.sql") || lower.ends_with(".down.sql")) {
+        return Err(bad("has its direction in capitals"));
+    }
+    let description = rest.trim_end_matches(suffix).replace('_', " ");
+    if description.trim().is_empty() {
+        return Err(bad("has no description after the version"));
+    }
+    Ok(Name {
+        version,
+        description,
+        kind,
+    })
+}
+
+/// A set being read: halves of migrations and what was found wrong so far.
+#[derive(Default)]
+struct Draft {
+    /// By version: description, whether the name was a plain one, the path as given, the script.
+    ups: BTreeMap<i64, (String, bool, String, Script)>,
+    downs: BTreeMap<i64, (String, Script)>,
+    /// Every half whose name could be read, also when its content was refused: it is not reported as missing too.
+    seen: BTreeSet<(i64, Kind)>,
+    problems: Vec<String>,
+}
+
+impl Draft {
+    fn add(&mut self, path: &str, bytes: Vec<u8>) -> Result<(), String> {
+        let file = base_name(path).to_owned();
+        let name = parse_name(&file).map_err(|why| format!("{path}: {why}"))?;
+        let earlier = match name.kind {
+            Kind::Down => self.downs.get(&name.version).map(|(path, _)| path),
+            _ => self.ups.get(&name.version).map(|(_, _, path, _)| path),
+        };
+        if let Some(earlier) = earlier {
+            return Err(format!(
+                "{path}: version {} is already taken by {earlier}; give one of them another version",
+                name.version
+            ));
+        }
+        self.seen.insert((name.version, name.kind));
+        let checksum = Checksum::of(&bytes);
+        let script = Script {
+            file,
+            sql: text(path, bytes)?.into(),
+            checksum,
+        };
+        if name.kind == Kind::Down {
+            self.downs.insert(name.version, (path.to_owned(), script));
+        } else {
+            let plain = name.kind == Kind::Plain;
+            self.ups
+                .insert(name.version, (name.description, plain, path.to_owned(), script));
+        }
+        Ok(())
+    }
+
+    fn finish(mut self) -> Result<Source, SourceError> {
+        let mut source = Source::default();
+        for (version, (description, plain, path, up)) in self.ups {
+            let down = self.downs.remove(&version).map(|(_, script)| script);
+            if !plain && !self.seen.contains(&(version, Kind::Down)) {
+                self.problems.push(format!(
+                    "{path}: has no down file; add {}.down.sql, or rename it to {}.sql if there is no way back",
+                    up.file.trim_end_matches(".up.sql"),
+                    up.file.trim_end_matches(".up.sql")
+                ));
+            }
+            source.migrations.insert(
+                version,
+                Migration {
+                    version,
+                    description,
+                    up,
+                    down,
+                },
+            );
+        }
+        for (version, (path, _)) in self.downs {
+            if !self.seen.contains(&(version, Kind::Up)) {
+                self.problems
+                    .push(format!("{path}: has no up file beside it; add one or remove this file"));
+            }
+        }
+        if source.migrations.is_empty() && self.problems.is_empty() {
+            self.problems
+                .push("no migration file (NNNN_name.up.sql) was found".to_owned());
+        }
+        if self.problems.is_empty() {
+            Ok(source)
+        } else {
+            Err(SourceError {
+                problems: self.problems,
+            })
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn files(list: &[(&str, &str)]) -> Vec<(String, Vec<u8>)> {
+        list.iter()
+            .map(|(name, sql)| (name.to_string(), sql.as_bytes().to_vec()))
+            .collect()
+    }
+
+    #[test]
+    fn reads_both_kinds_of_names_as_sqlx_does() {
+        let source = Source::from_files(files(&[
+            ("dir/0002_add_an_index.up.sql", "SELECT 2;"),
+            ("dir/0002_add_an_index.down.sql", "SELECT -2;"),
+            ("20250101000000_plain_one.sql", "SELECT 1;\r\n"),
+        ]))
+        .unwrap();
+        let all: Vec<_> = source.migrations().collect();
+        assert_eq!((all[0].version, all[0].description.as_str()), (2, "add an index"));
+        assert_eq!(all[0].up.file, "0002_add_an_index.up.sql");
+        assert!(all[0].down.is_some() && all[1].down.is_none());
+        assert_eq!(
+            all[1].up.checksum,
+            Checksum::of(b"SELECT 1;\r\n"),
+            "checksum is of the raw bytes"
+        );
+        assert_eq!(source.newest(), 20250101000000);
+    }
+
+    #[test]
+    fn says_file_and_remedy() {
+        let cases: &[(&[(&str, &str)], &str)] = &[
+            (
+                &[("a/1_x.sql", "s"), ("b/01_y.sql", "s")],
+                "b/01_y.sql: version 1 is already taken by a/1_x.sql",
+            ),
+            (&[("1_x.sql", "s"), ("1_x.up.sql", "s")], "is already taken"),
+            (&[("1_x.up.sql", "s")], "add 1_x.down.sql"),
+            (&[("1_x.down.sql", "s")], "has no up file"),
+            (&[("x.sql", "s")], "has no version"),
+            (&[("+1_x.sql", "s")], "has no version greater than zero"),
+            (&[("0_x.sql", "s")], "greater than zero"),
+            (&[("1_.sql", "s")], "no description"),
+            (&[("1_x.UP.sql", "s")], "capitals"),
+            (&[("1_x.sql", " \n")], "is empty"),
+            (&[("1_x.sql", "\u{feff}SELECT 1")], "byte order mark"),
+            (&[("1_x.sql", "a\0b")], "NUL"),
+            (&[], "no migration file"),
+        ];
+        for (list, expected) in cases {
+            let error = Source::from_files(files(list)).unwrap_err().to_string();
+            assert!(error.contains(expected), "{list:?}: {error}");
+            assert_eq!(error.lines().count(), 1, "{error}");
+        }
+        let error = Source::from_files(vec![("1_x.sql".into(), vec![b'a', 0xff])]).unwrap_err();
+        assert!(error.to_string().contains("offset 1"), "{error}");
+    }
+
+    #[test]
+    fn reports_every_problem_at_once() {
+        let error = Source::from_files(files(&[("x.sql", "s"), ("2_y.sql", "")])).unwrap_err();
+        assert_eq!(error.problems.len(), 2);
+    }
+}

@@ -1,0 +1,352 @@
+//! Where each statement of an SQL text begins: quotes, dollar quotes, comments, parentheses and SQL-standard function
+//! bodies are understood the way psql does it. Pure; it serves error lines and the checks before anything runs.
+
+/// One statement of a text.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Statement {
+    /// Byte offset of its first token.
+    pub start: usize,
+    /// Byte offset after its last token, without the semicolon.
+    pub end: usize,
+    /// Its first words in capitals, at most four.
+    pub words: Vec<String>,
+    /// Byte offset after the opening of its first dollar quote: where line 1 of a DO body is.
+    pub body: Option<usize>,
+    /// Contains the word CONCURRENTLY: it can leave something behind when it fails.
+    pub concurrently: bool,
+    /// Contains the word STDIN.
+    stdin: bool,
+}
+
+/// Why a text cannot be sent as a migration; `line` counts from 1.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("line {line}: {what}")]
+pub struct Unrunnable {
+    pub line: usize,
+    pub what: String,
+}
+
+/// The line (from 1) of a byte offset.
+pub fn line_at(sql: &str, offset: usize) -> usize {
+    1 + sql.bytes().take(offset).filter(|&b| b == b'\n').count()
+}
+
+/// Whether sqlx's first line `-- no-transaction` is there.
+pub fn no_transaction(sql: &str) -> bool {
+    sql.starts_with("-- no-transaction")
+}
+
+/// Splits a text into its statements; empty ones are left out, as the server does.
+pub fn split(sql: &str) -> Result<Vec<Statement>, Unrunnable> {
+    let mut scanner = Scanner::new(sql);
+    scanner.run()?;
+    Ok(scanner.done)
+}
+
+/// Splits a text and refuses what the runner cannot send: a text without a statement, transaction control inside the
+/// runner's own transaction, and COPY from the client.
+pub fn runnable(sql: &str) -> Result<Vec<Statement>, Unrunnable> {
+    let statements = split(sql)?;
+    if statements.is_empty() {
+        let what = "there is no statement; write SELECT 1; if there is nothing to do".to_owned();
+        return Err(Unrunnable { line: 1, what });
+    }
+    for statement in &statements {
+        let refused = if statement.stdin && statement.words.first().is_some_and(|w| w == "COPY") {
+            Some("COPY ... FROM STDIN needs psql; use INSERT ... VALUES".to_owned())
+        } else if !no_transaction(sql) && statement.controls_transaction() {
+            Some(format!(
+                "{} inside a migration: each file is already one transaction; remove it, or make '-- no-transaction' the first line",
+                statement.words[0]
+            ))
+        } else {
+            None
+        };
+        if let Some(what) = refused {
+            return Err(Unrunnable {
+                line: line_at(sql, statement.start),
+                what,
+            });
+        }
+    }
+    Ok(statements)
+}
+
+impl Statement {
+    fn controls_transaction(&self) -> bool {
+        let words: Vec<&str> = self.words.iter().map(String::as_str).collect();
+        match words.as_slice() {
+            ["ROLLBACK", rest @ ..] => !rest.contains(&"TO"),
+            ["BEGIN" | "COMMIT" | "END" | "ABORT", ..] => true,
+            ["START" | "PREPARE", "TRANSACTION", ..] => true,
+            _ => false,
+        }
+    }
+
+    fn is_routine(&self) -> bool {
+        let words: Vec<&str> = self.words.iter().map(String::as_str).collect();
+        matches!(
+            words.as_slice(),
+            ["CREATE", "FUNCTION" | "PROCEDURE", ..] | ["CREATE", "OR", "REPLACE", "FUNCTION" | "PROCEDURE"]
+        )
+    }
+}
+
+struct Scanner<'a> {
+    sql: &'a str,
+    bytes: &'a [u8],
+    at: usize,
+    parens: usize,
+    /// Open BEGIN ATOMIC and CASE in a function's body: their semicolons do not end the statement.
+    atomic: usize,
+    last_word_begin: bool,
+    current: Option<Statement>,
+    done: Vec<Statement>,
+}
+
+impl<'a> Scanner<'a> {
+    fn new(sql: &'a str) -> Self {
+        let bytes = sql.as_bytes();
+        Self {
+            sql,
+            bytes,
+            at: 0,
+            parens: 0,
+            atomic: 0,
+            last_word_begin: false,
+            current: None,
+            done: Vec::new(),
+        }
+    }
+
+    fn run(&mut self) -> Result<(), Unrunnable> {
+        while let Some(&byte) = self.bytes.get(self.at) {
+            match byte {
+                b if b.is_ascii_whitespace() => self.at += 1,
+                b'-' if self.rest().starts_with(b"--") => self.skip_line(),
+                b'/' if self.rest().starts_with(b"/*") => self.skip_comment()?,
+                b';' if self.parens == 0 && self.atomic == 0 => {
+                    self.finish();
+                    self.at += 1;
+                }
+                _ => self.token(byte)?,
+            }
+        }
+        self.finish();
+        Ok(())
+    }
+
+    /// One token that belongs to a statement.
+    fn token(&mut self, byte: u8) -> Result<(), Unrunnable> {
+        let start = self.at;
+        self.current.get_or_insert_with(|| Statement {
+            start,
+            end: start,
+            words: Vec::new(),
+            body: None,
+            concurrently: false,
+            stdin: false,
+        });
+        match byte {
+            b'\'' => self.quoted(b'\'', false, "a quoted string")?,
+            b'"' => self.quoted(b'"', false, "a quoted name")?,
+            b'$' => self.dollar()?,
+            b if is_word_start(b) => self.word()?,
+            b if b.is_ascii_digit() => self.skip_while(|b| is_word_start(b) || b.is_ascii_digit() || b == b'.'),
+            _ => {
+                match byte {
+                    b'(' => self.parens += 1,
+                    b')' => self.parens = self.parens.saturating_sub(1),
+                    _ => {}
+                }
+                self.at += 1;
+            }
+        }
+        let end = self.at;
+        if let Some(current) = &mut self.current {
+            current.end = end;
+        }
+        Ok(())
+    }
+
+    fn finish(&mut self) {
+        self.done.extend(self.current.take());
+        (self.parens, self.atomic, self.last_word_begin) = (0, 0, false);
+    }
+
+    fn rest(&self) -> &'a [u8] {
+        &self.bytes[self.at..]
+    }
+
+    fn skip_while(&mut self, keep: impl Fn(u8) -> bool) {
+        self.at += self.rest().iter().take_while(|&&b| keep(b)).count();
+    }
+
+    fn skip_line(&mut self) {
+        self.skip_while(|b| b != b'\n');
+    }
+
+    /// A block comment; they nest.
+    fn skip_comment(&mut self) -> Result<(), Unrunnable> {
+        let (open, mut depth) = (self.at, 0usize);
+        loop {
+            match self.rest() {
+                [b'/', b'*', ..] => (depth, self.at) = (depth + 1, self.at + 2),
+                [b'*', b'/', ..] => (depth, self.at) = (depth - 1, self.at + 2),
+                [_, ..] => self.at += 1,
+                [] => return Err(self.unclosed(open, "a comment")),
+            }
+            if depth == 0 {
+                return Ok(());
+            }
+        }
+    }
+
+    /// A quoted string or name; a doubled quote reads as two strings beside each other, which ends at the same place.
+    fn quoted(&mut self, quote: u8, escapes: bool, what: &str) -> Result<(), Unrunnable> {
+        let open = self.at;
+        self.at += 1;
+        loop {
+            match self.rest() {
+                [b'\\', _, ..] if escapes => self.at += 2,
+                [b, ..] => {
+                    self.at += 1;
+                    if *b == quote {
+                        return Ok(());
+                    }
+                }
+                [] => return Err(self.unclosed(open, what)),
+            }
+        }
+    }
+
+    /// `$tag$ ... $tag$`, or a parameter such as `$1`.
+    fn dollar(&mut self) -> Result<(), Unrunnable> {
+        let open = self.at;
+        self.at += 1;
+        if self.rest().first().is_some_and(|&b| is_word_start(b)) {
+            self.skip_while(|b| is_word_start(b) || b.is_ascii_digit());
+        }
+        if self.rest().first() != Some(&b'$') {
+            return Ok(());
+        }
+        self.at += 1;
+        let (tag, body) = (&self.sql[open..self.at], self.at);
+        let Some(length) = self.sql[body..].find(tag) else {
+            return Err(self.unclosed(open, "a dollar quote"));
+        };
+        self.at = body + length + tag.len();
+        if let Some(current) = &mut self.current {
+            current.body.get_or_insert(body);
+        }
+        Ok(())
+    }
+
+    fn word(&mut self) -> Result<(), Unrunnable> {
+        let start = self.at;
+        self.skip_while(|b| is_word_start(b) || b.is_ascii_digit() || b == b'$');
+        let word = self.sql[start..self.at].to_ascii_uppercase();
+        if word == "E" && self.rest().first() == Some(&b'\'') {
+            return self.quoted(b'\'', true, "a quoted string");
+        }
+        let Some(current) = &mut self.current else {
+            return Ok(());
+        };
+        match word.as_str() {
+            "CONCURRENTLY" => current.concurrently = true,
+            "STDIN" => current.stdin = true,
+            "ATOMIC" if self.last_word_begin && current.is_routine() => self.atomic = 1,
+            "CASE" if self.atomic > 0 => self.atomic += 1,
+            "END" if self.atomic > 0 => self.atomic -= 1,
+            _ => {}
+        }
+        self.last_word_begin = word == "BEGIN";
+        if current.words.len() < 4 {
+            current.words.push(word);
+        }
+        Ok(())
+    }
+
+    fn unclosed(&self, open: usize, what: &str) -> Unrunnable {
+        Unrunnable {
+            line: line_at(self.sql, open),
+            what: format!("{what} begins here and does not end; close it"),
+        }
+    }
+}
+
+fn is_word_start(byte: u8) -> bool {
+    byte.is_ascii_alphabetic() || byte == b'_' || byte >= 0x80
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn texts(sql: &str) -> Vec<&str> {
+        split(sql).unwrap().iter().map(|s| &sql[s.start..s.end]).collect()
+    }
+
+    #[test]
+    fn splits_where_the_server_does() {
+        let cases: &[(&str, &[&str])] = &[
+            ("", &[]),
+            (" ;; -- x;\n;", &[]),
+            ("SELECT 1", &["SELECT 1"]),
+            ("a; b;", &["a", "b"]),
+            ("SELECT ';'; b", &["SELECT ';'", "b"]),
+            ("SELECT 'it''s;'; b", &["SELECT 'it''s;'", "b"]),
+            (r"SELECT E'\';'; b", &[r"SELECT E'\';'", "b"]),
+            (r"SELECT '\'; b", &[r"SELECT '\'", "b"]),
+            ("SELECT \"a;\"\"b\"; b", &["SELECT \"a;\"\"b\"", "b"]),
+            ("/* ; /* ; */ ; */ a /* ; */; b", &["a", "b"]),
+            ("-- a;\r\nb -- ;\n;c", &["b", "c"]),
+            ("DO $$ a; $x$ ; $$; b", &["DO $$ a; $x$ ; $$", "b"]),
+            ("DO $x$ a; $$ ; $x$; b", &["DO $x$ a; $$ ; $x$", "b"]),
+            ("SELECT a$b$c; d$b$", &["SELECT a$b$c", "d$b$"]),
+            ("PREPARE p AS SELECT $1; b", &["PREPARE p AS SELECT $1", "b"]),
+            (
+                "CREATE RULE r AS ON INSERT TO t DO (a; b); c",
+                &["CREATE RULE r AS ON INSERT TO t DO (a; b)", "c"],
+            ),
+            ("SELECT 'ä;ö'; ü", &["SELECT 'ä;ö'", "ü"]),
+        ];
+        for (sql, expected) in cases {
+            assert_eq!(&texts(sql), expected, "{sql}");
+        }
+    }
+
+    #[test]
+    fn standard_function_bodies_are_one_statement() {
+        let sql = "CREATE OR REPLACE FUNCTION f() RETURNS int BEGIN ATOMIC SELECT CASE WHEN true THEN 1 END; SELECT 2; END; b";
+        assert_eq!(texts(sql).len(), 2);
+        assert_eq!(texts("BEGIN; SELECT 1; END; b").len(), 4);
+    }
+
+    #[test]
+    fn refuses_what_cannot_be_sent() {
+        let cases = [
+            ("-- only a comment", 1, "no statement"),
+            ("a;\nCOMMIT;", 2, "COMMIT inside"),
+            ("a;\n\n  rollback;", 3, "ROLLBACK inside"),
+            ("begin; a; end", 1, "BEGIN inside"),
+            ("start transaction", 1, "START inside"),
+            ("a;\nCOPY t FROM stdin;", 2, "STDIN"),
+            ("a;\nb 'x\n;", 2, "quoted string"),
+            ("a;\n/* x", 2, "comment"),
+            ("\n\nDO $$ x;", 3, "dollar quote"),
+            ("a \"b", 1, "quoted name"),
+        ];
+        for (sql, line, what) in cases {
+            let error = runnable(sql).unwrap_err();
+            assert!(error.line == line && error.what.contains(what), "{sql}: {error}");
+        }
+        assert!(runnable("SAVEPOINT a; ROLLBACK TO a; ROLLBACK TO SAVEPOINT a").is_ok());
+        assert!(runnable("-- no-transaction\nBEGIN; COMMIT;").is_ok());
+    }
+
+    #[test]
+    fn lines_count_from_one() {
+        assert_eq!([0, 1, 2, 3].map(|at| line_at("a\nb\n", at)), [1, 1, 2, 2]);
+    }
+}

@@ -1,0 +1,266 @@
+//! The keepers of one engine, by database: assigned and dismissed by controllers without waiting for any server.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use tokio::{
+    sync::{Notify, mpsc, watch},
+    task::JoinSet,
+};
+
+use super::{Duty, Snapshot, Store, watch::watch_server, work::work_duty};
+
+/// Which AmasDatabase a keeper belongs to. Sent as the wake-up when its snapshot changed materially.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Key {
+    pub namespace: String,
+    pub database: String,
+}
+
+/// Live figures of one keeper, for metrics: they move all the time and wake nobody.
+#[derive(Debug, Default)]
+pub struct Live {
+    last_ping_micros: AtomicU64,
+    pub(super) reconnects: AtomicU64,
+    pub(super) slices: AtomicU64,
+    pub(super) failed_slices: AtomicU64,
+}
+
+impl Live {
+    /// The round trip of the last good ping; `None` before the first.
+    pub fn last_ping(&self) -> Option<Duration> {
+        let micros = self.last_ping_micros.load(Ordering::Relaxed);
+        (micros > 0).then(|| Duration::from_micros(micros))
+    }
+
+    /// How often the sentinel's connection was lost.
+    pub fn reconnects(&self) -> u64 {
+        self.reconnects.load(Ordering::Relaxed)
+    }
+
+    /// Slices of work begun.
+    pub fn slices(&self) -> u64 {
+        self.slices.load(Ordering::Relaxed)
+    }
+
+    /// Slices of work that failed or were cut off.
+    pub fn failed_slices(&self) -> u64 {
+        self.failed_slices.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn pinged(&self, took: Duration) {
+        let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX).max(1);
+        self.last_ping_micros.store(micros, Ordering::Relaxed);
+    }
+}
+
+/// What the two tasks of a keeper and the registry share.
+pub(super) struct Shared<S: Store> {
+    pub key: Key,
+    pub duty: watch::Sender<Arc<Duty<S>>>,
+    pub snapshot: watch::Sender<Arc<Snapshot<S>>>,
+    /// Whether the worker may talk to the server: set by the watching task at each flip.
+    pub serving: watch::Sender<bool>,
+    /// The worker should look at the server.
+    pub nudge: Notify,
+    /// A slice ended well: a provisional sentinel opens again.
+    pub worked: Notify,
+    pub live: Arc<Live>,
+    wake: mpsc::UnboundedSender<Key>,
+}
+
+impl<S: Store> Shared<S> {
+    /// Publishes a changed snapshot; wakes the object if the change is material.
+    pub fn publish(&self, change: impl FnOnce(&mut Snapshot<S>)) {
+        let mut material = false;
+        self.snapshot.send_if_modified(|current| {
+            let mut next = Snapshot::clone(current);
+            change(&mut next);
+            material =
+                next.health.differs_materially(&current.health) || S::differs_materially(&current.facts, &next.facts);
+            let modified = next != **current;
+            if modified {
+                *current = Arc::new(next);
+            }
+            modified
+        });
+        if material {
+            // Nobody listens only while the operator stops.
+            let _ = self.wake.send(self.key.clone());
+        }
+    }
+}
+
+struct Running<S: Store> {
+    shared: Arc<Shared<S>>,
+    /// Aborted when dropped, which closes their connections.
+    _tasks: JoinSet<()>,
+}
+
+/// One database's keeper; without a base there is nothing to connect to yet, and policies wait here.
+struct Entry<S: Store> {
+    policies: BTreeMap<String, S::Policy>,
+    running: Option<Running<S>>,
+}
+
+/// The keepers of one engine. Cheap to clone; every method returns at once. Assigning what is already assigned does nothing.
+pub struct Keepers<S: Store> {
+    entries: Arc<Mutex<HashMap<Key, Entry<S>>>>,
+    wake: mpsc::UnboundedSender<Key>,
+}
+
+impl<S: Store> Clone for Keepers<S> {
+    fn clone(&self) -> Self {
+        Self {
+            entries: self.entries.clone(),
+            wake: self.wake.clone(),
+        }
+    }
+}
+
+impl<S: Store> Keepers<S> {
+    /// `wake` gets the key of a database each time its snapshot changed materially.
+    pub fn new(wake: mpsc::UnboundedSender<Key>) -> Self {
+        Self {
+            entries: Arc::default(),
+            wake,
+        }
+    }
+
+    /// Starts the keeper, or gives the running one a new base. Must be called within a tokio runtime.
+    pub fn assign_base(&self, key: &Key, base: S::Base) {
+        let mut entries = self.lock();
+        let entry = entries.entry(key.clone()).or_default();
+        match &entry.running {
+            Some(running) => running.change(|duty| duty.base = base),
+            None => {
+                entry.running = Some(self.start(
+                    key,
+                    Duty {
+                        base,
+                        policies: entry.policies.clone(),
+                    },
+                ))
+            }
+        }
+    }
+
+    /// Adds or replaces the policy `name`. Before the base is assigned it is kept for it.
+    pub fn assign_policy(&self, key: &Key, name: &str, policy: S::Policy) {
+        let mut entries = self.lock();
+        let entry = entries.entry(key.clone()).or_default();
+        entry.policies.insert(name.to_owned(), policy);
+        entry.pass_policies_on();
+    }
+
+    /// Takes the policy `name` back; what it did on the server stays unless the engine says otherwise.
+    pub fn withdraw_policy(&self, key: &Key, name: &str) {
+        let mut entries = self.lock();
+        let Some(entry) = entries.get_mut(key) else { return };
+        entry.policies.remove(name);
+        entry.pass_policies_on();
+        if entry.is_idle() {
+            entries.remove(key);
+        }
+    }
+
+    /// Stops the keeper and closes its connections. Policies are kept for a later base: they belong to other objects.
+    pub fn dismiss(&self, key: &Key) {
+        let mut entries = self.lock();
+        let Some(entry) = entries.get_mut(key) else { return };
+        entry.running = None;
+        if entry.is_idle() {
+            entries.remove(key);
+        }
+    }
+
+    /// What is known of the server; `None` without a base.
+    pub fn snapshot(&self, key: &Key) -> Option<Arc<Snapshot<S>>> {
+        self.with_running(key, |shared| shared.snapshot.borrow().clone())
+    }
+
+    /// The snapshot as a stream of values, for who waits for one without being a controller.
+    pub fn subscribe(&self, key: &Key) -> Option<watch::Receiver<Arc<Snapshot<S>>>> {
+        self.with_running(key, |shared| shared.snapshot.subscribe())
+    }
+
+    /// Makes the worker look at the server soon, as a NOTIFY would.
+    pub fn nudge(&self, key: &Key) {
+        self.with_running(key, |shared| shared.nudge.notify_one());
+    }
+
+    /// The live figures of all running keepers.
+    pub fn live(&self) -> Vec<(Key, Arc<Live>)> {
+        let running =
+            |(key, entry): (&Key, &Entry<S>)| Some((key.clone(), entry.running.as_ref()?.shared.live.clone()));
+        self.lock().iter().filter_map(running).collect()
+    }
+
+    fn with_running<T>(&self, key: &Key, read: impl FnOnce(&Shared<S>) -> T) -> Option<T> {
+        let entries = self.lock();
+        Some(read(&entries.get(key)?.running.as_ref()?.shared))
+    }
+
+    fn start(&self, key: &Key, duty: Duty<S>) -> Running<S> {
+        let shared = Arc::new(Shared {
+            key: key.clone(),
+            duty: watch::Sender::new(Arc::new(duty)),
+            snapshot: watch::Sender::default(),
+            serving: watch::Sender::new(false),
+            nudge: Notify::new(),
+            worked: Notify::new(),
+            live: Arc::default(),
+            wake: self.wake.clone(),
+        });
+        let mut tasks = JoinSet::new();
+        tasks.spawn(watch_server(shared.clone()));
+        tasks.spawn(work_duty(shared.clone()));
+        Running { shared, _tasks: tasks }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<Key, Entry<S>>> {
+        // Nothing in here can be left half-way by a panic.
+        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<S: Store> Default for Entry<S> {
+    fn default() -> Self {
+        Self {
+            policies: BTreeMap::new(),
+            running: None,
+        }
+    }
+}
+
+impl<S: Store> Entry<S> {
+    fn is_idle(&self) -> bool {
+        self.running.is_none() && self.policies.is_empty()
+    }
+
+    fn pass_policies_on(&self) {
+        if let Some(running) = &self.running {
+            running.change(|duty| duty.policies = self.policies.clone());
+        }
+    }
+}
+
+impl<S: Store> Running<S> {
+    fn change(&self, change: impl FnOnce(&mut Duty<S>)) {
+        self.shared.duty.send_if_modified(|current| {
+            let mut next = Duty::clone(current);
+            change(&mut next);
+            let modified = next != **current;
+            if modified {
+                *current = Arc::new(next);
+            }
+            modified
+        });
+    }
+}

@@ -1,0 +1,231 @@
+//! The task that knows whether the server serves: connects, reads, pings, and tells the monitor what happened.
+
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
+
+use jiff::Timestamp;
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep, timeout},
+};
+
+use super::{Duty, Sentinel, ServerIdentity, Sign, Store, registry::Shared};
+use crate::stores::{
+    endpoint::StoreError,
+    health::{Event, Moment, Monitor, Verdict},
+};
+
+/// For a connection attempt while nothing depends on how fast it fails.
+const CONNECT_DEADLINE: Duration = Duration::from_secs(5);
+/// For a ping, and for the one reconnect that decides whether a lost connection is a lost server.
+const PING_DEADLINE: Duration = Duration::from_secs(1);
+/// A server that was never seen is tried this often for [`DENSE_TIME`]: its first readiness is what people wait for.
+const DENSE_DELAY: Duration = Duration::from_millis(50);
+const DENSE_TIME: Duration = Duration::from_secs(60);
+const LONGEST_DELAY: Duration = Duration::from_secs(2);
+/// A wrong password does not become right by itself: after the first retry wait longer.
+const LOGIN_DELAYS: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(5)];
+
+/// Why a connected stretch ended.
+enum End {
+    /// Something is wrong with the connection.
+    Doubt(Event),
+    /// Nothing is wrong: the login changed, or the real one exists now.
+    Reopen,
+}
+
+struct Watcher<S: Store> {
+    shared: Arc<Shared<S>>,
+    duty: watch::Receiver<Arc<Duty<S>>>,
+    monitor: Monitor,
+    started: Instant,
+}
+
+/// Runs until aborted.
+pub(super) async fn watch_server<S: Store>(shared: Arc<Shared<S>>) {
+    let duty = shared.duty.subscribe();
+    let mut watcher = Watcher {
+        shared,
+        duty,
+        monitor: Monitor::default(),
+        started: Instant::now(),
+    };
+    let mut sentinel = watcher.connect().await;
+    loop {
+        let end = watcher.attend(&mut sentinel).await;
+        sentinel = watcher.reconnect(sentinel, end).await;
+    }
+}
+
+impl<S: Store> Watcher<S> {
+    /// Stays with an open connection until it ends.
+    async fn attend(&mut self, sentinel: &mut S::Sentinel) -> End {
+        let endpoint = S::endpoint(&self.duty.borrow_and_update().base).clone();
+        loop {
+            let pause = sleep(self.monitor.next_ping());
+            tokio::pin!(pause);
+            loop {
+                tokio::select! {
+                    () = &mut pause => break,
+                    sign = sentinel.next_sign() => match sign {
+                        Sign::Nudge => self.shared.nudge.notify_one(),
+                        Sign::Lost(why) => return End::Doubt(Event::Lost(why)),
+                    },
+                    () = self.shared.worked.notified(), if sentinel.provisional() => return End::Reopen,
+                    Ok(()) = self.duty.changed() => {
+                        if *S::endpoint(&self.duty.borrow_and_update().base) != endpoint {
+                            return End::Reopen;
+                        }
+                    }
+                }
+            }
+            if let Err(event) = self.ping(sentinel).await {
+                return End::Doubt(event);
+            }
+        }
+    }
+
+    async fn ping(&mut self, sentinel: &mut S::Sentinel) -> Result<(), Event> {
+        let before = Instant::now();
+        match timeout(PING_DEADLINE, sentinel.ping()).await {
+            Ok(Ok(())) => {
+                self.shared.live.pinged(before.elapsed());
+                self.tell(Event::PingOk);
+                Ok(())
+            }
+            Ok(Err(error)) => Err(Event::Lost(error.to_string())),
+            Err(_) => Err(Event::Silent),
+        }
+    }
+
+    /// One attempt at once, which decides between a lost connection and a lost server; then patiently.
+    async fn reconnect(&mut self, old: S::Sentinel, end: End) -> S::Sentinel {
+        drop(old);
+        let End::Doubt(event) = end else {
+            return self.connect().await;
+        };
+        self.shared.live.reconnects.fetch_add(1, Ordering::Relaxed);
+        tracing::debug!(store = %self.name(), ?event, "sentinel connection ended");
+        self.tell(event);
+        let sentinel = match self.attempt(PING_DEADLINE).await {
+            Ok(sentinel) => sentinel,
+            Err(_) => self.connect().await,
+        };
+        // What was announced in between was not heard.
+        self.shared.nudge.notify_one();
+        sentinel
+    }
+
+    /// Tries until it works.
+    async fn connect(&mut self) -> S::Sentinel {
+        let since = Instant::now();
+        let mut refused_logins = 0;
+        loop {
+            let delay = match self.attempt(CONNECT_DEADLINE).await {
+                Ok(sentinel) => return sentinel,
+                Err(StoreError::LoginRefused(_)) => {
+                    refused_logins += 1;
+                    LOGIN_DELAYS[usize::from(refused_logins > 1)]
+                }
+                Err(_) => retry_delay(since.elapsed(), self.monitor.seen(), rand::random_range(0.8..1.2)),
+            };
+            tokio::select! {
+                () = sleep(delay) => {}
+                Ok(()) = self.duty.changed() => refused_logins = 0,
+            }
+        }
+    }
+
+    async fn attempt(&mut self, deadline: Duration) -> Result<S::Sentinel, StoreError> {
+        let duty = self.duty.borrow_and_update().clone();
+        let outcome = timeout(deadline, S::open(&duty.base)).await;
+        let (event, result) = match outcome {
+            Ok(Ok((sentinel, identity))) => return Ok(self.logged_in(sentinel, identity)),
+            Ok(Err(error)) => (failure(&error), Err(error)),
+            Err(_) => (
+                Event::Silent,
+                Err(StoreError::Unreachable("no answer in time".to_owned())),
+            ),
+        };
+        self.tell(event);
+        result
+    }
+
+    fn logged_in(&mut self, sentinel: S::Sentinel, identity: ServerIdentity) -> S::Sentinel {
+        // A slice that ended before this login says nothing about it.
+        let _stale = futures::FutureExt::now_or_never(self.shared.worked.notified());
+        self.tell(Event::Up(identity));
+        sentinel
+    }
+
+    /// Tells the monitor, publishes its verdict, and lets the worker go or stops it.
+    fn tell(&mut self, event: Event) {
+        let connected = matches!(event, Event::Up(_) | Event::PingOk);
+        let before = self.monitor.health().clone();
+        self.monitor.on(
+            event,
+            Moment {
+                steady: self.started.elapsed(),
+                wall: Timestamp::now(),
+            },
+        );
+        let health = self.monitor.health();
+        if health != &before {
+            if health.verdict != before.verdict {
+                tracing::info!(store = %self.name(), verdict = ?health.verdict, reason = ?health.reason, message = %health.message, "verdict");
+            }
+            self.shared.publish(|snapshot| snapshot.health = health.clone());
+        }
+        // Held back as Flapping, the server can be worked on all the same: it answers.
+        let serving = connected || health.verdict == Verdict::Up;
+        self.shared
+            .serving
+            .send_if_modified(|now| std::mem::replace(now, serving) != serving);
+    }
+
+    fn name(&self) -> String {
+        format!("{}/{}", self.shared.key.namespace, self.shared.key.database)
+    }
+}
+
+fn failure(error: &StoreError) -> Event {
+    match error {
+        StoreError::Unreachable(why) | StoreError::Rejected(why) => Event::Refused(why.clone()),
+        StoreError::LoginRefused(why) => Event::LoginRefused(why.clone()),
+    }
+}
+
+/// Grows with the outage (an eighth of it, so waiting adds at most that), after the dense time of a server never seen.
+fn retry_delay(outage: Duration, seen: bool, jitter: f64) -> Duration {
+    let dense = if seen { Duration::ZERO } else { DENSE_TIME };
+    let delay = outage.saturating_sub(dense) / 8;
+    if delay <= DENSE_DELAY {
+        DENSE_DELAY
+    } else {
+        delay.mul_f64(jitter).min(LONGEST_DELAY)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn waits_an_eighth_of_the_outage() {
+        let table = [
+            (0, false, 50),
+            (59_000, false, 50),
+            (64_000, false, 500),
+            (600_000, false, 2_000),
+            (0, true, 50),
+            (4_000, true, 500),
+            (60_000, true, 2_000),
+        ];
+        for (outage, seen, delay) in table {
+            let got = retry_delay(Duration::from_millis(outage), seen, 1.0);
+            assert_eq!(got.as_millis(), delay, "after {outage} ms");
+        }
+    }
+}

@@ -1,0 +1,3 @@
+//! Neo4j.
+
+pub mod workload;

@@ -1,0 +1,137 @@
+//! What the server has of a duty: roles, database, extensions, schemas, claim. Read over the admin login; reads only
+//! system catalogs, and our own claim table once the catalogs say that it is ours.
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+use sqlx::PgConnection;
+
+use super::{
+    PostgresDuty,
+    connect::{SqlError, read as read_json},
+    duty::Claim,
+    sql::{literal, literals},
+};
+
+/// See the file's head.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+pub struct Catalog {
+    /// The database this was read in.
+    pub here: String,
+    pub me: String,
+    pub superuser: bool,
+    pub max_connections: u32,
+    pub roles: BTreeMap<String, Role>,
+    /// The owner of the wanted database; `None`: there is no such database.
+    pub database_owner: Option<String>,
+    /// Wanted extensions whose files the server has.
+    pub available: Vec<String>,
+    /// Extensions in the database this was read in, and schemas with their owners, of those that are wanted.
+    pub extensions: Vec<String>,
+    pub schemas: BTreeMap<String, SchemaOwner>,
+    /// Whether the claim's table is an ordinary table of ours.
+    pub claim_readable: bool,
+    #[serde(skip)]
+    pub claim: Option<StoredClaim>,
+}
+
+/// A role that the duty names.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+pub struct Role {
+    pub login: bool,
+    /// None of the attributes that go beyond a database.
+    pub plain: bool,
+    pub connection_limit: i32,
+    /// Roles of the duty that it is a member of.
+    pub member_of: Vec<String>,
+    /// `name=value`, for the wanted database.
+    pub settings: Vec<String>,
+    /// From `pg_authid`, which only a superuser may read.
+    #[serde(skip)]
+    pub verifier: Option<String>,
+}
+
+/// Who owns a schema, and whether that is somebody we trust with a table of ours.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+pub struct SchemaOwner {
+    pub owner: String,
+    pub trusted: bool,
+}
+
+/// A claim as it is stored.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+pub struct StoredClaim {
+    pub cluster_id: String,
+    pub namespace: String,
+    pub name: String,
+    pub uid: String,
+}
+
+impl StoredClaim {
+    /// Same place and name: ours, or our predecessor's of that name.
+    pub fn is_of(&self, claim: &Claim) -> bool {
+        (&self.cluster_id, &self.namespace, &self.name) == (&claim.cluster_id, &claim.namespace, &claim.name)
+    }
+}
+
+/// One round trip; one more each for verifiers and claim, where there are any.
+pub async fn read(connection: &mut PgConnection, duty: &PostgresDuty) -> Result<Catalog, SqlError> {
+    let mut catalog: Catalog = read_json(connection, query(duty)).await?;
+    if catalog.superuser && !catalog.roles.is_empty() {
+        let names = literals(catalog.roles.keys().map(String::as_str));
+        let query = format!(
+            "SELECT coalesce(json_object_agg(rolname, rolpassword), '{{}}')::text FROM pg_authid WHERE rolname IN ({names})"
+        );
+        let verifiers: BTreeMap<String, Option<String>> = read_json(connection, query).await?;
+        for (name, role) in &mut catalog.roles {
+            role.verifier = verifiers.get(name).cloned().flatten();
+        }
+    }
+    if catalog.claim_readable {
+        let query = "SELECT coalesce((SELECT json_build_object('cluster_id', cluster_id, 'namespace', namespace, \
+                     'name', name, 'uid', uid) FROM amas_operator.claim), 'null')::text";
+        catalog.claim = read_json(connection, query.to_owned()).await?;
+    }
+    Ok(catalog)
+}
+
+fn query(duty: &PostgresDuty) -> String {
+    let roles = literals(
+        duty.roles
+            .iter()
+            .map(|role| role.name.as_str())
+            .chain([duty.owner.as_str()]),
+    );
+    let extensions = literals(duty.extensions.iter().map(|extension| extension.name.as_str()));
+    let schemas = literals(
+        duty.extensions
+            .iter()
+            .map(|extension| extension.schema.as_str())
+            .chain(["public", "amas_operator"]),
+    );
+    let database = literal(duty.database.as_str());
+    format!(
+        "SELECT json_build_object(
+'here', current_database(), 'me', me.rolname, 'superuser', me.rolsuper,
+'max_connections', current_setting('max_connections')::int,
+'roles', (SELECT coalesce(json_object_agg(r.rolname, json_build_object(
+  'login', r.rolcanlogin, 'connection_limit', r.rolconnlimit,
+  'plain', NOT (r.rolsuper OR r.rolcreaterole OR r.rolcreatedb OR r.rolreplication OR r.rolbypassrls),
+  'member_of', ARRAY(SELECT g.rolname FROM pg_auth_members m JOIN pg_roles g ON g.oid = m.roleid
+    WHERE m.member = r.oid AND g.rolname IN ({roles})),
+  'settings', coalesce((SELECT s.setconfig FROM pg_db_role_setting s JOIN pg_database d ON d.oid = s.setdatabase
+    WHERE s.setrole = r.oid AND d.datname = {database}), '{{}}'))), '{{}}')
+  FROM pg_roles r WHERE r.rolname IN ({roles})),
+'database_owner', (SELECT pg_get_userbyid(datdba) FROM pg_database WHERE datname = {database}),
+'available', ARRAY(SELECT name FROM pg_available_extensions WHERE name IN ({extensions})),
+'extensions', ARRAY(SELECT extname FROM pg_extension WHERE extname IN ({extensions})),
+'schemas', (SELECT coalesce(json_object_agg(n.nspname, json_build_object('owner', o.rolname,
+    'trusted', o.rolsuper OR o.oid = me.oid)), '{{}}')
+  FROM pg_namespace n JOIN pg_roles o ON o.oid = n.nspowner WHERE n.nspname IN ({schemas})),
+'claim_readable', EXISTS (SELECT FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+  JOIN pg_roles co ON co.oid = c.relowner JOIN pg_roles no ON no.oid = n.nspowner
+  WHERE n.nspname = 'amas_operator' AND c.relname = 'claim' AND c.relkind = 'r'
+  AND (co.rolsuper OR co.oid = me.oid) AND (no.rolsuper OR no.oid = me.oid))
+)::text FROM pg_roles me WHERE me.rolname = current_user"
+    )
+}

@@ -1,0 +1,63 @@
+//! PostgreSQL: one database, its roles and their rights, watched over one connection of the owner.
+//!
+//! `duty` says what is asked and what is known; `sentinel` watches (over `wire`, `tls`); `work` makes it true:
+//! `catalog` reads, `plan` decides, `rights` is the same for the app roles' rights; `history` reads the migrations' state.
+
+mod catalog;
+mod connect;
+mod duty;
+mod history;
+mod plan;
+mod rights;
+mod scram;
+mod sentinel;
+mod sql;
+mod tls;
+mod wire;
+mod work;
+pub mod workload;
+
+pub use duty::{
+    Access, Claim, ExtensionDuty, Figures, MissingExtension, PostgresDuty, PostgresFacts, RoleDuty, Session,
+};
+pub use history::History;
+pub use rights::SECRET_MARKER;
+pub use sentinel::PostgresSentinel;
+pub use work::PostgresWorker;
+
+use super::{
+    endpoint::{Endpoint, StoreError},
+    keeper::{Duty, Progress, ServerIdentity, Store},
+};
+
+/// The engine PostgreSQL. It has no policies.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Postgres;
+
+impl Store for Postgres {
+    type Base = PostgresDuty;
+    type Policy = ();
+    type Facts = PostgresFacts;
+    type Sentinel = PostgresSentinel;
+    type Worker = PostgresWorker;
+
+    fn endpoint(base: &PostgresDuty) -> &Endpoint {
+        &base.owner_login
+    }
+
+    async fn open(base: &PostgresDuty) -> Result<(PostgresSentinel, ServerIdentity), StoreError> {
+        sentinel::open(base).await
+    }
+
+    async fn work(
+        worker: &mut PostgresWorker,
+        duty: &Duty<Self>,
+        facts: &mut PostgresFacts,
+    ) -> Result<Progress, StoreError> {
+        work::slice(worker, &duty.base, facts).await
+    }
+
+    fn differs_materially(before: &PostgresFacts, after: &PostgresFacts) -> bool {
+        after.differs_materially(before)
+    }
+}

@@ -1,0 +1,195 @@
+//! One slice of work: the admin's part when it is due, then history, rights and figures over the owner's own login.
+
+use std::time::{Duration, Instant};
+
+use sqlx::{Connection, PgConnection};
+
+use super::{
+    PostgresDuty, PostgresFacts,
+    catalog::{self, Catalog},
+    connect::{SqlError, connect, execute, read},
+    duty::{ExtensionDuty, Figures},
+    history,
+    plan::{Step, conflict, missing_extensions, plan},
+    rights,
+    sentinel::MAINTENANCE_DATABASE,
+};
+use crate::stores::{endpoint::StoreError, keeper::Progress};
+
+/// The whole database is looked at again this often, for what was changed by hand.
+const FULL_LOOK: Duration = Duration::from_secs(600);
+const FIGURES_AGE: Duration = Duration::from_secs(60);
+/// After statements met objects that changed under them.
+const SOON: Duration = Duration::from_millis(500);
+
+/// What is remembered between slices; no connection.
+#[derive(Debug, Default)]
+pub struct PostgresWorker {
+    /// The duty whose admin part is in, and when that was last seen.
+    settled: Option<(u64, Instant)>,
+    /// The duty and history for which the rights are in.
+    rights_for: Option<(u64, Option<history::History>)>,
+    /// The database has been seen: log in to it directly.
+    exists: bool,
+    figures_at: Option<Instant>,
+}
+
+/// One slice; see the file's head.
+pub async fn slice(
+    worker: &mut PostgresWorker,
+    duty: &PostgresDuty,
+    facts: &mut PostgresFacts,
+) -> Result<Progress, StoreError> {
+    let fingerprint = duty.fingerprint();
+    if facts.duty_in != Some(fingerprint) {
+        facts.duty_in = None;
+    }
+    let outcome = towards(worker, duty, fingerprint, facts).await;
+    facts.error = match &outcome {
+        Err(StoreError::Rejected(why) | StoreError::LoginRefused(why)) => Some(why.clone()),
+        Ok(_) => None,
+        // Says nothing about what was refused before.
+        Err(StoreError::Unreachable(_)) => facts.error.take(),
+    };
+    outcome
+}
+
+async fn towards(
+    worker: &mut PostgresWorker,
+    duty: &PostgresDuty,
+    fingerprint: u64,
+    facts: &mut PostgresFacts,
+) -> Result<Progress, StoreError> {
+    let settled = worker
+        .settled
+        .is_some_and(|(seen, at)| seen == fingerprint && at.elapsed() < FULL_LOOK);
+    if !settled {
+        worker.settled = None;
+        worker.rights_for = None;
+        settle(worker, duty, facts).await?;
+        worker.settled = Some((fingerprint, Instant::now()));
+    }
+    if facts.conflict.is_some() {
+        return Ok(Progress::Done {
+            again_in: Some(FULL_LOOK),
+        });
+    }
+    if !look(worker, duty, fingerprint, facts).await? {
+        return Ok(Progress::More { pause: SOON });
+    }
+    facts.duty_in = Some(fingerprint);
+    Ok(Progress::Done {
+        again_in: Some(FULL_LOOK),
+    })
+}
+
+/// The admin's part: roles, database, extensions, claim.
+async fn settle(worker: &mut PostgresWorker, duty: &PostgresDuty, facts: &mut PostgresFacts) -> Result<(), SqlError> {
+    let mut connection = log_in(worker, duty).await?;
+    let mut have = catalog::read(&mut connection, duty).await?;
+    facts.max_connections = Some(have.max_connections);
+    let created = have.database_owner.is_none();
+    if created {
+        apply(&mut connection, &have, &plan(&have, duty, created)).await?;
+    }
+    if have.here != duty.database.as_str() {
+        connection.close().await?;
+        connection = connect(&duty.admin, duty.database.as_str()).await?;
+        have = catalog::read(&mut connection, duty).await?;
+    }
+    worker.exists = true;
+    facts.conflict = conflict(&have, duty);
+    if facts.conflict.is_none() {
+        let refused = apply(&mut connection, &have, &plan(&have, duty, created)).await?;
+        facts.missing_extensions = missing_extensions(&have, duty, &refused);
+    }
+    connection.close().await?;
+    Ok(())
+}
+
+/// To the database itself if it is known to exist, else to where one can be created from.
+async fn log_in(worker: &mut PostgresWorker, duty: &PostgresDuty) -> Result<PgConnection, SqlError> {
+    let database = duty.database.as_str();
+    let (first, second) = if worker.exists {
+        (database, MAINTENANCE_DATABASE)
+    } else {
+        (MAINTENANCE_DATABASE, database)
+    };
+    match connect(&duty.admin, first).await {
+        // Unknown database, or no right to connect to it.
+        Err(error) if error.is("3D000") || error.is("42501") => connect(&duty.admin, second).await,
+        outcome => outcome,
+    }
+}
+
+/// Does the steps in as few round trips as they allow; returns the extensions that we may not create.
+async fn apply(connection: &mut PgConnection, have: &Catalog, steps: &[Step]) -> Result<Vec<ExtensionDuty>, SqlError> {
+    let mut refused = Vec::new();
+    let mut batch = Vec::new();
+    for step in steps {
+        match step {
+            // Not allowed in a transaction with others.
+            Step::CreateDatabase { .. } => {
+                execute(connection, &std::mem::take(&mut batch)).await?;
+                execute(connection, &[step.statement()]).await?;
+            }
+            // One that is refused must not take the others along.
+            Step::CreateExtension(extension) if !have.superuser => {
+                execute(connection, &std::mem::take(&mut batch)).await?;
+                match execute(connection, &[step.statement()]).await {
+                    Err(error) if error.is("42501") => refused.push(extension.clone()),
+                    outcome => outcome?,
+                }
+            }
+            _ => batch.push(step.statement()),
+        }
+    }
+    execute(connection, &batch).await?;
+    if !steps.is_empty() {
+        tracing::info!(database = %have.here, steps = steps.len(), "statements applied");
+    }
+    Ok(refused)
+}
+
+/// History, rights and figures. False: objects changed under the statements, look again.
+async fn look(
+    worker: &mut PostgresWorker,
+    duty: &PostgresDuty,
+    fingerprint: u64,
+    facts: &mut PostgresFacts,
+) -> Result<bool, SqlError> {
+    let mut owner = connect(&duty.owner_login, duty.database.as_str()).await?;
+    facts.history = history::read(&mut owner).await?;
+    let wanted = Some((fingerprint, facts.history.clone()));
+    if worker.rights_for != wanted {
+        if !grant(&mut owner, duty).await? {
+            return Ok(false);
+        }
+        facts.rights_at = Some(facts.history.as_ref().map_or(0, |history| history.latest));
+        worker.rights_for = wanted;
+    }
+    if worker.figures_at.is_none_or(|at| at.elapsed() >= FIGURES_AGE) {
+        facts.figures = figures(&mut owner).await?;
+        worker.figures_at = Some(Instant::now());
+    }
+    owner.close().await?;
+    Ok(true)
+}
+
+async fn grant(owner: &mut PgConnection, duty: &PostgresDuty) -> Result<bool, SqlError> {
+    let granted = rights::read(owner, duty).await?;
+    match execute(owner, &rights::statements(&granted, duty)).await {
+        // Table, schema or column gone, or its row changed by somebody else meanwhile.
+        Err(error) if ["42P01", "3F000", "42703", "XX000"].iter().any(|state| error.is(state)) => Ok(false),
+        outcome => outcome.map(|()| true),
+    }
+}
+
+async fn figures(owner: &mut PgConnection) -> Result<Figures, SqlError> {
+    let query = "SELECT json_build_object('size_bytes', pg_database_size(current_database()), \
+                 'tables', (SELECT count(*) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
+                 WHERE c.relkind IN ('r', 'p') AND n.nspname !~ '^pg_' \
+                 AND n.nspname NOT IN ('information_schema', 'amas_migrate', 'amas_operator') \
+                 AND c.relname <> '_sqlx_migrations'))::text";
+    read(owner, query.to_owned()).await
+}

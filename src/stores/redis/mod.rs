@@ -1,0 +1,285 @@
+//! Redis and Valkey: eviction, TTL rules by gentle sweeps, and what the server says of itself.
+
+mod acl;
+mod duty;
+mod eviction;
+mod facts;
+mod glob;
+mod pace;
+mod sentinel;
+mod session;
+mod sweep;
+pub mod workload;
+
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
+
+use jiff::Timestamp;
+
+pub use self::{
+    acl::acl_file,
+    duty::{CacheDuty, DefaultTtl, Eviction, EvictionPolicy, Expires, KeyType, Mode, RedisDuty, Rule},
+    facts::{
+        CacheFacts, EnforcedBy, EvictionFacts, FamilyFacts, Persistence, RedisFacts, RedisFigures, RuleFacts,
+        SweepFacts,
+    },
+    glob::{Glob, escape},
+    sentinel::RedisSentinel,
+};
+use self::{
+    session::{Connection, Info, connect, lane},
+    sweep::Sweep,
+};
+use crate::stores::{
+    claim::ClaimVerdict,
+    endpoint::{Endpoint, StoreError},
+    keeper::{Duty, Progress, ServerIdentity, Store},
+};
+
+/// The key in database 0 that says whose server this is. Never swept.
+pub const CLAIM_KEY: &str = "amas.dev/claim";
+
+/// How long a slice may sweep; the rest of the five seconds is for replies.
+const SLICE: Duration = Duration::from_secs(4);
+/// Between two slices of one pass.
+const BREATH: Duration = Duration::from_millis(10);
+/// How often settings and figures are looked at again when nothing else is due.
+const LOOK_AGAIN: Duration = Duration::from_secs(60);
+
+/// A single Redis or Valkey server, 7.0 or newer (older ones lack `PEXPIRE LT`, which is then reported).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Redis;
+
+/// What is kept between slices.
+#[derive(Debug, Default)]
+pub struct RedisWorker {
+    session: Option<(Endpoint, Connection)>,
+    passes: BTreeMap<String, Pass>,
+}
+
+/// One policy's sweeps.
+#[derive(Debug)]
+struct Pass {
+    /// What it was started for; another duty starts anew.
+    duty: CacheDuty,
+    state: PassState,
+}
+
+#[derive(Debug)]
+enum PassState {
+    Running(Box<Sweep>),
+    DueAt(Instant),
+}
+
+impl Store for Redis {
+    type Base = RedisDuty;
+    type Policy = CacheDuty;
+    type Facts = RedisFacts;
+    type Sentinel = RedisSentinel;
+    type Worker = RedisWorker;
+
+    fn endpoint(base: &RedisDuty) -> &Endpoint {
+        &base.endpoint
+    }
+
+    async fn open(base: &RedisDuty) -> Result<(RedisSentinel, ServerIdentity), StoreError> {
+        RedisSentinel::open(&base.endpoint).await
+    }
+
+    async fn work(worker: &mut RedisWorker, duty: &Duty<Self>, facts: &mut RedisFacts) -> Result<Progress, StoreError> {
+        let outcome = worker.slice(duty, facts).await;
+        facts.error = outcome.as_ref().err().map(ToString::to_string);
+        if outcome.is_err() {
+            // Whatever was in flight on it is lost; a pass goes on from its cursor, an untold page is lost to this pass only.
+            worker.session = None;
+            facts.duty_in = None;
+        }
+        outcome
+    }
+}
+
+impl RedisWorker {
+    async fn slice(&mut self, duty: &Duty<Redis>, facts: &mut RedisFacts) -> Result<Progress, StoreError> {
+        let deadline = Instant::now() + SLICE;
+        facts.policies.retain(|name, _| duty.policies.contains_key(name));
+        self.passes.retain(|name, _| duty.policies.contains_key(name));
+        for (name, policy) in &duty.policies {
+            self.take_up(name, policy, facts);
+        }
+        let mut connection = self.connection(&duty.base.endpoint).await?;
+        let info = look(&mut connection, facts).await?;
+        facts.claim_conflict = claim(&mut connection, &duty.base).await?;
+        if facts.claim_conflict.is_some() {
+            facts.duty_in = None;
+            return Ok(Progress::Done {
+                again_in: Some(LOOK_AGAIN),
+            });
+        }
+        eviction::hold(&mut connection, &info, &duty.policies, facts).await?;
+        facts.duty_in = Some(duty.base.fingerprint());
+        self.sweep(&mut connection, deadline, facts).await
+    }
+
+    async fn connection(&mut self, endpoint: &Endpoint) -> Result<Connection, StoreError> {
+        if let Some((known, connection)) = &self.session
+            && known == endpoint
+        {
+            return Ok(connection.clone());
+        }
+        let mut connection = connect(endpoint, |config| config).await?;
+        // So that a sweep makes no key look used; servers before 7.2 know only the second, and neither is vital.
+        for (setting, value) in [("NO-TOUCH", "ON"), ("NO-EVICT", "ON")] {
+            let told = redis::cmd("CLIENT")
+                .arg(setting)
+                .arg(value)
+                .query_async::<()>(&mut connection)
+                .await;
+            if let Err(StoreError::Unreachable(text)) = told.map_err(lane) {
+                return Err(StoreError::Unreachable(text));
+            }
+        }
+        self.session = Some((endpoint.clone(), connection.clone()));
+        Ok(connection)
+    }
+
+    /// A new or changed policy starts with empty facts and a sweep at once.
+    fn take_up(&mut self, name: &str, policy: &CacheDuty, facts: &mut RedisFacts) {
+        if self.passes.get(name).is_some_and(|pass| pass.duty == *policy) {
+            return;
+        }
+        let last_change_sweep = facts.policies.get(name).and_then(|old| old.last_change_sweep);
+        let fresh = CacheFacts {
+            generation: policy.generation,
+            last_change_sweep,
+            ..CacheFacts::default()
+        };
+        facts.policies.insert(name.to_owned(), fresh);
+        let pass = Pass {
+            duty: policy.clone(),
+            state: PassState::DueAt(Instant::now()),
+        };
+        self.passes.insert(name.to_owned(), pass);
+    }
+
+    /// Lets the policies sweep one after another, as far as they are due and the slice lasts.
+    async fn sweep(
+        &mut self,
+        connection: &mut Connection,
+        deadline: Instant,
+        facts: &mut RedisFacts,
+    ) -> Result<Progress, StoreError> {
+        for (name, pass) in self.passes.iter_mut().filter(|(_, pass)| pass.duty.sweeps()) {
+            let facts = facts.policies.entry(name.clone()).or_default();
+            if !pass.advance(connection, deadline, facts).await? {
+                return Ok(Progress::More { pause: BREATH });
+            }
+        }
+        let dues = self
+            .passes
+            .values()
+            .filter(|pass| pass.duty.sweeps())
+            .filter_map(Pass::due_in);
+        Ok(Progress::Done {
+            again_in: Some(dues.fold(LOOK_AGAIN, Duration::min)),
+        })
+    }
+}
+
+impl Pass {
+    fn due_in(&self) -> Option<Duration> {
+        match self.state {
+            PassState::DueAt(at) => Some(at.saturating_duration_since(Instant::now())),
+            PassState::Running(_) => None,
+        }
+    }
+
+    /// Sweeps if due, until the deadline; false while the pass is not through. What the server refuses ends the
+    /// pass and is noted with the policy: other policies go on.
+    async fn advance(
+        &mut self,
+        connection: &mut Connection,
+        deadline: Instant,
+        facts: &mut CacheFacts,
+    ) -> Result<bool, StoreError> {
+        if self.due_in().is_some_and(|rest| !rest.is_zero()) {
+            return Ok(true);
+        }
+        let mut sweep = match std::mem::replace(&mut self.state, PassState::DueAt(Instant::now())) {
+            PassState::Running(sweep) => sweep,
+            PassState::DueAt(_) => Box::new(Sweep::new(&self.duty)),
+        };
+        match sweep.run(connection, deadline).await {
+            Ok(None) => {
+                self.state = PassState::Running(sweep);
+                return Ok(false);
+            }
+            Ok(Some(found)) => facts.note(found),
+            Err(StoreError::Rejected(text)) => facts.sweep_error = Some(text),
+            Err(lost) => {
+                self.state = PassState::Running(sweep);
+                return Err(lost);
+            }
+        }
+        self.state = PassState::DueAt(Instant::now() + self.duty.sweep_interval);
+        Ok(true)
+    }
+}
+
+impl CacheFacts {
+    fn note(&mut self, found: SweepFacts) {
+        let changed = found.rules.iter().map(|rule| rule.keys.changed).sum::<u64>() + found.default_ttl.changed;
+        if changed > 0 {
+            self.last_change_sweep = Some(found.finished_at);
+            tracing::info!(changed, keys = found.keys_seen, "sweep gave keys their TTL");
+        }
+        self.sweep_error = None;
+        self.sweep = Some(found);
+    }
+}
+
+/// One INFO for everything that is shown of the server.
+async fn look(connection: &mut Connection, facts: &mut RedisFacts) -> Result<Info, StoreError> {
+    let text: String = redis::cmd("INFO").query_async(connection).await.map_err(lane)?;
+    let info = Info::parse(&text);
+    facts.version = info.version();
+    facts.run_id = info.text("run_id").to_owned();
+    let ok = |field: &str| matches!(info.text(field), "ok" | "");
+    facts.persistence = Persistence {
+        aof_enabled: info.number("aof_enabled") == Some(1),
+        last_write_ok: ok("rdb_last_bgsave_status") && ok("aof_last_write_status") && ok("aof_last_bgrewrite_status"),
+    };
+    facts.figures = RedisFigures {
+        used_memory: info.number("used_memory").unwrap_or_default(),
+        max_memory: info.number("maxmemory").unwrap_or_default(),
+        connected_clients: info.number("connected_clients").unwrap_or_default(),
+        keys: info.keys(),
+    };
+    Ok(info)
+}
+
+/// Writes our claim where there is none, or where it is our predecessor's; gives the text of somebody else's.
+async fn claim(connection: &mut Connection, base: &RedisDuty) -> Result<Option<String>, StoreError> {
+    let found: Option<String> = redis::cmd("GET")
+        .arg(CLAIM_KEY)
+        .query_async(connection)
+        .await
+        .map_err(lane)?;
+    let record = match base.claim.judge(found.as_deref(), base.managed, Timestamp::now()) {
+        ClaimVerdict::Ours => return Ok(None),
+        ClaimVerdict::Foreign(holder) => return Ok(Some(holder)),
+        ClaimVerdict::Write(record) => record,
+    };
+    let text = serde_json::to_string(&record).map_err(|error| StoreError::Rejected(error.to_string()))?;
+    let mut set = redis::cmd("SET");
+    set.arg(CLAIM_KEY).arg(text);
+    if found.is_none() {
+        set.arg("NX");
+    }
+    // Nil: another operator was faster; the next slice sees whose it is.
+    let written: Option<String> = set.query_async(connection).await.map_err(lane)?;
+    Ok(written
+        .is_none()
+        .then(|| "claimed by another operator just now".to_owned()))
+}

@@ -1,0 +1,154 @@
+//! Connections to a Redis server: how to open one, which lane its errors take, what INFO says.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use redis::{
+    AsyncConnectionConfig, Client, ConnectionAddr, ErrorKind, IntoConnectionInfo, ProtocolVersion, RedisConnectionInfo,
+    RedisError, ServerErrorKind, aio::MultiplexedConnection, io::tcp::TcpSettings,
+};
+
+use crate::stores::endpoint::{Endpoint, StoreError, Tls};
+
+/// An open, logged-in connection.
+pub type Connection = MultiplexedConnection;
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+const REPLY_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Opens a connection to database 0; `extra` adds to its configuration.
+pub async fn connect(
+    endpoint: &Endpoint,
+    extra: impl FnOnce(AsyncConnectionConfig) -> AsyncConnectionConfig,
+) -> Result<Connection, StoreError> {
+    let (host, port) = (endpoint.host.clone(), endpoint.port);
+    let address = match endpoint.tls {
+        Tls::Disable => ConnectionAddr::Tcp(host, port),
+        Tls::Require => ConnectionAddr::TcpTls {
+            host,
+            port,
+            insecure: true,
+            tls_params: None,
+        },
+    };
+    let login = RedisConnectionInfo::default()
+        .set_username(&endpoint.user)
+        .set_password(endpoint.password.reveal())
+        .set_protocol(ProtocolVersion::RESP3);
+    let info = address
+        .into_connection_info()
+        .map_err(lane)?
+        .set_redis_settings(login)
+        .set_tcp_settings(TcpSettings::default().set_nodelay(true));
+    let config = AsyncConnectionConfig::new()
+        .set_connection_timeout(Some(CONNECT_TIMEOUT))
+        .set_response_timeout(Some(REPLY_TIMEOUT));
+    let client = Client::open(info).map_err(lane)?;
+    client
+        .get_multiplexed_async_connection_with_config(&extra(config))
+        .await
+        .map_err(lane)
+}
+
+/// Which lane an error of the client library takes.
+pub fn lane(error: RedisError) -> StoreError {
+    let text = error.to_string();
+    match (error.kind(), error.code()) {
+        (ErrorKind::AuthenticationFailed, _) | (_, Some("WRONGPASS" | "NOAUTH")) => StoreError::LoginRefused(text),
+        (ErrorKind::Io, _) => StoreError::Unreachable(text),
+        // These pass: a server that loads its data, fails over, or is stuck in a script.
+        (
+            ErrorKind::Server(ServerErrorKind::BusyLoading | ServerErrorKind::MasterDown | ServerErrorKind::TryAgain),
+            _,
+        )
+        | (_, Some("BUSY")) => StoreError::Unreachable(text),
+        _ => StoreError::Rejected(text),
+    }
+}
+
+/// The lines of an INFO answer.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Info(BTreeMap<String, String>);
+
+impl Info {
+    pub fn parse(text: &str) -> Self {
+        let fields = text.lines().filter_map(|line| line.split_once(':'));
+        Self(
+            fields
+                .map(|(name, value)| (name.to_owned(), value.trim_end().to_owned()))
+                .collect(),
+        )
+    }
+
+    /// A field's text, empty when the server does not tell.
+    pub fn text(&self, field: &str) -> &str {
+        self.0.get(field).map_or("", String::as_str)
+    }
+
+    /// A field's number, absent when the server does not tell.
+    pub fn number(&self, field: &str) -> Option<u64> {
+        self.text(field).parse().ok()
+    }
+
+    /// Valkey's own version where the server is Valkey: its `redis_version` is what it is compatible with.
+    pub fn version(&self) -> String {
+        let valkey = self.text("valkey_version");
+        if valkey.is_empty() {
+            self.text("redis_version").to_owned()
+        } else {
+            valkey.to_owned()
+        }
+    }
+
+    /// When the server process started. Both fields come from the same cached clock of the server, so every
+    /// answer of one process gives the same second.
+    pub fn started_at(&self) -> Option<jiff::Timestamp> {
+        let now = self.number("server_time_usec")? / 1_000_000;
+        let start = now.checked_sub(self.number("uptime_in_seconds")?)?;
+        jiff::Timestamp::from_second(start.try_into().ok()?).ok()
+    }
+
+    /// Number of keys by database.
+    pub fn keys(&self) -> BTreeMap<u32, u64> {
+        let count = |value: &str| {
+            value
+                .split(',')
+                .find_map(|part| part.strip_prefix("keys=")?.parse().ok())
+        };
+        let databases = self.0.iter().filter_map(|(name, value)| {
+            let database = name.strip_prefix("db")?.parse().ok()?;
+            Some((database, count(value)?))
+        });
+        databases.collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_info() {
+        let info = Info::parse(
+            "# Server\r\nredis_version:7.2.4\r\nvalkey_version:8.0.1\r\nserver_time_usec:1700000010000001\r\n\
+             uptime_in_seconds:10\r\n# Keyspace\r\ndb0:keys=12,expires=3,avg_ttl=0\r\ndb3:keys=1,expires=0\r\n",
+        );
+        assert_eq!(info.version(), "8.0.1");
+        assert_eq!(info.started_at(), jiff::Timestamp::from_second(1_700_000_000).ok());
+        assert_eq!(info.keys(), BTreeMap::from([(0, 12), (3, 1)]));
+        assert_eq!(info.text("absent"), "");
+        assert_eq!(Info::parse("redis_version:7.0.15\r\n").version(), "7.0.15");
+        assert_eq!(Info::parse("").started_at(), None);
+    }
+
+    #[test]
+    fn sorts_errors_into_lanes() {
+        let server = |code: &str| redis::make_extension_error(code.into(), Some("detail".into()));
+        assert!(matches!(lane(server("WRONGPASS")), StoreError::LoginRefused(_)));
+        assert!(matches!(lane(server("BUSY")), StoreError::Unreachable(_)));
+        assert!(matches!(lane(server("MISCONF")), StoreError::Rejected(_)));
+        let loading = RedisError::from((ErrorKind::Server(ServerErrorKind::BusyLoading), "loading"));
+        assert!(matches!(lane(loading), StoreError::Unreachable(_)));
+        let io = RedisError::from(std::io::Error::from(std::io::ErrorKind::ConnectionRefused));
+        assert!(matches!(lane(io), StoreError::Unreachable(_)));
+    }
+}

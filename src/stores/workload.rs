@@ -1,0 +1,351 @@
+//! The Kubernetes objects of one managed server, the same for every engine: what differs is a [`Workload`], which each engine's folder makes.
+//! Pure: from data to manifests.
+
+use std::{
+    collections::BTreeMap,
+    hash::{DefaultHasher, Hash, Hasher},
+};
+
+use k8s_openapi::api::core::v1::ResourceRequirements;
+use serde_json::{Value, json};
+
+use crate::api::common::{NetworkAccess, PodSettings, Resources, Storage};
+
+/// The revision of the templates below. A newer operator goes on rendering the revision that an object carries.
+pub const TEMPLATE_REVISION: &str = "1";
+
+/// The AmasDatabase that objects are made for.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Family {
+    pub namespace: String,
+    pub database: String,
+    pub uid: String,
+}
+
+impl Family {
+    /// A child's name: `<database>-<suffix>`, shortened by a hash where Kubernetes allows no more than 63 characters.
+    pub fn child_name(&self, suffix: &str) -> String {
+        let name = format!("{}-{suffix}", self.database);
+        if name.len() <= 63 {
+            return name;
+        }
+        let mut hasher = DefaultHasher::new();
+        name.hash(&mut hasher);
+        format!("{}-{:08x}", name[..54].trim_end_matches('-'), hasher.finish() as u32)
+    }
+
+    /// The labels of every child.
+    pub fn labels(&self, application: &str, component: &str) -> Value {
+        json!({
+            "amas.dev/database": self.database,
+            "app.kubernetes.io/managed-by": "amas-operator",
+            "app.kubernetes.io/name": application,
+            "app.kubernetes.io/instance": self.database,
+            "app.kubernetes.io/component": component,
+        })
+    }
+
+    /// Metadata of a child. Volumes and Secrets outlive their object, so they have no owner (`owned: false`).
+    pub fn metadata(&self, name: &str, application: &str, component: &str, owned: bool) -> Value {
+        let mut metadata =
+            json!({"name": name, "namespace": self.namespace, "labels": self.labels(application, component)});
+        if owned {
+            metadata["ownerReferences"] = json!([{
+                "apiVersion": "amas.dev/v1alpha1", "kind": "AmasDatabase", "name": self.database, "uid": self.uid,
+                "controller": true, "blockOwnerDeletion": true,
+            }]);
+        }
+        metadata
+    }
+
+    /// Where clients find a store of this database.
+    pub fn host(&self, component: &str) -> String {
+        format!("{}.{}.svc", self.child_name(component), self.namespace)
+    }
+}
+
+/// A file or key of a Secret that the server's pod sees.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SecretFile {
+    pub secret: String,
+    pub key: &'static str,
+    /// Folder it is mounted in, under the key's name.
+    pub folder: &'static str,
+}
+
+/// How the server gets its configuration.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Config {
+    /// Files in a folder.
+    Files {
+        folder: &'static str,
+        files: BTreeMap<&'static str, String>,
+    },
+    /// Environment variables.
+    Environment(BTreeMap<String, String>),
+}
+
+/// What one engine's server needs.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Workload {
+    /// `postgres`, `redis`, `neo4j`: the last part of names.
+    pub component: &'static str,
+    /// `app.kubernetes.io/name`.
+    pub application: &'static str,
+    pub image: String,
+    /// User and group of the server in the public image.
+    pub user: i64,
+    pub command: Vec<String>,
+    pub environment: Vec<(&'static str, String)>,
+    pub config: Config,
+    /// The part of the configuration that a running server cannot take up: the pod is replaced when it changes.
+    pub restart_key: String,
+    pub secret: SecretFile,
+    /// Runs before the server, with the data and the Secret's file: a shell script.
+    pub prepare: Option<String>,
+    pub data_folder: &'static str,
+    /// Folders that must be writable and need not last.
+    pub scratch: Vec<&'static str>,
+    pub read_only_root: bool,
+    /// (name, port); the first is probed.
+    pub ports: Vec<(&'static str, u16)>,
+    pub grace_seconds: i64,
+    pub storage: Storage,
+    pub resources: Resources,
+}
+
+/// Settings that all pods of a database share.
+#[derive(Clone, Copy, Debug)]
+pub struct Shared<'a> {
+    pub pods: &'a PodSettings,
+    pub access: NetworkAccess,
+    /// Labels of the operator's own pods and their namespace, always admitted.
+    pub operator_namespace: &'a str,
+}
+
+/// An object to be there, by kind and content.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Template {
+    pub kind: TemplateKind,
+    pub body: Value,
+}
+
+/// The kinds of objects that make up a server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum TemplateKind {
+    ServiceAccount,
+    ConfigMap,
+    Service,
+    NetworkPolicy,
+    PersistentVolumeClaim,
+    StatefulSet,
+}
+
+/// Everything a managed server consists of, but for its Secrets.
+pub fn templates(family: &Family, workload: &Workload, shared: Shared<'_>) -> Vec<Template> {
+    let make = |kind, body: Value| Template { kind, body };
+    let mut all = vec![
+        make(TemplateKind::PersistentVolumeClaim, claim(family, workload)),
+        make(TemplateKind::ServiceAccount, service_account(family, workload)),
+        make(TemplateKind::ConfigMap, config_map(family, workload)),
+        make(TemplateKind::StatefulSet, stateful_set(family, workload, shared)),
+        make(TemplateKind::Service, service(family, workload)),
+    ];
+    if shared.access != NetworkAccess::None {
+        all.push(make(
+            TemplateKind::NetworkPolicy,
+            network_policy(family, workload, shared),
+        ));
+    }
+    all
+}
+
+fn metadata(family: &Family, workload: &Workload, suffix: &str, owned: bool) -> Value {
+    let name = family.child_name(&format!("{}{suffix}", workload.component));
+    family.metadata(&name, workload.application, workload.component, owned)
+}
+
+fn selector(family: &Family, workload: &Workload) -> Value {
+    json!({"amas.dev/database": family.database, "app.kubernetes.io/component": workload.component})
+}
+
+fn claim(family: &Family, workload: &Workload) -> Value {
+    let mut spec = json!({"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": workload.storage.size.as_str()}}});
+    if let Some(class) = &workload.storage.storage_class_name {
+        spec["storageClassName"] = json!(class);
+    }
+    json!({"metadata": metadata(family, workload, "", false), "spec": spec})
+}
+
+fn service_account(family: &Family, workload: &Workload) -> Value {
+    json!({"metadata": metadata(family, workload, "", true), "automountServiceAccountToken": false})
+}
+
+fn config_map(family: &Family, workload: &Workload) -> Value {
+    let data = match &workload.config {
+        Config::Files { files, .. } => json!(files),
+        Config::Environment(variables) => json!(variables),
+    };
+    json!({"metadata": metadata(family, workload, "-config", true), "data": data})
+}
+
+/// The address clients use. A pod that is not ready is published too: there is no other to send them to, and a refused connection is the
+/// honest answer.
+fn service(family: &Family, workload: &Workload) -> Value {
+    let port = |(name, port): &(&str, u16)| json!({"name": name, "port": port, "targetPort": port});
+    json!({"metadata": metadata(family, workload, "", true), "spec": {
+        "type": "ClusterIP", "selector": selector(family, workload), "publishNotReadyAddresses": true,
+        "ports": workload.ports.iter().map(port).collect::<Vec<_>>(),
+    }})
+}
+
+fn network_policy(family: &Family, workload: &Workload, shared: Shared<'_>) -> Value {
+    let clients = match shared.access {
+        NetworkAccess::Labelled => json!({"podSelector": {"matchLabels": {"amas.dev/client": family.database}}}),
+        _ => json!({"podSelector": {}}),
+    };
+    let runner = json!({"podSelector": {"matchLabels": {"amas.dev/database": family.database}}});
+    let operator = json!({
+        "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": shared.operator_namespace}},
+        "podSelector": {"matchLabels": {"app.kubernetes.io/name": "amas-operator"}},
+    });
+    let port = |(_, port): &(&str, u16)| json!({"protocol": "TCP", "port": port});
+    json!({"metadata": metadata(family, workload, "", true), "spec": {
+        "podSelector": {"matchLabels": selector(family, workload)},
+        "policyTypes": ["Ingress"],
+        "ingress": [{"from": [clients, runner, operator], "ports": workload.ports.iter().map(port).collect::<Vec<_>>()}],
+    }})
+}
+
+fn stateful_set(family: &Family, workload: &Workload, shared: Shared<'_>) -> Value {
+    let mut metadata = metadata(family, workload, "", true);
+    let name = metadata["name"].clone();
+    metadata["annotations"] = json!({crate::api::TEMPLATE_REVISION: TEMPLATE_REVISION});
+    json!({"metadata": metadata, "spec": {
+        "replicas": 1, "serviceName": name, "podManagementPolicy": "OrderedReady",
+        "selector": {"matchLabels": selector(family, workload)},
+        "template": {"metadata": pod_metadata(family, workload, shared.pods), "spec": pod_spec(family, workload, shared.pods)},
+    }})
+}
+
+fn pod_metadata(family: &Family, workload: &Workload, pods: &PodSettings) -> Value {
+    let mut labels = json!(pods.labels);
+    let mut annotations = json!(pods.annotations);
+    let mut hasher = DefaultHasher::new();
+    workload.restart_key.hash(&mut hasher);
+    annotations["amas.dev/config"] = json!(format!("{:016x}", hasher.finish()));
+    if let (Some(labels), Some(ours)) = (
+        labels.as_object_mut(),
+        family.labels(workload.application, workload.component).as_object(),
+    ) {
+        labels.extend(ours.clone());
+    }
+    json!({"labels": labels, "annotations": annotations})
+}
+
+fn pod_spec(family: &Family, workload: &Workload, pods: &PodSettings) -> Value {
+    let name = family.child_name(workload.component);
+    let mut spec = json!({
+        "serviceAccountName": name,
+        "automountServiceAccountToken": false,
+        "enableServiceLinks": false,
+        "terminationGracePeriodSeconds": workload.grace_seconds,
+        "securityContext": {
+            "runAsNonRoot": true, "runAsUser": workload.user, "runAsGroup": workload.user, "fsGroup": workload.user,
+            "fsGroupChangePolicy": "OnRootMismatch", "seccompProfile": {"type": "RuntimeDefault"},
+        },
+        "containers": [container(family, workload)],
+        "volumes": volumes(family, workload),
+    });
+    if let Some(script) = &workload.prepare {
+        spec["initContainers"] = json!([{
+            "name": "prepare", "image": workload.image, "command": ["sh", "-c", script],
+            "securityContext": security(true), "volumeMounts": [data_mount(workload), secret_mount(workload)],
+        }]);
+    }
+    add_pod_settings(&mut spec, pods);
+    spec
+}
+
+/// Scheduling and pull settings of the whole database, for servers and Jobs alike.
+pub fn add_pod_settings(spec: &mut Value, pods: &PodSettings) {
+    if !pods.node_selector.is_empty() {
+        spec["nodeSelector"] = json!(pods.node_selector);
+    }
+    if !pods.tolerations.is_empty() {
+        spec["tolerations"] = json!(pods.tolerations);
+    }
+    if let Some(class) = &pods.priority_class_name {
+        spec["priorityClassName"] = json!(class);
+    }
+    if !pods.image_pull_secrets.is_empty() {
+        spec["imagePullSecrets"] = json!(pods.image_pull_secrets);
+    }
+}
+
+/// The restricted security context of every container.
+pub fn security(read_only_root: bool) -> Value {
+    json!({"allowPrivilegeEscalation": false, "capabilities": {"drop": ["ALL"]}, "readOnlyRootFilesystem": read_only_root})
+}
+
+fn container(family: &Family, workload: &Workload) -> Value {
+    let (_, port) = workload.ports.first().copied().unwrap_or_default();
+    let probe = |period: u32, failures: u32| json!({"tcpSocket": {"port": port}, "periodSeconds": period, "timeoutSeconds": 2, "failureThreshold": failures});
+    let mut container = json!({
+        "name": workload.component,
+        "image": workload.image,
+        "env": workload.environment.iter().map(|(name, value)| json!({"name": name, "value": value})).collect::<Vec<_>>(),
+        "ports": workload.ports.iter().map(|(name, port)| json!({"name": name, "containerPort": port})).collect::<Vec<_>>(),
+        "securityContext": security(workload.read_only_root),
+        "resources": ResourceRequirements::from(&workload.resources),
+        // An hour for a recovery; the operator's own sentinel is what decides on readiness.
+        "startupProbe": probe(1, 3600),
+        "readinessProbe": probe(5, 3),
+        "livenessProbe": probe(10, 6),
+        "volumeMounts": mounts(workload),
+    });
+    if !workload.command.is_empty() {
+        container["args"] = json!(workload.command);
+    }
+    if let Config::Environment(_) = workload.config {
+        container["envFrom"] =
+            json!([{"configMapRef": {"name": family.child_name(&format!("{}-config", workload.component))}}]);
+    }
+    container
+}
+
+fn data_mount(workload: &Workload) -> Value {
+    json!({"name": "data", "mountPath": workload.data_folder})
+}
+
+fn secret_mount(workload: &Workload) -> Value {
+    json!({"name": "secret", "mountPath": workload.secret.folder, "readOnly": true})
+}
+
+fn mounts(workload: &Workload) -> Vec<Value> {
+    let mut mounts = vec![data_mount(workload)];
+    if workload.prepare.is_none() {
+        mounts.push(secret_mount(workload));
+    }
+    if let Config::Files { folder, .. } = &workload.config {
+        mounts.push(json!({"name": "config", "mountPath": folder, "readOnly": true}));
+    }
+    let scratch = |(number, folder): (usize, &&str)| json!({"name": format!("scratch-{number}"), "mountPath": folder});
+    mounts.extend(workload.scratch.iter().enumerate().map(scratch));
+    mounts
+}
+
+fn volumes(family: &Family, workload: &Workload) -> Vec<Value> {
+    let name = family.child_name(workload.component);
+    let secret = &workload.secret;
+    let mut volumes = vec![
+        json!({"name": "data", "persistentVolumeClaim": {"claimName": name}}),
+        json!({"name": "secret", "secret": {"secretName": secret.secret, "items": [{"key": secret.key, "path": secret.key}]}}),
+    ];
+    if let Config::Files { .. } = workload.config {
+        volumes.push(json!({"name": "config", "configMap": {"name": family.child_name(&format!("{}-config", workload.component))}}));
+    }
+    volumes
+        .extend((0..workload.scratch.len()).map(|number| json!({"name": format!("scratch-{number}"), "emptyDir": {}})));
+    volumes
+}

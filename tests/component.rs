@@ -1,0 +1,15 @@
+//! Tests against real servers, each started by the test that needs it on a free loopback port.
+
+// Helpers of tests are tests too, but clippy only knows the functions marked so.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod support;
+
+#[path = "component/keeper.rs"]
+mod keeper;
+#[path = "component/postgres.rs"]
+mod postgres;
+#[path = "component/migrate.rs"]
+mod migrate;
+#[path = "component/redis.rs"]
+mod redis;

@@ -1,0 +1,479 @@
+//! The engine PostgreSQL and its keeper against a real server.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use amas_operator::{
+    api::{
+        names::{ExtensionName, SqlName},
+        sensitive::Sensitive,
+    },
+    stores::{
+        endpoint::{Endpoint, Tls},
+        health::{Reason, Verdict},
+        keeper::{Keepers, Key, Snapshot},
+        postgres::{Access, Claim, ExtensionDuty, Postgres, PostgresDuty, RoleDuty, Session},
+    },
+};
+use sqlx::{ConnectOptions, PgConnection, Row, postgres::PgConnectOptions};
+use tokio::{
+    sync::{mpsc, watch},
+    time::{sleep, timeout},
+};
+
+use crate::support::postmaster::Postmaster as Server;
+
+const OWNER_PASSWORD: &str = "owner-pässword'\\1";
+const APP_PASSWORD: &str = "app-password-2";
+const REPORT_PASSWORD: &str = "report-password-3";
+
+fn name(text: &str) -> SqlName {
+    SqlName::parse(text).unwrap()
+}
+
+fn endpoint(server: &Server, user: &str, password: &str) -> Endpoint {
+    Endpoint {
+        host: "127.0.0.1".into(),
+        port: server.port,
+        tls: Tls::Disable,
+        user: user.into(),
+        password: Sensitive::new(password),
+    }
+}
+
+fn role(role: &str, password: &str, access: Access, connection_limit: i32) -> RoleDuty {
+    let session = Session {
+        timezone: Some("UTC".into()),
+        statement_timeout: Some(Duration::from_secs(30)),
+        application_name: Some("it's amas".into()),
+        search_path: vec![name("app"), name("public")],
+    };
+    RoleDuty {
+        name: name(role),
+        password: Sensitive::new(password),
+        access,
+        connection_limit,
+        session,
+    }
+}
+
+fn duty(server: &Server) -> PostgresDuty {
+    let extension = |extension: &str, schema: &str| ExtensionDuty {
+        name: ExtensionName::parse(extension).unwrap(),
+        schema: name(schema),
+    };
+    PostgresDuty {
+        admin: endpoint(server, "postgres", &server.password),
+        owner_login: endpoint(server, "amas_owner", OWNER_PASSWORD),
+        database: name("amas"),
+        owner: name("amas_owner"),
+        extensions: vec![
+            extension("uuid-ossp", "public"),
+            extension("pg_trgm", "ext"),
+            extension("nowhere", "public"),
+        ],
+        roles: vec![
+            role("amas_app", APP_PASSWORD, Access::ReadWrite, 65),
+            role("amas_report", REPORT_PASSWORD, Access::ReadOnly, 5),
+        ],
+        exclusive: true,
+        claim: Claim {
+            cluster_id: "c".into(),
+            namespace: "agents".into(),
+            name: "amas".into(),
+            uid: "u-1".into(),
+        },
+        look_again: String::new(),
+    }
+}
+
+struct Kept {
+    keepers: Keepers<Postgres>,
+    key: Key,
+    snapshots: watch::Receiver<Arc<Snapshot<Postgres>>>,
+    wakes: mpsc::UnboundedReceiver<Key>,
+}
+
+impl Kept {
+    fn new(duty: PostgresDuty) -> Self {
+        let (wake, wakes) = mpsc::unbounded_channel();
+        let keepers = Keepers::new(wake);
+        let key = Key {
+            namespace: "agents".into(),
+            database: "amas".into(),
+        };
+        keepers.assign_base(&key, duty);
+        let snapshots = keepers.subscribe(&key).unwrap();
+        Self {
+            keepers,
+            key,
+            snapshots,
+            wakes,
+        }
+    }
+
+    /// Waits for a snapshot and tells how long that took.
+    async fn until(&mut self, limit: f64, wanted: impl FnMut(&Arc<Snapshot<Postgres>>) -> bool) -> Duration {
+        let begun = Instant::now();
+        let found = timeout(Duration::from_secs_f64(limit), self.snapshots.wait_for(wanted))
+            .await
+            .is_ok();
+        assert!(found, "after {limit} s: {:#?}", self.snapshots.borrow());
+        begun.elapsed()
+    }
+
+    async fn until_in(&mut self, duty: &PostgresDuty) -> Duration {
+        let fingerprint = duty.fingerprint();
+        self.until(15., |now| now.health.is_up() && now.facts.duty_in == Some(fingerprint))
+            .await
+    }
+
+    async fn until_verdict(&mut self, limit: f64, verdict: Verdict) -> Duration {
+        self.until(limit, |now| now.health.verdict == verdict).await
+    }
+
+    fn wakes(&mut self) -> usize {
+        std::iter::from_fn(|| self.wakes.try_recv().ok()).count()
+    }
+}
+
+async fn login(server: &Server, user: &str, password: &str) -> Result<PgConnection, sqlx::Error> {
+    let options = PgConnectOptions::new_without_pgpass();
+    options
+        .host("127.0.0.1")
+        .port(server.port)
+        .username(user)
+        .password(password)
+        .database("amas")
+        .connect()
+        .await
+}
+
+async fn run(connection: &mut PgConnection, sql: &'static str) -> Result<(), String> {
+    sqlx::raw_sql(sql)
+        .execute(connection)
+        .await
+        .map(|_| ())
+        .map_err(|error| error.to_string())
+}
+
+async fn text(connection: &mut PgConnection, sql: &'static str) -> String {
+    let row = sqlx::raw_sql(sql).fetch_one(connection).await.unwrap();
+    row.try_get::<Option<String>, _>(0).unwrap().unwrap_or_default()
+}
+
+/// Statements of the operator that change something.
+fn changes(server: &Server) -> Vec<String> {
+    let words = ["CREATE", "ALTER", "GRANT", "REVOKE", "INSERT", "UPDATE", "DROP"];
+    let of_ours = |line: &&str| line.starts_with("amas-operator|");
+    let statement = |line: &str| line.split_once("statement: ").map(|(_, text)| text.to_owned());
+    let log = server.log();
+    log.lines()
+        .filter(of_ours)
+        .filter_map(statement)
+        .filter(|text| words.iter().any(|word| text.starts_with(word)))
+        .collect()
+}
+
+#[tokio::test]
+async fn a_fresh_server_gets_the_duty_once() {
+    let mut server = Server::prepare();
+    let duty = duty(&server);
+    let mut kept = Kept::new(duty.clone());
+    sleep(Duration::from_millis(200)).await;
+    server.launch();
+    server.wait_until_ready();
+    println!("ready to duty in: {:?}", kept.until_in(&duty).await);
+    let facts = kept.snapshots.borrow().facts.clone();
+    assert_eq!((facts.error, facts.conflict, facts.rights_at), (None, None, Some(0)));
+    let missing: Vec<_> = facts
+        .missing_extensions
+        .iter()
+        .map(|missing| missing.statement.as_str())
+        .collect();
+    assert_eq!(
+        missing,
+        ["CREATE EXTENSION IF NOT EXISTS \"nowhere\" SCHEMA \"public\" CASCADE;"]
+    );
+    assert!(facts.figures.size_bytes > 1_000_000 && facts.max_connections == Some(100));
+
+    let mut app = login(&server, "amas_app", APP_PASSWORD).await.unwrap();
+    let settings = "SELECT concat_ws('|', current_setting('TimeZone'), current_setting('statement_timeout'), \
+                    current_setting('application_name'), current_setting('search_path'))";
+    assert_eq!(text(&mut app, settings).await, "UTC|30s||app, public");
+    login(&server, "amas_owner", OWNER_PASSWORD).await.unwrap();
+
+    let before = changes(&server).len();
+    println!("wakes: {}, statements: {before}", kept.wakes());
+    let again = PostgresDuty {
+        look_again: "1".into(),
+        ..duty.clone()
+    };
+    kept.keepers.assign_base(&kept.key, again.clone());
+    println!("second duty in: {:?}", kept.until_in(&again).await);
+    // As after an operator restart.
+    kept.keepers.dismiss(&kept.key);
+    let mut kept = Kept::new(duty.clone());
+    println!("taken up by a new keeper in: {:?}", kept.until_in(&duty).await);
+    assert_eq!(changes(&server)[before..], [""; 0]);
+
+    sleep(Duration::from_millis(300)).await;
+    let sessions = "SELECT string_agg(usename || ' ' || datname, ',') FROM pg_stat_activity WHERE application_name = 'amas-operator'";
+    let mut admin = login(&server, "postgres", &server.password).await.unwrap();
+    assert_eq!(
+        text(&mut admin, sessions).await,
+        "amas_owner amas",
+        "exactly one sentinel and no admin connection"
+    );
+
+    let log = server.log();
+    for password in [
+        OWNER_PASSWORD,
+        APP_PASSWORD,
+        REPORT_PASSWORD,
+        "pässword",
+        &server.password,
+    ] {
+        assert!(!log.contains(password), "{password} in the server's log");
+    }
+}
+
+#[tokio::test]
+async fn rights_follow_the_migrations() {
+    let server = Server::start();
+    let duty = duty(&server);
+    let mut kept = Kept::new(duty.clone());
+    kept.until_in(&duty).await;
+    let mut owner = login(&server, "amas_owner", OWNER_PASSWORD).await.unwrap();
+    let batch = "CREATE SCHEMA app; CREATE TABLE app.agents (id bigserial PRIMARY KEY, name text, api_key text);
+        COMMENT ON COLUMN app.agents.api_key IS 'of the provider; amas:secret';
+        CREATE TABLE public.plain (id int GENERATED ALWAYS AS IDENTITY, v text);
+        CREATE TABLE public._sqlx_migrations (version bigint, success bool);
+        INSERT INTO public._sqlx_migrations VALUES (1, true);
+        CREATE SCHEMA amas_migrate; CREATE TABLE amas_migrate.history (id bigserial, t text);
+        CREATE TABLE amas_migrate.runs (id bigserial, outcome text);
+        INSERT INTO amas_migrate.history (t) VALUES ('x'); INSERT INTO amas_migrate.runs (outcome) VALUES ('succeeded');
+        NOTIFY amas_migrate, '1'";
+    run(&mut owner, batch).await.unwrap();
+    let took = kept.until(5., |now| now.facts.rights_at == Some(1)).await;
+    println!("notify to rights in: {took:?}");
+
+    let mut app = login(&server, "amas_app", APP_PASSWORD).await.unwrap();
+    run(
+        &mut app,
+        "INSERT INTO app.agents (name, api_key) VALUES ('a', 'k'); UPDATE app.agents SET name = 'b'; \
+                   INSERT INTO plain (v) VALUES ('v'); SELECT api_key FROM agents; DELETE FROM plain",
+    )
+    .await
+    .unwrap();
+    let mut report = login(&server, "amas_report", REPORT_PASSWORD).await.unwrap();
+    run(&mut report, "SELECT id, name FROM app.agents; SELECT * FROM plain")
+        .await
+        .unwrap();
+    let refused = [
+        "SELECT * FROM public._sqlx_migrations",
+        "SELECT * FROM amas_migrate.history",
+        "SELECT * FROM amas_operator.claim",
+        "CREATE TABLE public.mine ()",
+        "TRUNCATE plain",
+    ];
+    for sql in refused {
+        let error = run(&mut app, sql).await.unwrap_err();
+        assert!(error.contains("permission denied"), "{sql}: {error}");
+    }
+    for sql in [
+        "SELECT api_key FROM app.agents",
+        "SELECT * FROM app.agents",
+        "INSERT INTO plain (v) VALUES ('x')",
+        "UPDATE app.agents SET name = 'x'",
+        "DELETE FROM plain",
+        "SELECT nextval('app.agents_id_seq')",
+        "SELECT * FROM public._sqlx_migrations",
+    ] {
+        let error = run(&mut report, sql).await.unwrap_err();
+        assert!(error.contains("permission denied"), "{sql}: {error}");
+    }
+
+    let before = changes(&server).len();
+    let again = PostgresDuty {
+        look_again: "1".into(),
+        ..duty.clone()
+    };
+    kept.keepers.assign_base(&kept.key, again.clone());
+    kept.until_in(&again).await;
+    assert_eq!(changes(&server)[before..], [""; 0], "converged");
+
+    // Changed by hand: more, less, and no longer secret.
+    run(
+        &mut owner,
+        "GRANT TRUNCATE ON plain TO amas_app; REVOKE SELECT ON plain FROM amas_report; \
+                     GRANT SELECT ON app.agents TO amas_report; GRANT ALL ON amas_migrate.history TO amas_app",
+    )
+    .await
+    .unwrap();
+    kept.keepers.assign_base(&kept.key, duty.clone());
+    kept.until_in(&duty).await;
+    assert!(run(&mut app, "TRUNCATE plain").await.is_err());
+    assert!(run(&mut app, "SELECT * FROM amas_migrate.history").await.is_err());
+    run(&mut report, "SELECT * FROM plain; SELECT id, name FROM app.agents")
+        .await
+        .unwrap();
+    assert!(run(&mut report, "SELECT api_key FROM app.agents").await.is_err());
+    run(&mut owner, "COMMENT ON COLUMN app.agents.api_key IS NULL")
+        .await
+        .unwrap();
+    kept.keepers.assign_base(&kept.key, again.clone());
+    kept.until_in(&again).await;
+    run(&mut report, "SELECT * FROM app.agents").await.unwrap();
+    let last = changes(&server).len();
+    kept.keepers.assign_base(&kept.key, duty.clone());
+    kept.until_in(&duty).await;
+    assert_eq!(changes(&server)[last..], [""; 0], "converged again");
+    assert!(kept.snapshots.borrow().facts.figures.tables == 2);
+}
+
+#[tokio::test]
+async fn what_was_changed_by_hand_is_put_right() {
+    let server = Server::start();
+    let duty = duty(&server);
+    let mut kept = Kept::new(duty.clone());
+    kept.until_in(&duty).await;
+    let mut admin = login(&server, "postgres", &server.password).await.unwrap();
+    run(
+        &mut admin,
+        "ALTER ROLE amas_app CREATEDB CONNECTION LIMIT 1 PASSWORD 'other'; ALTER ROLE amas_report NOLOGIN; \
+                     ALTER ROLE amas_app IN DATABASE amas SET search_path = public; GRANT amas_owner TO amas_report; \
+                     ALTER ROLE amas_owner PASSWORD 'stolen'; ALTER DATABASE amas OWNER TO postgres; \
+                     GRANT CONNECT ON DATABASE amas TO PUBLIC",
+    )
+    .await
+    .unwrap();
+    let again = PostgresDuty {
+        look_again: "1".into(),
+        ..duty.clone()
+    };
+    kept.keepers.assign_base(&kept.key, again.clone());
+    kept.until_in(&again).await;
+    login(&server, "amas_owner", OWNER_PASSWORD).await.unwrap();
+    login(&server, "amas_app", APP_PASSWORD).await.unwrap();
+    login(&server, "amas_report", REPORT_PASSWORD).await.unwrap();
+    let state = "SELECT concat_ws('|', r.rolcreatedb, r.rolconnlimit, pg_has_role('amas_report', 'amas_owner', 'member'), \
+        pg_get_userbyid(d.datdba), d.datacl::text ~ '[{,]=[^/]*c') FROM pg_roles r, pg_database d WHERE r.rolname = 'amas_app' AND d.datname = 'amas'";
+    assert_eq!(text(&mut admin, state).await, "f|65|f|amas_owner|f");
+
+    // Another cluster's object finds the claim and leaves everything as it is.
+    let mut stranger = duty.clone();
+    stranger.claim.cluster_id = "other".into();
+    stranger.roles[0].connection_limit = 3;
+    let before = changes(&server).len();
+    let mut other = Kept::new(stranger);
+    other
+        .until(5., |now| {
+            now.facts.conflict.as_deref() == Some("claimed by agents/amas of cluster c")
+        })
+        .await;
+    assert_eq!(changes(&server)[before..], [""; 0]);
+    // The same object made again takes over.
+    let mut remade = duty.clone();
+    remade.claim.uid = "u-2".into();
+    kept.keepers.assign_base(&kept.key, remade.clone());
+    kept.until_in(&remade).await;
+    let claim = "SELECT concat_ws('|', uid, created_by_us) FROM amas_operator.claim";
+    assert_eq!(text(&mut admin, claim).await, "u-2|t");
+}
+
+#[tokio::test]
+async fn a_wrong_admin_password_is_told_and_a_new_base_is_tried_at_once() {
+    let server = Server::start();
+    let right = duty(&server);
+    let mut wrong = right.clone();
+    wrong.admin.password = Sensitive::new("wrong");
+    let mut kept = Kept::new(wrong);
+    kept.until(5., |now| now.health.reason == Reason::LoginRefused).await;
+    sleep(Duration::from_secs(2)).await;
+    kept.keepers.assign_base(&kept.key, right.clone());
+    let took = kept.until_in(&right).await;
+    assert!(took < Duration::from_secs(1), "{took:?}");
+}
+
+#[tokio::test]
+async fn a_killed_server_is_down_within_two_seconds_and_comes_back() {
+    let mut server = Server::start();
+    let duty = duty(&server);
+    let mut kept = Kept::new(duty.clone());
+    kept.until_in(&duty).await;
+    kept.wakes();
+    server.kill();
+    println!("killed to Down: {:?}", kept.until_verdict(2., Verdict::Down).await);
+    sleep(Duration::from_secs(1)).await;
+    server.launch();
+    server.wait_until_ready();
+    println!("ready to Up: {:?}", kept.until_verdict(2., Verdict::Up).await);
+    assert_eq!(kept.wakes(), 2, "one change down and one up");
+}
+
+#[tokio::test]
+async fn a_stopped_server_is_down_within_six_seconds_and_comes_back() {
+    let server = Server::start();
+    let duty = duty(&server);
+    let mut kept = Kept::new(duty.clone());
+    kept.until_in(&duty).await;
+    server.signal_all("STOP");
+    println!("stopped to Down: {:?}", kept.until_verdict(6., Verdict::Down).await);
+    assert_eq!(kept.snapshots.borrow().health.reason, Reason::Timeout);
+    sleep(Duration::from_secs(1)).await;
+    server.signal_all("CONT");
+    println!("continued to Up: {:?}", kept.until_verdict(6., Verdict::Up).await);
+}
+
+#[tokio::test]
+async fn closed_idle_connections_are_no_outage() {
+    let server = Server::start();
+    let duty = duty(&server);
+    let mut kept = Kept::new(duty.clone());
+    kept.until_in(&duty).await;
+    let mut admin = login(&server, "postgres", &server.password).await.unwrap();
+    run(&mut admin, "ALTER ROLE amas_owner SET idle_session_timeout = '1s'")
+        .await
+        .unwrap();
+    run(
+        &mut admin,
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'amas_owner'",
+    )
+    .await
+    .unwrap();
+    sleep(Duration::from_millis(100)).await;
+    kept.wakes();
+    sleep(Duration::from_secs(10)).await;
+    let reconnects = kept.keepers.live()[0].1.reconnects();
+    println!(
+        "reconnects: {reconnects}, last ping: {:?}",
+        kept.keepers.live()[0].1.last_ping()
+    );
+    assert!(reconnects >= 7 && kept.wakes() == 0);
+    assert!(kept.snapshots.borrow().health.is_up());
+}
+
+#[tokio::test]
+async fn twenty_restarts_in_a_minute_are_at_most_four_changes() {
+    let mut server = Server::start();
+    let duty = duty(&server);
+    let mut kept = Kept::new(duty.clone());
+    kept.until_in(&duty).await;
+    kept.wakes();
+    let begun = Instant::now();
+    for round in 0..20 {
+        server.kill();
+        sleep(Duration::from_millis(round % 4 * 200)).await;
+        server.launch();
+        sleep((begun + Duration::from_secs(3) * (round as u32 + 1)).saturating_duration_since(Instant::now())).await;
+    }
+    println!("20 restarts took {:?}", begun.elapsed());
+    kept.until_verdict(40., Verdict::Up).await;
+    let wakes = kept.wakes();
+    println!("wakes: {wakes}");
+    assert!(wakes <= 4, "{wakes} material changes");
+    kept.until_in(&duty).await;
+}

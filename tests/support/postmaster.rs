@@ -1,0 +1,178 @@
+//! A PostgreSQL server that a test may kill, stop and start again; with passwords, and every statement logged.
+
+use std::{
+    fs,
+    net::TcpListener,
+    os::unix::{fs::PermissionsExt, process::CommandExt},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    thread::sleep,
+    time::{Duration, Instant},
+};
+
+const BIN: &str = "/usr/lib/postgresql/15/bin";
+/// Not random: a failing test is easier to look into.
+const PASSWORD: &str = "superuser-password";
+
+/// Runs until dropped.
+pub struct Postmaster {
+    pub port: u16,
+    /// Of the role `postgres`.
+    pub password: String,
+    directory: PathBuf,
+    process: Option<Child>,
+}
+
+impl Postmaster {
+    /// A fresh server that answers.
+    pub fn start() -> Self {
+        let mut server = Self::prepare();
+        server.launch();
+        server.wait_until_ready();
+        server
+    }
+
+    /// Everything but the process.
+    pub fn prepare() -> Self {
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let directory = std::env::temp_dir().join(format!("amas-postmaster-{}-{port}", std::process::id()));
+        fs::create_dir(&directory).unwrap();
+        fs::set_permissions(&directory, fs::Permissions::from_mode(0o777)).unwrap();
+        fs::write(directory.join("password"), PASSWORD).unwrap();
+        let server = Self {
+            port,
+            password: PASSWORD.to_owned(),
+            directory,
+            process: None,
+        };
+        let password_file = format!("--pwfile={}", server.directory.join("password").display());
+        let initialised = server
+            .command("initdb")
+            .args(["--no-sync", "--encoding=UTF8", "--locale=C.UTF-8", "-U", "postgres"])
+            .args(["--auth=scram-sha-256", &password_file, "-D"])
+            .arg(server.data())
+            .stdout(Stdio::null())
+            .status()
+            .unwrap();
+        assert!(initialised.success());
+        server
+    }
+
+    /// Starts the process and does not wait.
+    pub fn launch(&mut self) {
+        let log = fs::File::options()
+            .create(true)
+            .append(true)
+            .open(self.directory.join("log"))
+            .unwrap();
+        let port = self.port.to_string();
+        let process = self
+            .command("postgres")
+            .args([
+                "-p",
+                &port,
+                "-h",
+                "127.0.0.1",
+                "-k",
+                "",
+                "-F",
+                "-c",
+                "log_statement=all",
+            ])
+            .args(["-c", "log_line_prefix=%a|%u|", "-c", "log_connections=on", "-D"])
+            .arg(self.data())
+            .stderr(log)
+            .spawn()
+            .unwrap();
+        self.process = Some(process);
+    }
+
+    pub fn wait_until_ready(&self) {
+        let begun = Instant::now();
+        while !fs::read_to_string(self.data().join("postmaster.pid")).is_ok_and(|text| text.contains("ready")) {
+            assert!(begun.elapsed() < Duration::from_secs(30), "no start:\n{}", self.log());
+            sleep(Duration::from_millis(10));
+        }
+    }
+
+    /// What the server has logged so far.
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.directory.join("log")).unwrap_or_default()
+    }
+
+    /// Sends a signal (`STOP`, `CONT`) to all processes of the server.
+    pub fn signal_all(&self, signal: &str) {
+        for pid in self.pids() {
+            send(signal, pid);
+        }
+    }
+
+    /// Kills the postmaster as the kernel would; its children notice and go.
+    pub fn kill(&mut self) {
+        let Some(mut process) = self.process.take() else { return };
+        let children = self.children(process.id());
+        send("KILL", process.id());
+        process.wait().unwrap();
+        // They share memory with a server that could not start again meanwhile.
+        while children.iter().any(|pid| Path::new(&format!("/proc/{pid}")).exists()) {
+            sleep(Duration::from_millis(1));
+        }
+        let _ = fs::remove_file(self.data().join("postmaster.pid"));
+    }
+
+    fn pids(&self) -> Vec<u32> {
+        let Some(process) = &self.process else {
+            return Vec::new();
+        };
+        std::iter::once(process.id())
+            .chain(self.children(process.id()))
+            .collect()
+    }
+
+    fn children(&self, parent: u32) -> Vec<u32> {
+        let path = format!("/proc/{parent}/task/{parent}/children");
+        let text = fs::read_to_string(path).unwrap_or_default();
+        text.split_whitespace().filter_map(|pid| pid.parse().ok()).collect()
+    }
+
+    fn data(&self) -> PathBuf {
+        self.directory.join("data")
+    }
+
+    /// PostgreSQL refuses to run as root.
+    fn command(&self, program: &str) -> Command {
+        let mut command = Command::new(format!("{BIN}/{program}"));
+        let accounts = fs::read_to_string("/etc/passwd").unwrap_or_default();
+        let root = fs::metadata("/proc/self")
+            .map(|own| std::os::unix::fs::MetadataExt::uid(&own))
+            .is_ok_and(|uid| uid == 0);
+        if let Some(account) = accounts
+            .lines()
+            .find(|line| line.starts_with("postgres:"))
+            .filter(|_| root)
+        {
+            let ids: Vec<u32> = account.split(':').filter_map(|field| field.parse().ok()).collect();
+            command.uid(ids[0]).gid(ids[1]);
+        }
+        command.current_dir(&self.directory).env_clear();
+        command
+    }
+}
+
+fn send(signal: &str, pid: u32) {
+    let _ = Command::new("kill")
+        .args([&format!("-{signal}"), &pid.to_string()])
+        .stderr(Stdio::null())
+        .status();
+}
+
+impl Drop for Postmaster {
+    fn drop(&mut self) {
+        self.signal_all("CONT");
+        if let Some(mut process) = self.process.take() {
+            send("QUIT", process.id());
+            let _ = process.wait();
+        }
+        let _ = fs::remove_dir_all(&self.directory);
+    }
+}
