@@ -7,9 +7,9 @@ mod support;
 
 #[path = "component/keeper.rs"]
 mod keeper;
-#[path = "component/postgres.rs"]
-mod postgres;
 #[path = "component/migrate.rs"]
 mod migrate;
+#[path = "component/postgres.rs"]
+mod postgres;
 #[path = "component/redis.rs"]
 mod redis;

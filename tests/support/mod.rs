@@ -1,6 +1,6 @@
 //! What the component tests share.
 
-pub mod postmaster;
 pub mod postgres;
+pub mod postmaster;
 pub mod process;
 pub mod redis;

@@ -1,10 +1,23 @@
-//! Pods and volumes from plain manifests: how every floor arm begins.
+//! Pods and volumes from plain manifests: how every floor arm begins. Configuration and resources are those of the operator's servers.
 
+use amas_operator::{
+    api::{
+        amas_database::AmasDatabaseSpec,
+        common::{Resources, Storage},
+        postgres::PostgresSpec,
+    },
+    stores::{
+        neo4j, postgres, redis,
+        workload::{Config, Family, Workload},
+    },
+};
+use k8s_openapi::api::core::v1::ResourceRequirements;
 use rand::RngExt;
+use serde_json::{Value, json};
 
 use crate::{
     cluster::objects,
-    harness::{Result, context::Ctx},
+    harness::{About, Result, context::Ctx},
 };
 
 const POSTGRES: &str = include_str!("../floor/postgres.yaml");
@@ -28,20 +41,58 @@ impl<'a> ByHand<'a> {
         }
     }
 
-    pub async fn postgres(&self, parameters: &str) -> Result {
-        self.apply(POSTGRES, &[("parameters", parameters)]).await
+    pub async fn postgres(&self, spec: &PostgresSpec) -> Result {
+        let managed = spec.managed.as_ref().about("PostgreSQL is not managed")?;
+        let workload = postgres::workload::workload(&self.family(), managed, &spec.extensions, String::new());
+        self.apply(POSTGRES, &workload, &managed.storage, &managed.resources)
+            .await
     }
 
-    pub async fn redis(&self) -> Result {
-        self.apply(REDIS, &[]).await
+    pub async fn redis(&self, spec: &AmasDatabaseSpec) -> Result {
+        let managed = spec
+            .redis
+            .as_ref()
+            .and_then(|redis| redis.managed.as_ref())
+            .about("Redis is not managed")?;
+        let workload = redis::workload::workload(&self.family(), managed, None, String::new());
+        self.apply(REDIS, &workload, &managed.storage, &managed.resources).await
     }
 
-    pub async fn neo4j(&self) -> Result {
-        self.apply(NEO4J, &[]).await
+    pub async fn neo4j(&self, spec: &AmasDatabaseSpec) -> Result {
+        let managed = spec
+            .neo4j
+            .as_ref()
+            .and_then(|neo4j| neo4j.managed.as_ref())
+            .about("Neo4j is not managed")?;
+        let workload = neo4j::workload::workload(&self.family(), managed, String::new());
+        self.apply(NEO4J, &workload, &managed.storage, &managed.resources).await
     }
 
-    async fn apply(&self, template: &str, values: &[(&str, &str)]) -> Result {
-        let text = objects::fill(&objects::fill(template, values), &[("password", &self.password)]);
+    fn family(&self) -> Family {
+        Family {
+            namespace: self.namespace.into(),
+            database: "floor".into(),
+            uid: String::new(),
+        }
+    }
+
+    async fn apply(&self, template: &str, workload: &Workload, storage: &Storage, resources: &Resources) -> Result {
+        let config: Value = match &workload.config {
+            Config::Files { files, .. } => json!(files),
+            Config::Environment(variables) => json!(variables),
+        };
+        let values = [
+            ("config", config.to_string()),
+            ("size", storage.size.to_string()),
+            (
+                "resources",
+                serde_json::to_string(&ResourceRequirements::from(resources))?,
+            ),
+            ("password", self.password.clone()),
+        ];
+        let text = values.iter().fold(template.to_owned(), |text, (key, value)| {
+            objects::fill(&text, key, value)
+        });
         objects::apply(&self.ctx.client, self.namespace, &objects::parse(&text)?).await
     }
 

@@ -59,9 +59,9 @@ impl Contest for Platform {
         let spec = &self.database.spec;
         let postgres = spec.postgres.as_ref().about("the platform has no PostgreSQL")?;
         let start = Instant::now();
-        hand.neo4j().await?;
-        hand.postgres(&sql::parameters(postgres)).await?;
-        hand.redis().await?;
+        hand.neo4j(spec).await?;
+        hand.postgres(postgres).await?;
+        hand.redis(spec).await?;
         let since = || start.elapsed().as_secs_f64();
         let (sql_done, redis_done, graph_done) = futures::try_join!(
             async { sql::provision(&hand, spec).await.map(|()| since()) },

@@ -63,7 +63,7 @@ impl Contest for PostgresOnly {
         let hand = ByHand::new(ctx, namespace);
         let postgres = self.typed.spec.postgres.as_ref().about("no PostgreSQL")?;
         let start = Instant::now();
-        hand.postgres(&sql::parameters(postgres)).await?;
+        hand.postgres(postgres).await?;
         let applied = start.elapsed().as_secs_f64();
         sql::provision(&hand, &self.typed.spec).await?;
         let took = start.elapsed();

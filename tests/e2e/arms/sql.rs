@@ -140,12 +140,3 @@ fn sorted(folder: &Path, ending: &str) -> Result<Vec<PathBuf>> {
     files.sort();
     Ok(files)
 }
-
-/// The lines of postgresql.conf that the specification asks for, indented for the template.
-pub fn parameters(postgres: &PostgresSpec) -> String {
-    let parameters = postgres.managed.iter().flat_map(|managed| &managed.parameters);
-    let lines: Vec<String> = parameters
-        .map(|(key, value)| format!("    {key} = '{value}'"))
-        .collect();
-    lines.join("\n")
-}

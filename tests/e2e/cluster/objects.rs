@@ -43,11 +43,9 @@ pub fn folder(path: &Path) -> Result<Vec<DynamicObject>> {
     Ok(objects)
 }
 
-/// `${key}` replaced by its value, for every pair.
-pub fn fill(template: &str, values: &[(&str, &str)]) -> String {
-    values.iter().fold(template.to_owned(), |text, (key, value)| {
-        text.replace(&format!("${{{key}}}"), value)
-    })
+/// `${key}` replaced by its value.
+pub fn fill(template: &str, key: &str, value: &str) -> String {
+    template.replace(&format!("${{{key}}}"), value)
 }
 
 /// The resource of one of our kinds, or of any typed kind.

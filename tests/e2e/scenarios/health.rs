@@ -122,7 +122,11 @@ impl Scene<'_> {
         };
         let seen = watch.until(UNSEEN, &format!("{}=False", store.condition), lost).await?;
         if let Some(object) = watch.current() {
-            self.ctx.say(format!("{}: {}", conditions::reason(object, store.condition), conditions::message(object, store.condition)));
+            self.ctx.say(format!(
+                "{}: {}",
+                conditions::reason(object, store.condition),
+                conditions::message(object, store.condition)
+            ));
         }
         let whole = |object: Option<&DynamicObject>| object.is_some_and(|object| consistent(object, store));
         watch

@@ -69,7 +69,11 @@ fn judge(ctx: &Ctx, what: &str, requests: &Requests, children: &[String], allowe
         ctx.say(writes.lines());
     }
     let statuses = requests.of("amasdatabases/status").len();
-    let value = format!("{} writes for {} children ({statuses} of its status)", writes.len(), children.len());
+    let value = format!(
+        "{} writes for {} children ({statuses} of its status)",
+        writes.len(),
+        children.len()
+    );
     ctx.figure(
         format!("{what}: writes from create to Ready"),
         value,
