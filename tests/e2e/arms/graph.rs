@@ -33,9 +33,9 @@ pub async fn neo4j(hand: &ByHand<'_>, schema: &GraphSchemaSpec) -> Result {
     let (uri, password) = (hand.neo4j_uri(), hand.password.clone());
     let graph = wait::retry(PATIENCE, async || clients::neo4j(&uri, "neo4j", &password).await).await?;
     for statement in statements(schema) {
-        graph.run(neo4rs::query(&statement)).await?;
+        clients::run(&graph, neo4rs::query(&statement)).await?;
     }
-    Ok(graph.run(neo4rs::query("CALL db.awaitIndexes(300)")).await?)
+    clients::run(&graph, neo4rs::query("CALL db.awaitIndexes(300)")).await
 }
 
 fn statements(schema: &GraphSchemaSpec) -> Vec<String> {

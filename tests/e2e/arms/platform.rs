@@ -56,26 +56,35 @@ impl Contest for Platform {
 
     async fn floor(&self, ctx: &Ctx, namespace: &str) -> Result<Sample> {
         let hand = ByHand::new(ctx, namespace);
-        let spec = &self.database.spec;
-        let postgres = spec.postgres.as_ref().about("the platform has no PostgreSQL")?;
         let start = Instant::now();
-        hand.neo4j(spec).await?;
-        hand.postgres(postgres).await?;
-        hand.redis(spec).await?;
-        let since = || start.elapsed().as_secs_f64();
-        let (sql_done, redis_done, graph_done) = futures::try_join!(
-            async { sql::provision(&hand, spec).await.map(|()| since()) },
-            async { graph::redis(&hand, &self.cache.spec).await.map(|()| since()) },
-            async { graph::neo4j(&hand, &self.graph.spec).await.map(|()| since()) },
-        )?;
+        let parts = by_hand(self, &hand).await?;
         let took = start.elapsed();
-        let parts = format!("PostgreSQL {sql_done:.2}, Redis {redis_done:.2}, Neo4j {graph_done:.2}");
+        let mut stores = floor_stores(self, &hand).await?;
         Ok(Sample {
             took,
-            facts: floor_facts(self, &hand).await?,
+            facts: all_facts(&mut stores).await?,
             parts,
         })
     }
+}
+
+/// The whole platform by hand; says when each store was done.
+pub async fn by_hand(platform: &Platform, hand: &ByHand<'_>) -> Result<String> {
+    let spec = &platform.database.spec;
+    let postgres = spec.postgres.as_ref().about("the platform has no PostgreSQL")?;
+    let start = Instant::now();
+    hand.neo4j(spec).await?;
+    hand.postgres(postgres).await?;
+    hand.redis(spec).await?;
+    let since = || start.elapsed().as_secs_f64();
+    let (sql_done, redis_done, graph_done) = futures::try_join!(
+        async { sql::provision(hand, spec).await.map(|()| since()) },
+        async { graph::redis(hand, &platform.cache.spec).await.map(|()| since()) },
+        async { graph::neo4j(hand, &platform.graph.spec).await.map(|()| since()) },
+    )?;
+    Ok(format!(
+        "PostgreSQL {sql_done:.2}, Redis {redis_done:.2}, Neo4j {graph_done:.2}"
+    ))
 }
 
 async fn our_facts(platform: &Platform, ctx: &Ctx, namespace: &str) -> Result<Facts> {
@@ -90,7 +99,8 @@ async fn our_facts(platform: &Platform, ctx: &Ctx, namespace: &str) -> Result<Fa
     all_facts(&mut stores).await
 }
 
-async fn floor_facts(platform: &Platform, hand: &ByHand<'_>) -> Result<Facts> {
+/// Sessions on the stores of a floor, on PostgreSQL as the owner.
+pub async fn floor_stores(platform: &Platform, hand: &ByHand<'_>) -> Result<Stores> {
     let postgres = platform
         .database
         .spec
@@ -98,12 +108,11 @@ async fn floor_facts(platform: &Platform, hand: &ByHand<'_>) -> Result<Facts> {
         .as_ref()
         .about("the platform has no PostgreSQL")?;
     let url = hand.postgres_url(postgres.owner_name()?.as_str(), postgres.database.as_str());
-    let mut stores = Stores {
+    Ok(Stores {
         postgres: clients::postgres(&url).await?,
         redis: clients::redis(&hand.redis_url()).await?,
         neo4j: clients::neo4j(&hand.neo4j_uri(), "neo4j", &hand.password).await?,
-    };
-    all_facts(&mut stores).await
+    })
 }
 
 async fn all_facts(stores: &mut Stores) -> Result<Facts> {

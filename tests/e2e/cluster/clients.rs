@@ -113,13 +113,21 @@ pub async fn redis(url: &str) -> Result<MultiplexedConnection> {
 /// A Neo4j client that has logged in.
 pub async fn neo4j(uri: &str, user: &str, password: &str) -> Result<neo4rs::Graph> {
     let graph = neo4rs::Graph::new(uri, user, password)?;
-    patiently("log in to Neo4j", graph.run(neo4rs::query("RETURN 1"))).await?;
+    patiently("log in to Neo4j", run(&graph, neo4rs::query("RETURN 1"))).await?;
     Ok(graph)
+}
+
+/// A Cypher statement whose rows do not matter.
+pub async fn run(graph: &neo4rs::Graph, query: neo4rs::Query) -> Result {
+    // The driver's future is large.
+    Box::pin(graph.run(query)).await.map(|_| ()).about("Cypher")
 }
 
 /// The rows of a Cypher query whose one column `row` is text.
 pub async fn cypher(graph: &neo4rs::Graph, text: &str) -> Result<Vec<String>> {
-    let mut stream = graph.execute(neo4rs::query(text)).await.about(first_line(text))?;
+    let mut stream = Box::pin(graph.execute(neo4rs::query(text)))
+        .await
+        .about(first_line(text))?;
     let mut rows = Vec::new();
     while let Some(row) = stream.next().await.about(first_line(text))? {
         rows.push(row.get::<String>("row")?);

@@ -42,14 +42,20 @@ async fn namespace_state(ctx: &Ctx, namespace: &str) -> Result {
         ctx.say(format!("{}: {}", object.name_any(), object.data["status"]));
     }
     let events: Api<Event> = Api::namespaced(ctx.client.clone(), namespace);
-    for event in events.list(&ListParams::default()).await? {
+    let telling = |event: &Event| {
+        let ours = event
+            .reporting_component
+            .as_deref()
+            .is_some_and(|name| name.contains("amas"));
+        ours || event.type_.as_deref() == Some("Warning")
+    };
+    for event in events.list(&ListParams::default()).await?.into_iter().filter(telling) {
         let object = event.involved_object;
-        let text = event.message.unwrap_or_default();
-        let name = object.name.unwrap_or_default();
+        let name = [object.kind.unwrap_or_default(), object.name.unwrap_or_default()].join("/");
         ctx.say(format!(
-            "Event {}/{name} {}: {text}",
-            object.kind.unwrap_or_default(),
-            event.reason.unwrap_or_default()
+            "Event {name} {}: {}",
+            event.reason.unwrap_or_default(),
+            event.message.unwrap_or_default()
         ));
     }
     Ok(())

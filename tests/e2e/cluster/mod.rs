@@ -5,6 +5,7 @@ pub mod clients;
 pub mod conditions;
 pub mod diagnostics;
 pub mod namespaces;
+pub mod node;
 pub mod objects;
 pub mod operator;
 pub mod platform;

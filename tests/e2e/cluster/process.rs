@@ -68,6 +68,11 @@ pub fn resident(pid: i32) -> Result<f64> {
     Ok(kib.about(format!("process {pid} is gone"))? / 1024.0)
 }
 
+/// Whether a signal has stopped it.
+pub fn is_stopped(pid: i32) -> bool {
+    field(pid, "State").is_some_and(|state| state.starts_with('T'))
+}
+
 /// CPU seconds used so far.
 pub fn cpu_seconds(pid: i32) -> Result<f64> {
     let stat = text(pid, "stat");
@@ -77,12 +82,47 @@ pub fn cpu_seconds(pid: i32) -> Result<f64> {
     Ok(ticks.iter().sum::<f64>() / 100.0)
 }
 
-/// Sends a signal (`KILL`, `STOP`, `CONT`) to processes.
+/// Sends a signal (`KILL`, `STOP`, `CONT`) to processes; those that are gone meanwhile need none.
 pub async fn signal(name: &str, pids: &[i32]) -> Result {
     let mut kill = tokio::process::Command::new("kill");
     kill.arg("-s").arg(name).args(pids.iter().map(i32::to_string));
-    crate::ensure!(kill.status().await?.success(), "kill -s {name} {pids:?} failed");
+    let output = kill.output().await?;
+    let there = pids.iter().any(|&pid| field(pid, "State").is_some());
+    let said = String::from_utf8_lossy(&output.stderr);
+    crate::ensure!(
+        output.status.success() || said.contains("No such process") && there,
+        "kill -s {name}: {said}"
+    );
     Ok(())
+}
+
+/// Stops every process of the pod's first container, also those that are born meanwhile; returns them.
+pub async fn stop_all(pod: &Pod) -> Result<Vec<i32>> {
+    loop {
+        let all = of_pod(pod)?.all;
+        let running: Vec<i32> = all.iter().copied().filter(|&pid| !is_stopped(pid)).collect();
+        if running.is_empty() {
+            return Ok(all);
+        }
+        signal("STOP", &running).await?;
+    }
+}
+
+/// The nearest ancestor in another network namespace: `dev/cluster exec`, which stays on the host.
+pub fn ancestor_outside() -> Result<Option<i32>> {
+    let network = |pid: i32| fs::read_link(format!("/proc/{pid}/ns/net"));
+    let mut pid = i32::try_from(std::process::id())?;
+    let ours = network(pid)?;
+    while let Some(parent) = field(pid, "PPid")
+        .and_then(|parent| parent.parse().ok())
+        .filter(|&parent| parent > 1)
+    {
+        if network(parent)? != ours {
+            return Ok(Some(parent));
+        }
+        pid = parent;
+    }
+    Ok(None)
 }
 
 /// The command lines of all processes of the machine, for looking into them.

@@ -23,8 +23,6 @@ pub struct Settings {
     pub platform: PathBuf,
     /// The program that stops and starts the node (AMAS_DEV_CLUSTER, dev/cluster).
     pub dev_cluster: PathBuf,
-    /// A process outside of the cluster's namespaces, whose mounts and network `dev/cluster` needs (AMAS_E2E_HOST_PID, 1).
-    pub host_pid: u32,
     /// Leave the namespaces of failed scenarios where they are (AMAS_E2E_KEEP).
     pub keep: bool,
 }
@@ -44,7 +42,6 @@ impl Settings {
             image_tar: path("AMAS_IMAGE_TAR"),
             platform: path("AMAS_E2E_PLATFORM").unwrap_or_else(|| root.join("manifests/platforms/amas")),
             dev_cluster: path("AMAS_DEV_CLUSTER").unwrap_or_else(|| root.join("dev/cluster")),
-            host_pid: number("AMAS_E2E_HOST_PID", 1)?,
             keep: env("AMAS_E2E_KEEP").is_some(),
         })
     }

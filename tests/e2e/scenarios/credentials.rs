@@ -54,10 +54,7 @@ async fn rights(ctx: &Ctx, platform: &Platform, namespace: &str) -> Result {
         .arg(300)
         .exec_async(&mut writer.redis)
         .await?;
-    writer
-        .neo4j
-        .run(neo4rs::query("CREATE (:Task {task_id: 't1'})"))
-        .await?;
+    clients::run(&writer.neo4j, neo4rs::query("CREATE (:Task {task_id: 't1'})")).await?;
     let refused = [
         (
             "read-only role",

@@ -79,9 +79,9 @@ pub async fn run(ctx: &Ctx) -> Result {
 }
 
 impl Scene<'_> {
-    async fn processes(&self, store: &Store) -> Result<process::Processes> {
+    async fn pod(&self, store: &Store) -> Result<Pod> {
         let pods: Api<Pod> = Api::namespaced(self.ctx.client.clone(), &self.namespace);
-        process::of_pod(&pods.get(&format!("{}-{}-0", self.database, store.name)).await?)
+        Ok(pods.get(&format!("{}-{}-0", self.database, store.name)).await?)
     }
 
     async fn watch(&self) -> Result<Watch> {
@@ -89,7 +89,7 @@ impl Scene<'_> {
     }
 
     async fn killed(&self, store: &Store) -> Result {
-        let main = self.processes(store).await?.main;
+        let main = process::of_pod(&self.pod(store).await?)?.main;
         let mut watch = self.watch().await?;
         let start = Instant::now();
         process::signal("KILL", &[main]).await?;
@@ -99,12 +99,12 @@ impl Scene<'_> {
     }
 
     async fn stopped(&self, store: &Store) -> Result {
-        let all = self.processes(store).await?.all;
+        let pod = self.pod(store).await?;
         let mut watch = self.watch().await?;
         let start = Instant::now();
-        process::signal("STOP", &all).await?;
+        let stopped = process::stop_all(&pod).await?;
         let seen = self.loss(&mut watch, store, start).await;
-        process::signal("CONT", &all).await?;
+        process::signal("CONT", &stopped).await?;
         self.figure(store, "stopped (SIGSTOP)", seen?, STOPPED);
         self.recovery(&mut watch, store, "continued", Instant::now()).await
     }

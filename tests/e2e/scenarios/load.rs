@@ -1,16 +1,18 @@
 //! A client at work: 200 operations a second on each store, over a bounded set of rows, keys and nodes.
 
-use std::{
-    cell::{Cell, RefCell},
-    time::Duration,
-};
+use std::{cell::RefCell, fmt, time::Duration};
+
+use futures::{StreamExt, TryStreamExt};
 
 use redis::aio::MultiplexedConnection;
 use sqlx::PgConnection;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use crate::{
-    cluster::{clients::Stores, platform::WRITER},
+    cluster::{
+        clients::{self, Stores},
+        platform::WRITER,
+    },
     harness::{Result, context::Ctx},
 };
 
@@ -24,37 +26,37 @@ pub struct Load {
     postgres: RefCell<PgConnection>,
     redis: MultiplexedConnection,
     neo4j: neo4rs::Graph,
-    step: Cell<u64>,
 }
 
 impl Load {
     pub async fn prepare(ctx: &Ctx, namespace: &str, database: &str) -> Result<Self> {
-        let stores = Stores::open(&ctx.client, namespace, database, WRITER).await?;
-        let step = Cell::new(0);
-        Ok(Self {
-            postgres: RefCell::new(stores.postgres),
-            redis: stores.redis,
-            neo4j: stores.neo4j,
-            step,
-        })
+        Ok(Self::on(Stores::open(&ctx.client, namespace, database, WRITER).await?))
     }
 
-    /// Works for a time; returns what was done, in words.
-    pub async fn run(&self, time: Duration) -> Result<String> {
+    pub fn on(stores: Stores) -> Self {
+        let postgres = RefCell::new(stores.postgres);
+        Self {
+            postgres,
+            redis: stores.redis,
+            neo4j: stores.neo4j,
+        }
+    }
+
+    /// Works for a time; returns how much was done.
+    pub async fn run(&self, time: Duration) -> Result<Rates> {
         let end = Instant::now() + time;
-        let (sql, cache, graph) = futures::try_join!(
-            paced(end, async |step| self.sql(step).await),
-            paced(end, async |step| self.cache(step).await),
-            paced(end, async |step| self.graph(step).await),
+        let (sql, redis, cypher) = futures::try_join!(
+            // One session runs one statement after the other.
+            paced(end, 1, async |step| self.sql(step).await),
+            paced(end, 4, async |step| self.cache(step).await),
+            paced(end, 8, async |step| self.graph(step).await),
         )?;
-        self.step.set(self.step.get() + 1);
         let rate = |count: u64| count as f64 / time.as_secs_f64();
-        Ok(format!(
-            "{:.0} SQL, {:.0} Redis, {:.0} Cypher operations a second",
-            rate(sql),
-            rate(cache),
-            rate(graph)
-        ))
+        Ok(Rates {
+            sql: rate(sql),
+            redis: rate(redis),
+            cypher: rate(cypher),
+        })
     }
 
     /// The application's own work: read an agent, count an execution.
@@ -95,21 +97,43 @@ impl Load {
             _ => "MATCH (t:Task {task_id: $id}) RETURN t.priority",
         };
         let id = format!("load-{}", step % BOUND);
-        Ok(self.neo4j.run(neo4rs::query(text).param("id", id)).await?)
+        clients::run(&self.neo4j, neo4rs::query(text).param("id", id)).await
     }
 }
 
-/// Bursts of operations at a steady rate until the end; a late burst is not made up for. Returns how many were done.
-async fn paced(end: Instant, operation: impl AsyncFn(u64) -> Result) -> Result<u64> {
+/// Operations a second that were done on each store.
+pub struct Rates {
+    pub sql: f64,
+    pub redis: f64,
+    pub cypher: f64,
+}
+
+impl Rates {
+    pub fn lowest(&self) -> f64 {
+        self.sql.min(self.redis).min(self.cypher)
+    }
+}
+
+impl fmt::Display for Rates {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{:.0} SQL, {:.0} Redis, {:.0} Cypher operations a second",
+            self.sql, self.redis, self.cypher
+        )
+    }
+}
+
+/// Bursts of operations at a steady rate until the end, so many at a time. A late burst is followed at once by the next.
+async fn paced(end: Instant, at_once: usize, operation: impl AsyncFn(u64) -> Result) -> Result<u64> {
     let mut ticks = interval(Duration::from_secs(1) / BURSTS);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Burst);
     let mut done = 0;
     while Instant::now() < end {
         ticks.tick().await;
-        for _ in 0..BURST {
-            operation(done).await?;
-            done += 1;
-        }
+        let burst = futures::stream::iter(done..done + BURST).map(Ok);
+        burst.try_for_each_concurrent(at_once, |step| operation(step)).await?;
+        done += BURST;
     }
     Ok(done)
 }

@@ -5,6 +5,7 @@ mod floor_arms;
 mod health;
 mod idle;
 mod load;
+mod node_check;
 mod persistence;
 mod self_check;
 mod time_to_ready;
@@ -59,5 +60,12 @@ pub static ALL: &[Scenario] = &[
     Scenario::new("floor-arms", "the floors of time-to-ready alone", 10, |ctx| {
         Box::pin(floor_arms::run(ctx))
     })
+    .without_operator(),
+    Scenario::new(
+        "node-check",
+        "the suite's hands on the node: load, signals, the power switch",
+        10,
+        |ctx| Box::pin(node_check::run(ctx)),
+    )
     .without_operator(),
 ];

@@ -1,6 +1,6 @@
 //! Data written through the published Secrets is still there after whatever happens to pods, operator and node.
 
-use std::{process::Stdio, time::Duration};
+use std::time::Duration;
 
 use k8s_openapi::api::{coordination::v1::Lease, core::v1::Pod};
 use kube::{Api, api::DeleteParams};
@@ -8,7 +8,7 @@ use kube::{Api, api::DeleteParams};
 use crate::{
     cluster::{
         clients::{self, Stores},
-        operator,
+        node, operator,
         platform::{Platform, WRITER},
         process, wait,
     },
@@ -58,7 +58,7 @@ impl Scene<'_> {
         push.arg("amas:tasks:recent_feed").arg((0..COUNT).collect::<Vec<_>>());
         push.exec_async(&mut stores.redis).await?;
         let create = "UNWIND range(1, 100) AS n CREATE (:Task {task_id: 'kept-' + toString(n), title: 'kept'})";
-        Ok(stores.neo4j.run(neo4rs::query(create)).await?)
+        clients::run(&stores.neo4j, neo4rs::query(create)).await
     }
 
     /// Opens new sessions by the Secrets and counts what was written.
@@ -130,8 +130,8 @@ impl Scene<'_> {
 
     async fn power_cut(&self) -> Result {
         let before = self.renewed().await?;
-        self.dev_cluster("node-stop").await?;
-        self.dev_cluster("node-start").await?;
+        node::stop(self.ctx).await?;
+        node::start(self.ctx).await?;
         // Until the operator is back, conditions are those of before.
         let alive = async || {
             ensure!(
@@ -154,21 +154,5 @@ impl Scene<'_> {
             .as_str()
             .about("the lease was never renewed")?
             .to_owned())
-    }
-
-    /// Runs `dev/cluster` in the host's namespaces: it makes mounts that must outlive this suite's own.
-    async fn dev_cluster(&self, command: &str) -> Result {
-        let settings = &self.ctx.settings;
-        let host = settings.host_pid.to_string();
-        let mut nsenter = tokio::process::Command::new("nsenter");
-        nsenter
-            .args(["--target", &host, "--mount", "--net", "--"])
-            .arg(&settings.dev_cluster)
-            .arg(command);
-        let output = nsenter.stdin(Stdio::null()).output().await.about("nsenter")?;
-        let said = String::from_utf8_lossy(&output.stderr);
-        self.ctx.say(said.trim());
-        ensure!(output.status.success(), "dev/cluster {command} failed: {said}");
-        Ok(())
     }
 }
