@@ -1,6 +1,6 @@
 //! Processes of containers, seen from the node: found by container id, killed, stopped, measured.
 
-use std::{fs, path::Path};
+use std::{fs, path::Path, time::Duration};
 
 use k8s_openapi::api::core::v1::Pod;
 
@@ -27,10 +27,8 @@ pub fn of_pod(pod: &Pod) -> Result<Processes> {
 
 /// Every process whose control group names the container.
 fn of_container(id: &str) -> Result<Processes> {
-    let mut all: Vec<i32> = pids()?
-        .into_iter()
-        .filter(|&pid| text(pid, "cgroup").contains(id))
-        .collect();
+    let alive = |pid: &i32| text(*pid, "cgroup").contains(id) && !is_zombie(*pid);
+    let mut all: Vec<i32> = pids()?.into_iter().filter(alive).collect();
     all.sort_unstable();
     let is_main = |pid: &i32| field(*pid, "NSpid").is_some_and(|pids| pids.split_whitespace().last() == Some("1"));
     let main = all
@@ -68,6 +66,11 @@ pub fn resident(pid: i32) -> Result<f64> {
     Ok(kib.about(format!("process {pid} is gone"))? / 1024.0)
 }
 
+/// Whether it has ended and only waits to be reaped. Entry points leave such children behind.
+fn is_zombie(pid: i32) -> bool {
+    field(pid, "State").is_none_or(|state| state.starts_with('Z'))
+}
+
 /// Whether a signal has stopped it.
 pub fn is_stopped(pid: i32) -> bool {
     field(pid, "State").is_some_and(|state| state.starts_with('T'))
@@ -98,14 +101,16 @@ pub async fn signal(name: &str, pids: &[i32]) -> Result {
 
 /// Stops every process of the pod's first container, also those that are born meanwhile; returns them.
 pub async fn stop_all(pod: &Pod) -> Result<Vec<i32>> {
-    loop {
+    for _ in 0..100 {
         let all = of_pod(pod)?.all;
         let running: Vec<i32> = all.iter().copied().filter(|&pid| !is_stopped(pid)).collect();
         if running.is_empty() {
             return Ok(all);
         }
         signal("STOP", &running).await?;
+        tokio::time::sleep(Duration::from_millis(5)).await;
     }
+    crate::fail!("the processes of the pod do not stop")
 }
 
 /// The nearest ancestor in another network namespace: `dev/cluster exec`, which stays on the host.
