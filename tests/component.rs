@@ -9,6 +9,8 @@ mod support;
 mod keeper;
 #[path = "component/migrate.rs"]
 mod migrate;
+#[path = "component/neo4j.rs"]
+mod neo4j;
 #[path = "component/postgres.rs"]
 mod postgres;
 #[path = "component/redis.rs"]

@@ -4,13 +4,13 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub use super::status::AmasDatabaseStatus;
 use super::{
     common::{DeletionPolicy, NetworkSettings, PodSettings},
     migrations::{Migrations, Seed},
     neo4j::Neo4jSpec,
     postgres::PostgresSpec,
     redis::RedisSpec,
-    status::AmasDatabaseStatus,
     units::Span,
 };
 

@@ -87,6 +87,13 @@ name_type!(
     |c| c.is_ascii_lowercase() || c == '_', |c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_'
 );
 
+impl SqlName {
+    /// The schema `public`.
+    pub fn public() -> Self {
+        Self("public".to_owned())
+    }
+}
+
 name_type!(
     /// A PostgreSQL extension name; unlike other SQL names it may contain hyphens (`uuid-ossp`).
     ExtensionName, "extension name", max 63, "^[a-z_][a-z0-9_-]*$",

@@ -44,7 +44,7 @@ pub struct ManagedNeo4j {
     pub image: Option<String>,
     /// Name of the one database of a Community server. It takes effect when the volume is first used, and is immutable. Default: neo4j.
     #[serde(default = "default_database")]
-    #[schemars(regex(pattern = "^[a-z][a-z0-9.-]{2,62}$"))]
+    #[schemars(regex(pattern = "^[a-z][a-z0-9]{2,62}$"))]
     pub initial_database: String,
 }
 

@@ -1,171 +1,27 @@
 //! `amas-operator migrate up|down|status|validate|seed`: the migration engine as a Job's container and from a shell.
 
-use std::{io::IsTerminal, path::PathBuf, process::ExitCode, str::FromStr, time::Duration};
+use std::{io::IsTerminal, path::PathBuf, process::ExitCode, time::Duration};
 
-use clap::{Parser, Subcommand, ValueEnum};
 use sqlx::{Connection, PgConnection, postgres::PgConnectOptions};
 use tokio::sync::watch;
 
-use crate::{
-    api::names::SqlName,
-    migrate::{
-        plan::Options,
-        report::{Failure, Report},
-        runner::{self, Event, Goal, Request, Urgency},
-        seed::{HashSource, Profile},
-        session,
-        source::Source,
-    },
+use crate::migrate::{
+    plan::Direction,
+    report::{Failure, Report},
+    runner::{self, Event, Goal, Request, Urgency},
+    seed::Profile,
+    session,
+    source::{Source, SourceError},
 };
 
+mod args;
 mod status;
+
+pub use args::Args;
+use args::{RunArgs, SeedOptions, Verb};
 
 /// How long a statement in flight may go on after the first signal: a Pod has 30 s until it is killed.
 const GRACE: Duration = Duration::from_secs(20);
-
-/// Run, take back and check PostgreSQL migrations.
-///
-/// Exit codes: 0 done or nothing to do; 10 a statement failed; 11 invalid files; 12 files and history disagree;
-/// 13 plan is not --plan-hash; 14 seed failed; 15 unknown target or no way back; 16 login or right missing;
-/// 17 unusable option; 20 server not reachable; 21 lock not obtained; 22 stopped by a signal; 23 connection lost;
-/// 24 server could not do it now. 10-19 need a change, 20-29 may be tried again.
-#[derive(Debug, Parser)]
-pub struct Args {
-    #[command(subcommand)]
-    verb: Verb,
-}
-
-#[derive(Debug, Subcommand)]
-enum Verb {
-    /// Apply what is pending, then the seeds.
-    Up(UpArgs),
-    /// Take applied migrations back by their stored down texts. Never asks.
-    Down(DownArgs),
-    /// Show what is applied, pending or edited. Changes nothing.
-    Status(StatusArgs),
-    /// Check the files; with a database also against its history. Changes nothing.
-    Validate(ValidateArgs),
-    /// Only the seeds.
-    Seed(SeedArgs),
-}
-
-/// Which database. Without any of these, PGHOST, PGPORT, PGUSER, PGPASSWORD, PGDATABASE and PGPASSFILE are used.
-#[derive(Debug, clap::Args)]
-struct DatabaseArgs {
-    /// File that holds the connection URL (a mounted Secret).
-    #[arg(long, value_name = "FILE", conflicts_with = "database_url")]
-    database_url_file: Option<PathBuf>,
-    /// Connection URL. A password given here is seen by everybody in ps: prefer the environment.
-    #[arg(long, env = "DATABASE_URL", hide_env_values = true, value_name = "URL")]
-    database_url: Option<String>,
-    /// How long to wait for a server that is away or starting: 500ms, 60s, 5m.
-    #[arg(long, default_value = "60s", value_parser = duration, value_name = "TIME")]
-    connect_timeout: Duration,
-    /// Schema of _sqlx_migrations.
-    #[arg(long, default_value = "public")]
-    schema: SqlName,
-    /// The session's search_path.
-    #[arg(long, default_value = "public")]
-    search_path: String,
-}
-
-#[derive(Debug, clap::Args)]
-struct RunArgs {
-    #[command(flatten)]
-    database: DatabaseArgs,
-    /// How long to wait for another migration to finish.
-    #[arg(long, default_value = "5m", value_parser = duration, value_name = "TIME")]
-    lock_timeout: Duration,
-    /// Run only exactly this plan.
-    #[arg(long, value_name = "SHA256")]
-    plan_hash: Option<String>,
-    /// Who runs it, as the records shall say: the Job's name.
-    #[arg(long, default_value = "shell", value_name = "NAME")]
-    attempt: String,
-    /// Write the outcome as JSON to this file (/dev/termination-log).
-    #[arg(long, value_name = "FILE")]
-    termination_message: Option<PathBuf>,
-}
-
-#[derive(Debug, clap::Args)]
-struct DirArgs {
-    /// Folder of NNNN_name.up.sql and NNNN_name.down.sql; several are merged.
-    #[arg(long = "dir", value_name = "DIR", required = true)]
-    dirs: Vec<PathBuf>,
-}
-
-#[derive(Debug, Default, clap::Args)]
-struct SeedOptions {
-    /// Folder of NNNN_name.sql to run after the migrations; several run in the order given.
-    #[arg(long = "seed-dir", value_name = "DIR")]
-    seed_dirs: Vec<PathBuf>,
-    /// NAME=FILE: setting amas.seed.NAME_hash is the bcrypt hash of the password in FILE.
-    #[arg(long = "seed-hash", value_name = "NAME=FILE", value_parser = hash_source)]
-    seed_hashes: Vec<HashSource>,
-}
-
-#[derive(Debug, clap::Args)]
-struct UpArgs {
-    #[command(flatten)]
-    dirs: DirArgs,
-    #[command(flatten)]
-    run: RunArgs,
-    #[command(flatten)]
-    seeds: SeedOptions,
-    /// Stop after this version.
-    #[arg(long, value_name = "VERSION")]
-    to: Option<i64>,
-}
-
-#[derive(Debug, clap::Args)]
-struct DownArgs {
-    /// Folders of the files, for versions whose down text is not stored.
-    #[arg(long = "dir", value_name = "DIR")]
-    dirs: Vec<PathBuf>,
-    #[command(flatten)]
-    run: RunArgs,
-    /// Down to this version, which stays; 0 takes everything back.
-    #[arg(long, value_name = "VERSION", conflicts_with = "steps")]
-    to: Option<i64>,
-    /// How many versions to take back.
-    #[arg(long, default_value_t = 1)]
-    steps: usize,
-}
-
-#[derive(Debug, clap::Args)]
-struct StatusArgs {
-    #[command(flatten)]
-    dirs: DirArgs,
-    #[command(flatten)]
-    database: DatabaseArgs,
-    #[arg(short, long, value_enum, default_value = "table")]
-    output: Output,
-}
-
-#[derive(Debug, clap::Args)]
-struct ValidateArgs {
-    #[command(flatten)]
-    dirs: DirArgs,
-    #[command(flatten)]
-    database: DatabaseArgs,
-    /// Seed folders to check too.
-    #[arg(long = "seed-dir", value_name = "DIR")]
-    seed_dirs: Vec<PathBuf>,
-}
-
-#[derive(Debug, clap::Args)]
-struct SeedArgs {
-    #[command(flatten)]
-    run: RunArgs,
-    #[command(flatten)]
-    seeds: SeedOptions,
-}
-
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum Output {
-    Table,
-    Json,
-}
 
 /// Runs the subcommand; the exit code says how it ended (see [`Failure::exit_code`]).
 pub async fn run(args: Args) -> ExitCode {
@@ -201,12 +57,7 @@ fn explain(failure: &Failure) {
 }
 
 /// Loads, connects, runs, reports.
-async fn execute(
-    args: RunArgs,
-    goal: Goal,
-    source: Result<Source, crate::migrate::source::SourceError>,
-    seeds: SeedOptions,
-) -> u8 {
+async fn execute(args: RunArgs, goal: Goal, source: Result<Source, SourceError>, seeds: SeedOptions) -> u8 {
     let report = match prepare(&args, goal, source, seeds) {
         Ok((request, login)) => perform(&args, &request, &login).await,
         Err(failure) => Report::early(failure),
@@ -227,7 +78,7 @@ async fn execute(
 fn prepare(
     args: &RunArgs,
     goal: Goal,
-    source: Result<Source, crate::migrate::source::SourceError>,
+    source: Result<Source, SourceError>,
     seeds: SeedOptions,
 ) -> Result<(Request, PgConnectOptions), Failure> {
     let request = Request {
@@ -309,130 +160,55 @@ fn listen_for_signals() -> watch::Receiver<Urgency> {
 /// Plain lines; to a terminal the name is shown as soon as a migration starts.
 fn print_event() -> impl FnMut(Event<'_>) + Send {
     let terminal = std::io::stderr().is_terminal();
-    let name = |file: &str| {
-        let name = file
-            .trim_end_matches(".sql")
-            .trim_end_matches(".up")
-            .trim_end_matches(".down");
-        format!("{name:<40}")
-    };
-    move |event| match event {
-        Event::Waiting(Some(holder)) => eprintln!("waiting for the migration lock: {holder} holds it"),
-        Event::Waiting(None) => eprintln!("waiting for the migration lock"),
+    move |event| {
+        // one write a line: standard error has no buffer
+        if let Some(text) = describe(&event, terminal) {
+            eprint!("{text}");
+        }
+    }
+}
+
+fn describe(event: &Event<'_>, terminal: bool) -> Option<String> {
+    Some(match event {
+        Event::Waiting(Some(holder)) => format!("waiting for the migration lock: {holder} holds it\n"),
+        Event::Waiting(None) => "waiting for the migration lock\n".to_owned(),
+        Event::Planned { steps: 0, .. } => return None,
         Event::Planned {
             direction,
             from,
             to,
             steps,
-        } if steps > 0 => {
-            eprintln!(
-                "{direction} from version {from} to {to}: {steps} migration{}",
-                if steps == 1 { "" } else { "s" }
-            );
+        } => {
+            let plural = if *steps == 1 { "" } else { "s" };
+            format!("{direction} from version {from} to {to}: {steps} migration{plural}\n")
         }
-        Event::Planned { .. } => {}
-        Event::Starting(step) if terminal => eprint!("{} ...", name(&step.file)),
-        Event::Starting(_) => {}
+        Event::Starting(step) if terminal => format!("{} ...", name(&step.file)),
+        Event::Starting(_) => return None,
         Event::Applied { step, direction, took } => {
-            let (back, verb) = (if terminal { "\r" } else { "" }, verb(direction));
-            eprintln!("{back}{} {verb} in {} ms", name(&step.file), took.as_millis());
+            let back = if terminal { "\r" } else { "" };
+            let verb = match direction {
+                Direction::Up => "applied",
+                Direction::Down => "taken back",
+            };
+            format!("{back}{}  {verb} in {} ms\n", name(&step.file), took.as_millis())
         }
         Event::Seeded { profile, file, took } => {
-            eprintln!(
-                "{} seeded in {} ms",
+            format!(
+                "{}  seeded in {} ms\n",
                 name(&format!("{profile}/{file}")),
                 took.as_millis()
-            );
+            )
         }
-        Event::SeedsUnchanged(count) => eprintln!("{count} seed files unchanged"),
-    }
-}
-
-fn verb(direction: crate::migrate::plan::Direction) -> &'static str {
-    match direction {
-        crate::migrate::plan::Direction::Up => "applied",
-        crate::migrate::plan::Direction::Down => "taken back",
-    }
-}
-
-impl DatabaseArgs {
-    fn options(&self) -> Options {
-        Options {
-            schema: self.schema.clone(),
-            search_path: self.search_path.clone(),
-        }
-    }
-
-    /// Whether any database was named, so that `validate` knows whether to look at one.
-    fn given(&self) -> bool {
-        self.database_url_file.is_some() || self.database_url.is_some() || std::env::var_os("PGHOST").is_some()
-    }
-
-    fn login(&self) -> Result<PgConnectOptions, Failure> {
-        let url = match (&self.database_url_file, &self.database_url) {
-            (Some(file), _) => std::fs::read_to_string(file)
-                .map_err(|error| Failure::Usage(format!("{} cannot be read: {error}", file.display())))?,
-            (None, Some(url)) => url.clone(),
-            (None, None) => return Ok(PgConnectOptions::new()),
-        };
-        let in_arguments = std::env::args().any(|arg| arg.contains(url.trim()));
-        if in_arguments
-            && url
-                .split('@')
-                .next()
-                .is_some_and(|login| login.matches(':').count() > 1)
-        {
-            eprintln!(
-                "warning: the password in --database-url can be seen in ps; use DATABASE_URL or --database-url-file"
-            );
-        }
-        // the parser's own text could repeat parts of the URL
-        PgConnectOptions::from_str(url.trim()).map_err(|_| {
-            Failure::Usage("the database URL is not valid: postgres://USER:PASSWORD@HOST:PORT/DATABASE".to_owned())
-        })
-    }
-}
-
-/// `500ms`, `60s`, `5m`, `1h`.
-fn duration(text: &str) -> Result<Duration, String> {
-    let bad = || "write a number with its unit: 500ms, 60s, 5m, 1h".to_owned();
-    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
-    let number: u64 = digits.parse().map_err(|_| bad())?;
-    let millis = match &text[digits.len()..] {
-        "ms" => 1,
-        "s" => 1_000,
-        "m" => 60_000,
-        "h" => 3_600_000,
-        _ => return Err(bad()),
-    };
-    number.checked_mul(millis).map(Duration::from_millis).ok_or_else(bad)
-}
-
-fn hash_source(text: &str) -> Result<HashSource, String> {
-    let (name, file) = text.split_once('=').ok_or("write NAME=FILE")?;
-    let name = SqlName::parse(name).map_err(|error| error.to_string())?;
-    Ok(HashSource {
-        name,
-        file: file.into(),
+        Event::SeedsUnchanged(1) => "1 seed file unchanged\n".to_owned(),
+        Event::SeedsUnchanged(count) => format!("{count} seed files unchanged\n"),
     })
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use clap::CommandFactory;
-
-    #[test]
-    fn the_command_line_is_sound() {
-        Args::command().debug_assert();
-    }
-
-    #[test]
-    fn durations_have_units() {
-        assert_eq!(duration("500ms"), Ok(Duration::from_millis(500)));
-        assert_eq!(duration("5m"), Ok(Duration::from_secs(300)));
-        for bad in ["5", "s", "5d", "-1s", "18446744073709551615h"] {
-            assert!(duration(bad).is_err(), "{bad}");
-        }
-    }
+/// A file's name as a column, without what every file has.
+fn name(file: &str) -> String {
+    let name = file
+        .trim_end_matches(".sql")
+        .trim_end_matches(".up")
+        .trim_end_matches(".down");
+    format!("{name:<40}")
 }

@@ -3,3 +3,4 @@
 pub mod crds;
 pub mod migrate;
 pub mod run;
+pub mod telemetry;

@@ -24,11 +24,19 @@ pub enum Purpose {
     /// The superuser of a managed PostgreSQL.
     PostgresAdmin,
     /// A PostgreSQL role.
-    PostgresRole { role: String, database: String, port: u16 },
+    PostgresRole {
+        role: String,
+        database: String,
+        port: u16,
+    },
     Redis,
-    Neo4j { database: String },
+    Neo4j {
+        database: String,
+    },
     /// Values for seed SQL, by name.
-    Seed { names: Vec<String> },
+    Seed {
+        names: Vec<String>,
+    },
 }
 
 /// A Secret to be there.
@@ -56,7 +64,11 @@ impl SecretSpec {
 
     /// The key under which an entry of ours is written.
     fn key(&self, ours: &str) -> String {
-        self.connection.keys.get(ours).cloned().unwrap_or_else(|| ours.to_owned())
+        self.connection
+            .keys
+            .get(ours)
+            .cloned()
+            .unwrap_or_else(|| ours.to_owned())
     }
 
     fn password_key(&self) -> &'static str {
@@ -70,7 +82,10 @@ impl SecretSpec {
 
     /// The password in a Secret of this kind.
     pub fn password(&self, entries: &Entries) -> Option<Sensitive> {
-        entries.get(&self.key(self.password_key())).filter(|password| !password.reveal().is_empty()).cloned()
+        entries
+            .get(&self.key(self.password_key()))
+            .filter(|password| !password.reveal().is_empty())
+            .cloned()
     }
 
     /// All entries, keeping the passwords and hashes that `old` has. What is missing is made anew.
@@ -86,34 +101,66 @@ impl SecretSpec {
         match &self.purpose {
             Purpose::PostgresAdmin => all.push(("PGUSER", postgres::workload::ADMIN.into())),
             Purpose::PostgresRole { role, database, port } => {
-                all.push(("DATABASE_URL", format!("postgresql://{role}:{clear}@{host}:{port}/{database}")));
-                all.extend([("PGHOST", host.clone()), ("PGPORT", port.to_string()), ("PGDATABASE", database.clone()), ("PGUSER", role.clone())]);
+                all.push((
+                    "DATABASE_URL",
+                    format!("postgresql://{role}:{clear}@{host}:{port}/{database}"),
+                ));
+                all.extend([
+                    ("PGHOST", host.clone()),
+                    ("PGPORT", port.to_string()),
+                    ("PGDATABASE", database.clone()),
+                    ("PGUSER", role.clone()),
+                ]);
             }
             Purpose::Redis => {
                 let port = redis::workload::PORT;
-                all.push(("REDIS_URL", format!("redis://{}:{clear}@{host}:{port}/0", redis::workload::USER)));
-                all.extend([("REDIS_HOST", host.clone()), ("REDIS_PORT", port.to_string()), ("REDIS_USERNAME", redis::workload::USER.into())]);
-                all.push((redis::workload::ACL_KEY, kept(redis::workload::ACL_KEY).unwrap_or_else(|| redis::acl_file(&password))));
+                all.push((
+                    "REDIS_URL",
+                    format!("redis://{}:{clear}@{host}:{port}/0", redis::workload::USER),
+                ));
+                all.extend([
+                    ("REDIS_HOST", host.clone()),
+                    ("REDIS_PORT", port.to_string()),
+                    ("REDIS_USERNAME", redis::workload::USER.into()),
+                ]);
+                all.push((
+                    redis::workload::ACL_KEY,
+                    kept(redis::workload::ACL_KEY).unwrap_or_else(|| redis::acl_file(&password)),
+                ));
             }
             Purpose::Neo4j { database } => {
                 all.push(("NEO4J_URI", format!("bolt://{host}:{}", neo4j::workload::PORT)));
-                all.extend([("NEO4J_USER", neo4j::workload::USER.into()), ("NEO4J_DATABASE", database.clone())]);
+                all.extend([
+                    ("NEO4J_USER", neo4j::workload::USER.into()),
+                    ("NEO4J_DATABASE", database.clone()),
+                ]);
                 let auth = || neo4j::auth_ini(neo4j::workload::USER, &password, rand::random());
-                all.push((neo4j::workload::AUTH_KEY, kept(neo4j::workload::AUTH_KEY).unwrap_or_else(auth)));
+                all.push((
+                    neo4j::workload::AUTH_KEY,
+                    kept(neo4j::workload::AUTH_KEY).unwrap_or_else(auth),
+                ));
             }
             Purpose::Seed { .. } => {}
         }
         all.push((self.password_key(), clear.to_owned()));
-        let ours = all.into_iter().map(|(key, value)| (self.key(key), Sensitive::new(value)));
-        let extra = self.connection.extra.iter().map(|(key, value)| (key.clone(), Sensitive::new(value.clone())));
+        let ours = all
+            .into_iter()
+            .map(|(key, value)| (self.key(key), Sensitive::new(value)));
+        let extra = self
+            .connection
+            .extra
+            .iter()
+            .map(|(key, value)| (key.clone(), Sensitive::new(value.clone())));
         extra.chain(ours).collect()
     }
 
     /// The Secret as an object. It has no owner: it outlives the AmasDatabase.
     pub fn object(&self, family: &Family, entries: &Entries) -> Value {
         let (application, component) = self.labels();
-        let data: BTreeMap<&String, String> =
-            entries.iter().map(|(key, value)| (key, BASE64_STANDARD.encode(value.reveal()))).collect();
+        let data: BTreeMap<&String, String> = entries
+            .iter()
+            .map(|(key, value)| (key, BASE64_STANDARD.encode(value.reveal())))
+            .collect();
         json!({"metadata": family.metadata(&self.name, application, component, false), "type": "Opaque", "data": data})
     }
 }
@@ -124,7 +171,10 @@ pub fn read_entries(secret: &Value) -> Entries {
         let bytes = BASE64_STANDARD.decode(value.as_str()?).ok()?;
         Some((key.clone(), Sensitive::new(String::from_utf8(bytes).ok()?)))
     };
-    secret["data"].as_object().map(|data| data.iter().filter_map(decode).collect()).unwrap_or_default()
+    secret["data"]
+        .as_object()
+        .map(|data| data.iter().filter_map(decode).collect())
+        .unwrap_or_default()
 }
 
 /// 32 random bytes in a form that needs no escaping in a URL.
@@ -179,7 +229,11 @@ mod tests {
     fn role(connection: Connection) -> SecretSpec {
         SecretSpec {
             name: "db-role-app".into(),
-            purpose: Purpose::PostgresRole { role: "app".into(), database: "amas".into(), port: 5432 },
+            purpose: Purpose::PostgresRole {
+                role: "app".into(),
+                database: "amas".into(),
+                port: 5432,
+            },
             host: "db-postgres.ns.svc".into(),
             connection,
             initialises_data: false,
@@ -192,13 +246,20 @@ mod tests {
         assert_eq!(role(Connection::default()).entries(&first), first);
         let password = first["PGPASSWORD"].reveal().to_owned();
         assert_eq!(password.len(), 43);
-        assert_eq!(first["DATABASE_URL"].reveal(), format!("postgresql://app:{password}@db-postgres.ns.svc:5432/amas"));
+        assert_eq!(
+            first["DATABASE_URL"].reveal(),
+            format!("postgresql://app:{password}@db-postgres.ns.svc:5432/amas")
+        );
     }
 
     #[test]
     fn keys_can_be_renamed_and_extra_values_added_but_never_over_ours() {
         let connection = Connection {
-            keys: [("DATABASE_URL".into(), "SQLALCHEMY_URL".into()), ("PGPASSWORD".into(), "DB_PASS".into())].into(),
+            keys: [
+                ("DATABASE_URL".into(), "SQLALCHEMY_URL".into()),
+                ("PGPASSWORD".into(), "DB_PASS".into()),
+            ]
+            .into(),
             extra: [("POOL_MAX".into(), "20".into()), ("DB_PASS".into(), "default".into())].into(),
         };
         let spec = role(connection);
@@ -211,7 +272,12 @@ mod tests {
 
     #[test]
     fn servers_get_hashes_that_stay_with_their_password() {
-        let spec = SecretSpec { purpose: Purpose::Neo4j { database: "neo4j".into() }, ..role(Connection::default()) };
+        let spec = SecretSpec {
+            purpose: Purpose::Neo4j {
+                database: "neo4j".into(),
+            },
+            ..role(Connection::default())
+        };
         let first = spec.entries(&Entries::new());
         assert_eq!(spec.entries(&first), first);
         assert!(!first["auth.ini"].reveal().contains(first["NEO4J_PASSWORD"].reveal()));
@@ -219,7 +285,11 @@ mod tests {
 
     #[test]
     fn entries_survive_the_way_through_the_api() {
-        let family = Family { namespace: "n".into(), database: "d".into(), uid: "u".into() };
+        let family = Family {
+            namespace: "n".into(),
+            database: "d".into(),
+            uid: "u".into(),
+        };
         let spec = role(Connection::default());
         let entries = spec.entries(&Entries::new());
         let object = spec.object(&family, &entries);

@@ -170,9 +170,9 @@ fn applied_query(schema: &SqlName, downs_above: Option<i64>) -> String {
     let down = match downs_above {
         None => "NULL::pg_catalog.text".to_owned(),
         Some(target) => format!(
-            "CASE WHEN m.version OPERATOR(pg_catalog.>) {target} THEN \
-             (SELECT h.down_sql FROM amas_migrate.history h WHERE h.version OPERATOR(pg_catalog.=) m.version \
-              AND h.direction OPERATOR(pg_catalog.<>) 'down' ORDER BY h.id DESC LIMIT 1) END"
+            "CASE WHEN m.version > {target} THEN \
+             (SELECT h.down_sql FROM amas_migrate.history h WHERE h.version = m.version \
+              AND h.direction <> 'down' ORDER BY h.id DESC LIMIT 1) END"
         ),
     };
     format!(

@@ -1,11 +1,12 @@
 //! What would run: pure. The operator and the runner call the same [`plan`] and the same [`Plan::hash`].
 
+mod hash;
+
+pub use hash::{Options, StepId, hash_steps, hash8};
+
 use std::{fmt, sync::Arc};
 
 use serde::Serialize;
-use sha2::{Digest, Sha256};
-
-use crate::api::names::SqlName;
 
 use super::{
     history::Applied,
@@ -28,29 +29,6 @@ impl fmt::Display for Direction {
         })
     }
 }
-
-/// Running options: what changes the meaning of the same files, and so the plan's hash.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Options {
-    /// Schema of `_sqlx_migrations`. Default `public`.
-    pub schema: SqlName,
-    /// The runner's search_path, a list separated by commas. Default `public`.
-    pub search_path: String,
-}
-
-impl Default for Options {
-    fn default() -> Self {
-        let schema = DEFAULT_SCHEMA.clone();
-        Self {
-            search_path: schema.to_string(),
-            schema,
-        }
-    }
-}
-
-#[allow(clippy::expect_used)] // a constant
-static DEFAULT_SCHEMA: std::sync::LazyLock<SqlName> =
-    std::sync::LazyLock::new(|| SqlName::parse("public").expect("public is a SQL name"));
 
 /// One file to run.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -300,69 +278,6 @@ fn check_runnable(file: &str, sql: &str) -> Result<(), PlanError> {
             problem,
         }),
     }
-}
-
-impl Plan {
-    pub fn is_empty(&self) -> bool {
-        self.steps.is_empty()
-    }
-
-    /// Identifies exactly this plan on this database; see [`hash_steps`].
-    pub fn hash(&self, database_identity: &str, options: &Options) -> String {
-        hash_steps(
-            database_identity,
-            self.direction,
-            options,
-            self.steps.iter().map(StepId::from),
-        )
-    }
-}
-
-/// What of a step is in the hash.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct StepId {
-    pub version: i64,
-    pub checksum: Checksum,
-    pub down: Option<Checksum>,
-}
-
-impl From<&Step> for StepId {
-    fn from(step: &Step) -> Self {
-        let down = step.down.as_ref().map(|down| down.checksum.clone());
-        Self {
-            version: step.version,
-            checksum: step.checksum.clone(),
-            down,
-        }
-    }
-}
-
-/// Hex SHA-256 over one line each of: a format mark, the database's identity, the direction, the running options, and
-/// every step in order as `version checksum down-checksum`. Nothing of the live catalog is in it, so it stays the same
-/// while the application works; any change of a pending file, of their order or of the database changes it.
-pub fn hash_steps(
-    database_identity: &str,
-    direction: Direction,
-    options: &Options,
-    steps: impl Iterator<Item = StepId>,
-) -> String {
-    let mut text = format!(
-        "amas plan 1\n{database_identity:?}\n{direction}\n{} {:?}\n",
-        options.schema, options.search_path
-    );
-    for step in steps {
-        let down = step.down.map_or("-".to_owned(), |checksum| checksum.to_string());
-        text.push_str(&format!("{} {} {down}\n", step.version, step.checksum));
-    }
-    Sha256::digest(text.as_bytes())
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect()
-}
-
-/// The first eight hex digits, for names.
-pub fn hash8(hash: &str) -> &str {
-    hash.get(..8).unwrap_or(hash)
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use sqlx::{PgConnection, Row};
 use tokio::sync::watch;
 
 use super::{
-    history::{self, Applied, State},
+    history::{self, State},
     plan::{self, Direction, Options, Plan, Step, StepId, hash_steps},
     record::{self, NewRun},
     report::{Failure, Holder, Report},
@@ -20,6 +20,7 @@ use super::{
 
 mod message;
 mod send;
+mod tables;
 
 /// Where the schema shall go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -116,6 +117,7 @@ pub async fn run(
         tell,
         report,
         run: None,
+        lock_of: None,
         ready: false,
         usable: true,
     };
@@ -131,7 +133,9 @@ struct Runner<'a, 't> {
     report: Report,
     /// Our row in `runs`.
     run: Option<i64>,
-    /// The lock is ours and the tables exist.
+    /// The database whose lock is ours.
+    lock_of: Option<String>,
+    /// The tables exist.
     ready: bool,
     /// The session answers; false once a message was abandoned.
     usable: bool,
@@ -142,11 +146,8 @@ impl Runner<'_, '_> {
         let identity = history::identity(self.conn).await?;
         let database = identity.split_once('/').map_or("", |(_, name)| name).to_owned();
         self.lock(&database).await?;
-        let result = self.locked(&identity).await;
-        if result.is_ok() {
-            session::unlock(self.conn, &database).await?;
-        }
-        result
+        self.lock_of = Some(database);
+        self.locked(&identity).await
     }
 
     async fn lock(&mut self, database: &str) -> Result<(), Failure> {
@@ -184,41 +185,12 @@ impl Runner<'_, '_> {
         }
         let hashing = seed::start_hashing(&self.request.hashes, &seeds);
         let stored = self.request.plan_hash.clone().unwrap_or(hash);
-        self.begin(plan.direction, Some(&stored)).await?;
+        self.begin(Some(&stored)).await?;
         if !created {
             self.adopt(&state.applied).await?;
         }
         self.steps(&plan).await?;
         self.seeds(&seeds, hashing).await
-    }
-
-    /// Creates the tables if they are absent. True if they were.
-    async fn ensure_tables(&mut self) -> Result<bool, Failure> {
-        let schema = &self.request.options.schema;
-        let sql = format!(
-            "SELECT pg_catalog.obj_description(pg_catalog.to_regnamespace('amas_migrate'), 'pg_namespace'), \
-             pg_catalog.to_regclass('\"{schema}\"._sqlx_migrations') IS NOT NULL"
-        );
-        let rows = session::ask(self.conn, &sql).await?;
-        let (layout, sqlx): (Option<String>, bool) = match rows.first() {
-            Some(row) => (row.try_get(0)?, row.try_get(1)?),
-            None => (None, false),
-        };
-        match layout.as_deref() {
-            Some(record::LAYOUT) if sqlx => return Ok(false),
-            Some(record::LAYOUT) | None => {}
-            Some(other) => {
-                return Err(Failure::Refused(format!(
-                    "schema amas_migrate is marked {other:?}, this release knows {:?}: use the newer release",
-                    record::LAYOUT
-                )));
-            }
-        }
-        if let Err(failed) = session::send(self.conn, &record::bootstrap(schema)).await {
-            self.rollback().await;
-            return Err(failed.error.into());
-        }
-        Ok(true)
     }
 
     async fn read(&mut self) -> Result<State, Failure> {
@@ -229,37 +201,6 @@ impl Runner<'_, '_> {
         };
         let state = history::read(self.conn, &self.request.options.schema, downs_above).await?;
         Ok(state.unwrap_or_default())
-    }
-
-    /// Rows that sqlx wrote become known to our history, with the way back their files have.
-    async fn adopt(&mut self, applied: &[Applied]) -> Result<(), Failure> {
-        let known = "SELECT DISTINCT version FROM amas_migrate.history";
-        let rows = session::ask(self.conn, known).await?;
-        let known: std::collections::HashSet<i64> = rows.iter().flat_map(|row| row.try_get(0)).collect();
-        let stamps: Vec<String> = applied
-            .iter()
-            .filter(|applied| applied.success && !known.contains(&applied.version))
-            .map(|applied| self.stamp(applied))
-            .collect();
-        if stamps.is_empty() {
-            return Ok(());
-        }
-        session::ask(self.conn, &stamps.join(";")).await?;
-        Ok(())
-    }
-
-    fn stamp(&self, applied: &Applied) -> String {
-        let file = self
-            .request
-            .source
-            .get(applied.version)
-            .filter(|m| m.up.checksum == applied.checksum);
-        let down = file.and_then(|m| m.down.as_ref());
-        let down = down.map(|d| plan::Down {
-            sql: d.sql.clone(),
-            checksum: d.checksum.clone(),
-        });
-        record::stamp(applied.version, &applied.description, &applied.checksum, down.as_ref())
     }
 
     fn plan(&self, state: &State) -> Result<Plan, Failure> {
@@ -307,15 +248,16 @@ impl Runner<'_, '_> {
         })
     }
 
-    async fn begin(&mut self, direction: Direction, plan_hash: Option<&str>) -> Result<(), Failure> {
+    async fn begin(&mut self, plan_hash: Option<&str>) -> Result<(), Failure> {
         let direction = match self.request.goal {
-            Goal::Seed => "seed".to_owned(),
-            _ => direction.to_string(),
+            Goal::Up(_) => "up",
+            Goal::Down(_) | Goal::DownSteps(_) => "down",
+            Goal::Seed => "seed",
         };
         let new = NewRun {
             plan_hash,
             attempt: &self.request.attempt,
-            direction: &direction,
+            direction,
             from: self.report.current,
             to: self.report.target,
             total: self.report.total,

@@ -14,8 +14,8 @@ pub struct Statement {
     pub body: Option<usize>,
     /// Contains the word CONCURRENTLY: it can leave something behind when it fails.
     pub concurrently: bool,
-    /// Contains the word STDIN.
-    stdin: bool,
+    /// Contains the word STDIN or STDOUT.
+    stdio: bool,
 }
 
 /// Why a text cannot be sent as a migration; `line` counts from 1.
@@ -52,8 +52,8 @@ pub fn runnable(sql: &str) -> Result<Vec<Statement>, Unrunnable> {
         return Err(Unrunnable { line: 1, what });
     }
     for statement in &statements {
-        let refused = if statement.stdin && statement.words.first().is_some_and(|w| w == "COPY") {
-            Some("COPY ... FROM STDIN needs psql; use INSERT ... VALUES".to_owned())
+        let refused = if statement.stdio && statement.words.first().is_some_and(|w| w == "COPY") {
+            Some("COPY from or to the client (STDIN, STDOUT) needs psql; use INSERT ... VALUES".to_owned())
         } else if !no_transaction(sql) && statement.controls_transaction() {
             Some(format!(
                 "{} inside a migration: each file is already one transaction; remove it, or make '-- no-transaction' the first line",
@@ -145,7 +145,7 @@ impl<'a> Scanner<'a> {
             words: Vec::new(),
             body: None,
             concurrently: false,
-            stdin: false,
+            stdio: false,
         });
         match byte {
             b'\'' => self.quoted(b'\'', false, "a quoted string")?,
@@ -254,7 +254,7 @@ impl<'a> Scanner<'a> {
         };
         match word.as_str() {
             "CONCURRENTLY" => current.concurrently = true,
-            "STDIN" => current.stdin = true,
+            "STDIN" | "STDOUT" => current.stdio = true,
             "ATOMIC" if self.last_word_begin && current.is_routine() => self.atomic = 1,
             "CASE" if self.atomic > 0 => self.atomic += 1,
             "END" if self.atomic > 0 => self.atomic -= 1,
@@ -332,6 +332,7 @@ mod tests {
             ("begin; a; end", 1, "BEGIN inside"),
             ("start transaction", 1, "START inside"),
             ("a;\nCOPY t FROM stdin;", 2, "STDIN"),
+            ("COPY t TO STDOUT", 1, "STDOUT"),
             ("a;\nb 'x\n;", 2, "quoted string"),
             ("a;\n/* x", 2, "comment"),
             ("\n\nDO $$ x;", 3, "dollar quote"),

@@ -13,7 +13,8 @@ use amas_operator::{
         source::Source,
     },
 };
-use sqlx::{AssertSqlSafe, PgConnection, Row, migrate::Migrator, raw_sql};
+use sqlx::{AssertSqlSafe, PgConnection, Row, raw_sql};
+use sqlx_core::migrate::Migrator;
 use tokio::sync::watch;
 
 use crate::support::postgres::Postgres;
@@ -150,7 +151,7 @@ impl Database {
 }
 
 fn public() -> SqlName {
-    SqlName::parse("public").unwrap()
+    SqlName::public()
 }
 
 fn request(goal: Goal, source: Source) -> Request {
@@ -252,7 +253,7 @@ async fn a_failure_names_file_and_line_and_keeps_what_was_done() {
             Some(5),
             false,
         ),
-        ("SELECT 1;\nSELECT nosuch()\n", "42883", Some(2), true),
+        ("SELECT 'äöü';\nSELECT nosuch()\n", "42883", Some(2), true),
         ("SELECT 1;\nSELECT 2;\nALTER TABLE posts ADD", "42601", Some(3), true),
         ("SELECT 1;\nSELEKT 2;\n", "42601", Some(2), true),
         (
@@ -288,7 +289,7 @@ async fn a_failure_names_file_and_line_and_keeps_what_was_done() {
             (run.line, run.message.as_deref()),
             (line.map(|l| l as i32), Some(failed.message.as_str()))
         );
-        assert_eq!(run.finished_at.is_some(), true);
+        assert!(run.finished_at.is_some());
     }
     let report = db.up(&FIVE).await;
     succeeded(&report);
@@ -593,7 +594,7 @@ async fn outside_a_transaction() {
         "nothing was left behind"
     );
     succeeded(&db.up(&down).await);
-    assert_eq!(db.state().await.applied[2].success, true);
+    assert!(db.state().await.applied[2].success);
     succeeded(&db.run(request(Goal::DownSteps(1), source(&down))).await);
     let half = "-- no-transaction\nCREATE INDEX CONCURRENTLY one ON posts (id);\n\nCREATE INDEX CONCURRENTLY one ON posts (id);";
     let report = db.up(&[FIVE[0], FIVE[1], ("0003_index", half, "SELECT 1")]).await;

@@ -44,7 +44,9 @@ impl Drop for Dir {
 }
 
 fn command(db: &Database, args: &[&str], dirs: &[(&str, &Path)]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_amas-operator"));
+    // another build of the binary can be put to the test
+    let binary = std::env::var("AMAS_OPERATOR_BIN").unwrap_or(env!("CARGO_BIN_EXE_amas-operator").to_owned());
+    let mut command = Command::new(binary);
     command.arg("migrate").args(args);
     for (flag, dir) in dirs {
         command.arg(flag).arg(dir);

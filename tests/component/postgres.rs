@@ -140,13 +140,17 @@ impl Kept {
 }
 
 async fn login(server: &Server, user: &str, password: &str) -> Result<PgConnection, sqlx::Error> {
+    login_to(server, user, password, "amas").await
+}
+
+async fn login_to(server: &Server, user: &str, password: &str, database: &str) -> Result<PgConnection, sqlx::Error> {
     let options = PgConnectOptions::new_without_pgpass();
     options
         .host("127.0.0.1")
         .port(server.port)
         .username(user)
         .password(password)
-        .database("amas")
+        .database(database)
         .connect()
         .await
 }
@@ -184,7 +188,7 @@ async fn a_fresh_server_gets_the_duty_once() {
     let mut kept = Kept::new(duty.clone());
     sleep(Duration::from_millis(200)).await;
     server.launch();
-    server.wait_until_ready();
+    server.wait_until_ready().await;
     println!("ready to duty in: {:?}", kept.until_in(&duty).await);
     let facts = kept.snapshots.borrow().facts.clone();
     assert_eq!((facts.error, facts.conflict, facts.rights_at), (None, None, Some(0)));
@@ -197,12 +201,15 @@ async fn a_fresh_server_gets_the_duty_once() {
         missing,
         ["CREATE EXTENSION IF NOT EXISTS \"nowhere\" SCHEMA \"public\" CASCADE;"]
     );
+    if std::env::var_os("SHOW_LOG").is_some() {
+        println!("{}", server.log());
+    }
     assert!(facts.figures.size_bytes > 1_000_000 && facts.max_connections == Some(100));
 
     let mut app = login(&server, "amas_app", APP_PASSWORD).await.unwrap();
     let settings = "SELECT concat_ws('|', current_setting('TimeZone'), current_setting('statement_timeout'), \
                     current_setting('application_name'), current_setting('search_path'))";
-    assert_eq!(text(&mut app, settings).await, "UTC|30s||app, public");
+    assert_eq!(text(&mut app, settings).await, "UTC|30s|it's amas|app, public");
     login(&server, "amas_owner", OWNER_PASSWORD).await.unwrap();
 
     let before = changes(&server).len();
@@ -242,7 +249,7 @@ async fn a_fresh_server_gets_the_duty_once() {
 
 #[tokio::test]
 async fn rights_follow_the_migrations() {
-    let server = Server::start();
+    let server = Server::start().await;
     let duty = duty(&server);
     let mut kept = Kept::new(duty.clone());
     kept.until_in(&duty).await;
@@ -336,7 +343,7 @@ async fn rights_follow_the_migrations() {
 
 #[tokio::test]
 async fn what_was_changed_by_hand_is_put_right() {
-    let server = Server::start();
+    let server = Server::start().await;
     let duty = duty(&server);
     let mut kept = Kept::new(duty.clone());
     kept.until_in(&duty).await;
@@ -386,7 +393,7 @@ async fn what_was_changed_by_hand_is_put_right() {
 
 #[tokio::test]
 async fn a_wrong_admin_password_is_told_and_a_new_base_is_tried_at_once() {
-    let server = Server::start();
+    let server = Server::start().await;
     let right = duty(&server);
     let mut wrong = right.clone();
     wrong.admin.password = Sensitive::new("wrong");
@@ -400,7 +407,7 @@ async fn a_wrong_admin_password_is_told_and_a_new_base_is_tried_at_once() {
 
 #[tokio::test]
 async fn a_killed_server_is_down_within_two_seconds_and_comes_back() {
-    let mut server = Server::start();
+    let mut server = Server::start().await;
     let duty = duty(&server);
     let mut kept = Kept::new(duty.clone());
     kept.until_in(&duty).await;
@@ -409,17 +416,27 @@ async fn a_killed_server_is_down_within_two_seconds_and_comes_back() {
     println!("killed to Down: {:?}", kept.until_verdict(2., Verdict::Down).await);
     sleep(Duration::from_secs(1)).await;
     server.launch();
-    server.wait_until_ready();
+    server.wait_until_ready().await;
     println!("ready to Up: {:?}", kept.until_verdict(2., Verdict::Up).await);
     assert_eq!(kept.wakes(), 2, "one change down and one up");
 }
 
 #[tokio::test]
 async fn a_stopped_server_is_down_within_six_seconds_and_comes_back() {
-    let server = Server::start();
+    stop_and_continue(Duration::from_secs(1)).await;
+}
+
+#[tokio::test]
+async fn also_when_it_stops_while_the_sentinel_opens_again_as_the_owner() {
+    stop_and_continue(Duration::ZERO).await;
+}
+
+async fn stop_and_continue(settle: Duration) {
+    let server = Server::start().await;
     let duty = duty(&server);
     let mut kept = Kept::new(duty.clone());
     kept.until_in(&duty).await;
+    sleep(settle).await;
     server.signal_all("STOP");
     println!("stopped to Down: {:?}", kept.until_verdict(6., Verdict::Down).await);
     assert_eq!(kept.snapshots.borrow().health.reason, Reason::Timeout);
@@ -428,9 +445,76 @@ async fn a_stopped_server_is_down_within_six_seconds_and_comes_back() {
     println!("continued to Up: {:?}", kept.until_verdict(6., Verdict::Up).await);
 }
 
+/// An administrator as managed services give them.
+#[tokio::test]
+async fn an_admin_that_is_no_superuser_does_what_it_may() {
+    let server = Server::start().await;
+    let mut duty = duty(&server);
+    duty.extensions = ["pg_trgm", "pg_stat_statements"]
+        .map(|extension| ExtensionDuty {
+            name: ExtensionName::parse(extension).unwrap(),
+            schema: name("public"),
+        })
+        .into();
+    let mut superuser = login_to(&server, "postgres", &server.password, "postgres")
+        .await
+        .unwrap();
+    run(
+        &mut superuser,
+        "CREATE ROLE dba LOGIN CREATEROLE CREATEDB PASSWORD 'dba-password'",
+    )
+    .await
+    .unwrap();
+    duty.admin = endpoint(&server, "dba", "dba-password");
+    let mut kept = Kept::new(duty.clone());
+    kept.until_in(&duty).await;
+    let facts = kept.snapshots.borrow().facts.clone();
+    let missing: Vec<_> = facts
+        .missing_extensions
+        .iter()
+        .map(|missing| (missing.name.as_str(), missing.installed))
+        .collect();
+    assert_eq!(missing, [("pg_stat_statements", true)]);
+
+    let before = changes(&server).len();
+    let mut again = duty.clone();
+    again.extensions.pop();
+    kept.keepers.assign_base(&kept.key, again.clone());
+    kept.until_in(&again).await;
+    assert_eq!(
+        changes(&server)[before..],
+        [""; 0],
+        "passwords are checked by logging in"
+    );
+    again.roles[0].password = Sensitive::new("new-password");
+    kept.keepers.assign_base(&kept.key, again.clone());
+    kept.until_in(&again).await;
+    login(&server, "amas_app", "new-password").await.unwrap();
+}
+
+#[tokio::test]
+async fn encrypted_connections() {
+    let mut server = Server::prepare();
+    server.encrypt();
+    server.launch();
+    server.wait_until_ready().await;
+    let mut duty = duty(&server);
+    duty.admin.tls = Tls::Require;
+    duty.owner_login.tls = Tls::Require;
+    let mut kept = Kept::new(duty.clone());
+    kept.until_in(&duty).await;
+    sleep(Duration::from_millis(500)).await;
+    let mut admin = login(&server, "postgres", &server.password).await.unwrap();
+    let encrypted = "SELECT string_agg(s.ssl::text, ',') FROM pg_stat_ssl s JOIN pg_stat_activity a USING (pid) \
+                     WHERE a.application_name = 'amas-operator'";
+    assert_eq!(text(&mut admin, encrypted).await, "true");
+    server.kill();
+    kept.until_verdict(2., Verdict::Down).await;
+}
+
 #[tokio::test]
 async fn closed_idle_connections_are_no_outage() {
-    let server = Server::start();
+    let server = Server::start().await;
     let duty = duty(&server);
     let mut kept = Kept::new(duty.clone());
     kept.until_in(&duty).await;
@@ -458,7 +542,7 @@ async fn closed_idle_connections_are_no_outage() {
 
 #[tokio::test]
 async fn twenty_restarts_in_a_minute_are_at_most_four_changes() {
-    let mut server = Server::start();
+    let mut server = Server::start().await;
     let duty = duty(&server);
     let mut kept = Kept::new(duty.clone());
     kept.until_in(&duty).await;

@@ -17,7 +17,7 @@ use amas_operator::{
     stores::{
         claim::Claim,
         endpoint::{Endpoint, StoreError, Tls},
-        keeper::{Duty, Progress, Sentinel, Sign, Store},
+        keeper::{Duty, Keepers, Key, Progress, Sentinel, Sign, Store},
         redis::{
             CLAIM_KEY, CacheDuty, DefaultTtl, EnforcedBy, Eviction, EvictionPolicy, Expires, FamilyFacts, Glob,
             KeyType, Mode, Redis, RedisDuty, RedisFacts, RedisWorker, Rule,
@@ -26,7 +26,7 @@ use amas_operator::{
 };
 use redis::Commands;
 
-use crate::support::redis::RedisServer;
+use crate::support::{process::eventually, redis::RedisServer};
 
 const FIVE_MINUTES: Duration = Duration::from_secs(300);
 
@@ -471,6 +471,42 @@ async fn a_stopped_server_does_not_answer_pings() {
 }
 
 #[tokio::test]
+async fn a_keeper_holds_the_policy_and_tells_of_the_death() {
+    let mut server = RedisServer::start("").await;
+    fill(&mut server.client());
+    let (wake, mut woken) = tokio::sync::mpsc::unbounded_channel();
+    let keepers: Keepers<Redis> = Keepers::new(wake);
+    let key = Key {
+        namespace: "agents".into(),
+        database: "amas".into(),
+    };
+    keepers.assign_policy(&key, "amas", policy(Mode::Enforce));
+    keepers.assign_base(&key, base(server.endpoint()));
+    let snapshot = || keepers.snapshot(&key).unwrap();
+    eventually("the first sweep is through", Duration::from_secs(20), async || {
+        snapshot()
+            .facts
+            .policies
+            .get("amas")
+            .is_some_and(|policy| policy.sweep.is_some())
+    })
+    .await;
+    assert!(snapshot().health.is_up());
+    while woken.try_recv().is_ok() {}
+    server.process.kill();
+    let killed = Instant::now();
+    tokio::time::timeout(Duration::from_secs(3), woken.recv())
+        .await
+        .unwrap();
+    println!(
+        "redis: the object of a killed server is woken after {:?}",
+        killed.elapsed()
+    );
+    eventually("down", Duration::from_secs(3), async || !snapshot().health.is_up()).await;
+    keepers.dismiss(&key);
+}
+
+#[tokio::test]
 async fn globs_mean_what_they_mean_to_the_server() {
     let server = RedisServer::start("").await;
     let mut client = server.client();
@@ -523,6 +559,23 @@ fn probe(server: &RedisServer, stop: Arc<AtomicBool>) -> std::thread::JoinHandle
     })
 }
 
+/// The server's own account of the time it spent in these commands.
+fn busy(client: &mut redis::Connection, commands: &[&str]) -> Duration {
+    let text: String = redis::cmd("INFO").arg("commandstats").query(client).unwrap();
+    let spent = |command: &&str| -> u64 {
+        let line = text
+            .lines()
+            .find_map(|line| line.strip_prefix(&format!("cmdstat_{command}:")))
+            .unwrap();
+        line.split(',')
+            .find_map(|field| field.strip_prefix("usec="))
+            .unwrap()
+            .parse()
+            .unwrap()
+    };
+    Duration::from_micros(commands.iter().map(spent).sum())
+}
+
 fn percentile(sorted: &[Duration], share: f64) -> Duration {
     sorted[((sorted.len() - 1) as f64 * share) as usize]
 }
@@ -553,6 +606,10 @@ async fn other_clients_hardly_feel_a_sweep() {
     let mut facts = RedisFacts::default();
     let slices = settle(&mut RedisWorker::default(), &duty, &mut facts).await;
     let took = started.elapsed();
+    println!(
+        "redis: the sweep kept the server busy for {:?} in all",
+        busy(&mut client, &["scan", "pexpire"])
+    );
     // Sweeps of nothing to do, until there are enough probes for a percentile.
     while started.elapsed() < Duration::from_secs(2) {
         settle(&mut RedisWorker::default(), &duty, &mut RedisFacts::default()).await;

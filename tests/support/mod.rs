@@ -1,5 +1,6 @@
 //! What the component tests share.
 
+pub mod neo4j;
 pub mod postgres;
 pub mod postmaster;
 pub mod process;

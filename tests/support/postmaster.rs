@@ -2,6 +2,7 @@
 
 use std::{
     fs,
+    io::Write,
     net::TcpListener,
     os::unix::{fs::PermissionsExt, process::CommandExt},
     path::{Path, PathBuf},
@@ -25,10 +26,10 @@ pub struct Postmaster {
 
 impl Postmaster {
     /// A fresh server that answers.
-    pub fn start() -> Self {
+    pub async fn start() -> Self {
         let mut server = Self::prepare();
         server.launch();
-        server.wait_until_ready();
+        server.wait_until_ready().await;
         server
     }
 
@@ -58,6 +59,35 @@ impl Postmaster {
         server
     }
 
+    /// From the next launch on with TLS, under a certificate of its own making.
+    pub fn encrypt(&self) {
+        let mut openssl = self.command("openssl");
+        openssl.args([
+            "req",
+            "-x509",
+            "-newkey",
+            "ec",
+            "-pkeyopt",
+            "ec_paramgen_curve:prime256v1",
+            "-nodes",
+            "-days",
+            "2",
+        ]);
+        openssl.args([
+            "-subj",
+            "/CN=test",
+            "-keyout",
+            "data/server.key",
+            "-out",
+            "data/server.crt",
+        ]);
+        assert!(openssl.stderr(Stdio::null()).status().unwrap().success());
+        let settings = fs::File::options()
+            .append(true)
+            .open(self.data().join("postgresql.conf"));
+        settings.unwrap().write_all(b"\nssl = on\n").unwrap();
+    }
+
     /// Starts the process and does not wait.
     pub fn launch(&mut self) {
         let log = fs::File::options()
@@ -79,7 +109,7 @@ impl Postmaster {
                 "-c",
                 "log_statement=all",
             ])
-            .args(["-c", "log_line_prefix=%a|%u|", "-c", "log_connections=on", "-D"])
+            .args(["-c", "log_line_prefix=%a|%u|%m|", "-c", "log_connections=on", "-D"])
             .arg(self.data())
             .stderr(log)
             .spawn()
@@ -87,11 +117,11 @@ impl Postmaster {
         self.process = Some(process);
     }
 
-    pub fn wait_until_ready(&self) {
+    pub async fn wait_until_ready(&self) {
         let begun = Instant::now();
         while !fs::read_to_string(self.data().join("postmaster.pid")).is_ok_and(|text| text.contains("ready")) {
             assert!(begun.elapsed() < Duration::from_secs(30), "no start:\n{}", self.log());
-            sleep(Duration::from_millis(10));
+            tokio::time::sleep(Duration::from_millis(2)).await;
         }
     }
 
@@ -100,11 +130,13 @@ impl Postmaster {
         fs::read_to_string(self.directory.join("log")).unwrap_or_default()
     }
 
-    /// Sends a signal (`STOP`, `CONT`) to all processes of the server.
+    /// Sends a signal (`STOP`, `CONT`) to all processes of the server; to the postmaster first, so that there are no new ones.
     pub fn signal_all(&self, signal: &str) {
-        for pid in self.pids() {
-            send(signal, pid);
-        }
+        let Some(process) = &self.process else { return };
+        send(signal, process.id());
+        self.children(process.id())
+            .into_iter()
+            .for_each(|child| send(signal, child));
     }
 
     /// Kills the postmaster as the kernel would; its children notice and go.
@@ -120,19 +152,20 @@ impl Postmaster {
         let _ = fs::remove_file(self.data().join("postmaster.pid"));
     }
 
-    fn pids(&self) -> Vec<u32> {
-        let Some(process) = &self.process else {
-            return Vec::new();
-        };
-        std::iter::once(process.id())
-            .chain(self.children(process.id()))
-            .collect()
-    }
-
     fn children(&self, parent: u32) -> Vec<u32> {
-        let path = format!("/proc/{parent}/task/{parent}/children");
-        let text = fs::read_to_string(path).unwrap_or_default();
-        text.split_whitespace().filter_map(|pid| pid.parse().ok()).collect()
+        let of_parent = |pid: &u32| {
+            let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+            let after_name = stat
+                .rsplit_once(") ")
+                .map(|(_, rest)| rest.to_owned())
+                .unwrap_or_default();
+            after_name.split(' ').nth(1) == Some(&parent.to_string())
+        };
+        let names = fs::read_dir("/proc")
+            .unwrap()
+            .flatten()
+            .filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+        names.filter(of_parent).collect()
     }
 
     fn data(&self) -> PathBuf {
@@ -141,7 +174,12 @@ impl Postmaster {
 
     /// PostgreSQL refuses to run as root.
     fn command(&self, program: &str) -> Command {
-        let mut command = Command::new(format!("{BIN}/{program}"));
+        let own = Path::new(BIN).join(program);
+        let mut command = if own.exists() {
+            Command::new(own)
+        } else {
+            Command::new(program)
+        };
         let accounts = fs::read_to_string("/etc/passwd").unwrap_or_default();
         let root = fs::metadata("/proc/self")
             .map(|own| std::os::unix::fs::MetadataExt::uid(&own))
@@ -154,7 +192,10 @@ impl Postmaster {
             let ids: Vec<u32> = account.split(':').filter_map(|field| field.parse().ok()).collect();
             command.uid(ids[0]).gid(ids[1]);
         }
-        command.current_dir(&self.directory).env_clear();
+        command
+            .current_dir(&self.directory)
+            .env_clear()
+            .env("PATH", "/usr/bin:/bin");
         command
     }
 }

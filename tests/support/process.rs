@@ -92,3 +92,13 @@ pub async fn eventually<F: Future<Output = bool>>(what: &str, limit: Duration, m
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
+
+/// A certificate nobody signed, and its key.
+pub fn self_signed(folder: &Folder) -> (PathBuf, PathBuf) {
+    let (certificate, key) = (folder.path().join("tls.crt"), folder.path().join("tls.key"));
+    let mut openssl = Command::new("openssl");
+    openssl.args("req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=unverified -keyout".split(' '));
+    let output = openssl.arg(&key).arg("-out").arg(&certificate).output().unwrap();
+    assert!(output.status.success(), "openssl makes a certificate");
+    (certificate, key)
+}

@@ -1,6 +1,6 @@
 //! A real redis-server.
 
-use std::{path::PathBuf, process::Command, time::Duration};
+use std::{process::Command, time::Duration};
 
 use amas_operator::{
     api::sensitive::Sensitive,
@@ -10,7 +10,7 @@ use amas_operator::{
     },
 };
 
-use super::process::{Folder, Process, eventually, free_port};
+use super::process::{Folder, Process, eventually, free_port, self_signed};
 
 pub const PASSWORD: &str = "correct horse";
 
@@ -94,13 +94,4 @@ impl RedisServer {
             .set_redis_settings(settings);
         redis::Client::open(info).unwrap().get_connection().unwrap()
     }
-}
-
-fn self_signed(folder: &Folder) -> (PathBuf, PathBuf) {
-    let (certificate, key) = (folder.path().join("tls.crt"), folder.path().join("tls.key"));
-    let mut openssl = Command::new("openssl");
-    openssl.args("req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=unverified -keyout".split(' '));
-    let output = openssl.arg(&key).arg("-out").arg(&certificate).output().unwrap();
-    assert!(output.status.success(), "openssl makes a certificate");
-    (certificate, key)
 }

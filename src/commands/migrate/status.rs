@@ -12,7 +12,10 @@ use crate::migrate::{
     statements,
 };
 
-use super::{DatabaseArgs, Output, StatusArgs, ValidateArgs, load_profiles};
+use super::{
+    args::{DatabaseArgs, Output, StatusArgs, ValidateArgs},
+    load_profiles,
+};
 
 /// One version, seen from both sides.
 #[derive(Debug, Serialize, PartialEq, Eq)]

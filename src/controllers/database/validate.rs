@@ -1,8 +1,11 @@
 //! From the specification to values that can be used without further checks, or the reasons why not. Pure.
 
+use std::collections::BTreeMap;
+
 use crate::{
     api::{
         amas_database::{AmasDatabase, AmasDatabaseSpec},
+        cache_policy::Eviction,
         common::Connection,
         migrations::{MigrationSource, SeedProfile},
         names::SqlName,
@@ -15,6 +18,11 @@ use crate::{
         workload::{Family, Workload},
     },
 };
+
+use super::observe::{ExternalEndpoint, StoreKind};
+
+/// The external endpoints, as their Secrets describe them.
+pub type Externals = BTreeMap<StoreKind, ExternalEndpoint>;
 
 /// The parts of an AmasDatabase that everything else works with.
 #[derive(Clone, Debug, PartialEq)]
@@ -29,7 +37,12 @@ pub struct Valid {
 }
 
 /// Checks everything that the schema of the resource cannot say.
-pub fn validate(object: &AmasDatabase, images: &Images, eviction: Option<&crate::api::cache_policy::Eviction>) -> Result<Valid, Vec<String>> {
+pub fn validate(
+    object: &AmasDatabase,
+    images: &Images,
+    eviction: Option<&Eviction>,
+    externals: &Externals,
+) -> Result<Valid, Vec<String>> {
     let spec = &object.spec;
     let meta = &object.metadata;
     let family = Family {
@@ -41,7 +54,10 @@ pub fn validate(object: &AmasDatabase, images: &Images, eviction: Option<&crate:
     let owner = spec.postgres.as_ref().and_then(|postgres| match postgres.owner_name() {
         Ok(owner) => Some(owner),
         Err(_) => {
-            problems.push(format!("spec.postgres.owner: {}_owner is longer than 63 characters; name an owner", postgres.database));
+            problems.push(format!(
+                "spec.postgres.owner: {}_owner is longer than 63 characters; name an owner",
+                postgres.database
+            ));
             None
         }
     });
@@ -53,28 +69,51 @@ pub fn validate(object: &AmasDatabase, images: &Images, eviction: Option<&crate:
     if !problems.is_empty() {
         return Err(problems);
     }
-    let secrets = secrets(&family, spec, owner.as_ref());
-    Ok(Valid { family, workloads, secrets, owner })
+    let secrets = secrets(&family, spec, owner.as_ref(), externals);
+    Ok(Valid {
+        family,
+        workloads,
+        secrets,
+        owner,
+    })
 }
 
 fn postgres_problems(spec: &PostgresSpec, owner: Option<&SqlName>) -> Vec<String> {
     let mut problems = Vec::new();
     let reserved = |name: &str| name.starts_with("pg_") || matches!(name, "postgres" | "public" | "none");
     if matches!(spec.database.as_str(), "postgres" | "template0" | "template1") {
-        problems.push(format!("spec.postgres.database: {} is PostgreSQL's own; choose another name", spec.database));
+        problems.push(format!(
+            "spec.postgres.database: {} is PostgreSQL's own; choose another name",
+            spec.database
+        ));
     }
     for role in spec.roles.iter().map(|role| &role.name).chain(owner) {
         if reserved(role.as_str()) {
-            problems.push(format!("spec.postgres: the role name {role} is reserved by PostgreSQL; choose another"));
+            problems.push(format!(
+                "spec.postgres: the role name {role} is reserved by PostgreSQL; choose another"
+            ));
         }
     }
     for role in spec.roles.iter().filter(|role| Some(&role.name) == owner) {
-        problems.push(format!("spec.postgres.roles: {} is the owner; applications need a role of their own", role.name));
+        problems.push(format!(
+            "spec.postgres.roles: {} is the owner; applications need a role of their own",
+            role.name
+        ));
     }
     let Some(managed) = &spec.managed else { return problems };
-    problems.extend(managed.parameters.iter().filter_map(|(name, value)| postgres::workload::refuse_parameter(name, value)));
+    problems.extend(
+        managed
+            .parameters
+            .iter()
+            .filter_map(|(name, value)| postgres::workload::refuse_parameter(name, value)),
+    );
     // One for the migration runner, two for the operator, three that PostgreSQL reserves for superusers.
-    let wanted: i64 = spec.roles.iter().map(|role| i64::from(role.connection_limit)).sum::<i64>() + 6;
+    let wanted: i64 = spec
+        .roles
+        .iter()
+        .map(|role| i64::from(role.connection_limit))
+        .sum::<i64>()
+        + 6;
     let limit = postgres::workload::max_connections(managed);
     if wanted > limit {
         problems.push(format!(
@@ -88,20 +127,45 @@ fn postgres_problems(spec: &PostgresSpec, owner: Option<&SqlName>) -> Vec<String
 /// Keys of Secrets are limited by Kubernetes, and two of ours must not fall on one name.
 fn connection_problems(spec: &AmasDatabaseSpec) -> Vec<String> {
     let roles = spec.postgres.iter().flat_map(|postgres| &postgres.roles);
-    let mut all: Vec<(String, &Connection)> =
-        roles.map(|role| (format!("spec.postgres.roles[{}]", role.name), &role.connection)).collect();
-    all.extend(spec.redis.iter().map(|redis| ("spec.redis".to_owned(), &redis.connection)));
-    all.extend(spec.neo4j.iter().map(|neo4j| ("spec.neo4j".to_owned(), &neo4j.connection)));
-    let valid = |key: &str| !key.is_empty() && key.len() <= 253 && key.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.'));
+    let mut all: Vec<(String, &Connection)> = roles
+        .map(|role| (format!("spec.postgres.roles[{}]", role.name), &role.connection))
+        .collect();
+    all.extend(
+        spec.redis
+            .iter()
+            .map(|redis| ("spec.redis".to_owned(), &redis.connection)),
+    );
+    all.extend(
+        spec.neo4j
+            .iter()
+            .map(|neo4j| ("spec.neo4j".to_owned(), &neo4j.connection)),
+    );
+    let valid = |key: &str| {
+        !key.is_empty()
+            && key.len() <= 253
+            && key
+                .chars()
+                .all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.'))
+    };
     let mut problems = Vec::new();
     for (place, connection) in all {
-        for key in connection.keys.values().chain(connection.extra.keys()).filter(|key| !valid(key)) {
-            problems.push(format!("{place}.connection: {key:?} is not a valid key of a Secret: use letters, digits, '-', '_' and '.'"));
+        for key in connection
+            .keys
+            .values()
+            .chain(connection.extra.keys())
+            .filter(|key| !valid(key))
+        {
+            problems.push(format!(
+                "{place}.connection: {key:?} is not a valid key of a Secret: use letters, digits, '-', '_' and '.'"
+            ));
         }
         let mut names: Vec<&String> = connection.keys.values().collect();
         names.sort();
         if let Some(twice) = names.windows(2).find(|pair| pair[0] == pair[1]) {
-            problems.push(format!("{place}.connection.keys: two values would be written under {:?}", twice[0]));
+            problems.push(format!(
+                "{place}.connection.keys: two values would be written under {:?}",
+                twice[0]
+            ));
         }
     }
     problems
@@ -111,17 +175,23 @@ fn workloads(
     family: &Family,
     spec: &AmasDatabaseSpec,
     images: &Images,
-    eviction: Option<&crate::api::cache_policy::Eviction>,
+    eviction: Option<&Eviction>,
     problems: &mut Vec<String>,
 ) -> Vec<Workload> {
     let mut image = |engine: &str, version: &str, own: &Option<String>| {
         own.clone().or_else(|| images.of(engine, version)).unwrap_or_else(|| {
-            problems.push(format!("spec.{engine}.managed.version: there is no image for {engine} {version}"));
+            problems.push(format!(
+                "spec.{engine}.managed.version: there is no image for {engine} {version}"
+            ));
             String::new()
         })
     };
     let mut all = Vec::new();
-    if let Some((spec, managed)) = spec.postgres.as_ref().and_then(|spec| Some((spec, spec.managed.as_ref()?))) {
+    if let Some((spec, managed)) = spec
+        .postgres
+        .as_ref()
+        .and_then(|spec| Some((spec, spec.managed.as_ref()?)))
+    {
         let image = image("postgres", &managed.version, &managed.image);
         all.push(postgres::workload::workload(family, managed, &spec.extensions, image));
     }
@@ -141,11 +211,30 @@ pub fn role_secret(family: &Family, role: &str) -> String {
     family.child_name(&format!("role-{}", role.replace('_', "-")))
 }
 
-fn secrets(family: &Family, spec: &AmasDatabaseSpec, owner: Option<&SqlName>) -> Vec<SecretSpec> {
+/// The Secrets that an object needs, for looking them up; where clients connect does not matter for that.
+pub fn wanted_secrets(family: &Family, spec: &AmasDatabaseSpec) -> Vec<SecretSpec> {
+    let owner = spec.postgres.as_ref().and_then(|postgres| postgres.owner_name().ok());
+    secrets(family, spec, owner.as_ref(), &Externals::new())
+}
+
+fn secrets(
+    family: &Family,
+    spec: &AmasDatabaseSpec,
+    owner: Option<&SqlName>,
+    externals: &Externals,
+) -> Vec<SecretSpec> {
+    let (database_host, database_port) = match externals.get(&StoreKind::Postgres) {
+        Some(Ok(endpoint)) => (endpoint.host.clone(), endpoint.port),
+        _ => (family.host("postgres"), postgres::workload::PORT),
+    };
     let make = |name: String, purpose, component: &str, connection: &Connection, initialises_data| SecretSpec {
         name,
         purpose,
-        host: family.host(component),
+        host: if component == "postgres" {
+            database_host.clone()
+        } else {
+            family.host(component)
+        },
         connection: connection.clone(),
         initialises_data,
     };
@@ -153,28 +242,65 @@ fn secrets(family: &Family, spec: &AmasDatabaseSpec, owner: Option<&SqlName>) ->
     let mut all = Vec::new();
     if let Some(postgres) = &spec.postgres {
         if postgres.managed.is_some() {
-            all.push(make(family.child_name("postgres-admin"), Purpose::PostgresAdmin, "postgres", &plain, true));
+            all.push(make(
+                family.child_name("postgres-admin"),
+                Purpose::PostgresAdmin,
+                "postgres",
+                &plain,
+                true,
+            ));
         }
         let own = owner.map(|owner| (owner.as_str(), &plain));
-        for (role, connection) in own.into_iter().chain(postgres.roles.iter().map(|role| (role.name.as_str(), &role.connection))) {
+        for (role, connection) in own
+            .into_iter()
+            .chain(postgres.roles.iter().map(|role| (role.name.as_str(), &role.connection)))
+        {
             let purpose = Purpose::PostgresRole {
                 role: role.to_owned(),
                 database: postgres.database.to_string(),
-                port: postgres::workload::PORT,
+                port: database_port,
             };
             all.push(make(role_secret(family, role), purpose, "postgres", connection, false));
         }
     }
     if let Some(redis) = spec.redis.as_ref().filter(|redis| redis.managed.is_some()) {
-        all.push(make(family.child_name("redis-connection"), Purpose::Redis, "redis", &redis.connection, true));
+        all.push(make(
+            family.child_name("redis-connection"),
+            Purpose::Redis,
+            "redis",
+            &redis.connection,
+            true,
+        ));
     }
-    if let Some((neo4j, managed)) = spec.neo4j.as_ref().and_then(|neo4j| Some((neo4j, neo4j.managed.as_ref()?))) {
-        let purpose = Purpose::Neo4j { database: managed.initial_database.clone() };
-        all.push(make(family.child_name("neo4j-connection"), purpose, "neo4j", &neo4j.connection, true));
+    if let Some((neo4j, managed)) = spec
+        .neo4j
+        .as_ref()
+        .and_then(|neo4j| Some((neo4j, neo4j.managed.as_ref()?)))
+    {
+        let purpose = Purpose::Neo4j {
+            database: managed.initial_database.clone(),
+        };
+        all.push(make(
+            family.child_name("neo4j-connection"),
+            purpose,
+            "neo4j",
+            &neo4j.connection,
+            true,
+        ));
     }
-    if let Some(seed) = spec.seed.as_ref().filter(|seed| seed.profile != SeedProfile::None && !seed.generate.is_empty()) {
+    if let Some(seed) = spec
+        .seed
+        .as_ref()
+        .filter(|seed| seed.profile != SeedProfile::None && !seed.generate.is_empty())
+    {
         let names = seed.generate.iter().map(|value| value.name.to_string()).collect();
-        all.push(make(family.child_name("seed"), Purpose::Seed { names }, "postgres", &plain, false));
+        all.push(make(
+            family.child_name("seed"),
+            Purpose::Seed { names },
+            "postgres",
+            &plain,
+            false,
+        ));
     }
     all
 }
@@ -196,7 +322,7 @@ mod tests {
         let object = serde_json::from_value(json!({
             "apiVersion": "amas.dev/v1alpha1", "kind": "AmasDatabase", "metadata": {"name": "db", "namespace": "ns", "uid": "u"}, "spec": spec,
         }));
-        validate(&object.unwrap(), &Images::default(), None)
+        validate(&object.unwrap(), &Images::default(), None, &Externals::new())
     }
 
     fn postgres(more: Value) -> Value {
@@ -209,7 +335,10 @@ mod tests {
 
     #[test]
     fn names_what_it_makes() {
-        let valid = validated(postgres(json!({"roles": [{"name": "amas_app", "access": "ReadWrite"}]}))).unwrap();
+        let valid = validated(postgres(
+            json!({"roles": [{"name": "amas_app", "access": "ReadWrite"}]}),
+        ))
+        .unwrap();
         let secrets: Vec<&str> = valid.secrets.iter().map(|secret| secret.name.as_str()).collect();
         assert_eq!(secrets, ["db-postgres-admin", "db-role-amas-owner", "db-role-amas-app"]);
         assert_eq!(valid.workloads.len(), 1);
@@ -221,10 +350,22 @@ mod tests {
         let cases = [
             (json!({"database": "postgres"}), "PostgreSQL's own"),
             (json!({"roles": [{"name": "pg_app", "access": "ReadOnly"}]}), "reserved"),
-            (json!({"roles": [{"name": "amas_owner", "access": "ReadOnly"}]}), "is the owner"),
-            (json!({"roles": [{"name": "a", "access": "ReadOnly", "connectionLimit": 95}]}), "come to 101, but max_connections is 100"),
-            (json!({"managed": {"storage": {"size": "1Gi"}, "parameters": {"archive_command": "rm"}}}), "archive_command"),
-            (json!({"roles": [{"name": "a", "access": "ReadOnly", "connection": {"extra": {"a b": ""}}}]}), "not a valid key"),
+            (
+                json!({"roles": [{"name": "amas_owner", "access": "ReadOnly"}]}),
+                "is the owner",
+            ),
+            (
+                json!({"roles": [{"name": "a", "access": "ReadOnly", "connectionLimit": 95}]}),
+                "come to 101, but max_connections is 100",
+            ),
+            (
+                json!({"managed": {"storage": {"size": "1Gi"}, "parameters": {"archive_command": "rm"}}}),
+                "archive_command",
+            ),
+            (
+                json!({"roles": [{"name": "a", "access": "ReadOnly", "connection": {"extra": {"a b": ""}}}]}),
+                "not a valid key",
+            ),
         ];
         for (more, expected) in cases {
             let problems = validated(postgres(more.clone())).unwrap_err().join("\n");

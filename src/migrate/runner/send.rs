@@ -170,14 +170,22 @@ impl Runner<'_, '_> {
         self.run.unwrap_or_default()
     }
 
-    /// Writes down how it ended, as far as the session still can, and hands the report out.
-    pub(super) async fn close(mut self, result: Result<(), Failure>) -> Report {
+    /// Writes down how it ended, as far as the session still can, gives the lock back and hands the report out.
+    pub(super) async fn close(mut self, mut result: Result<(), Failure>) -> Report {
         self.usable &= result.as_ref().err().is_none_or(Failure::session_usable);
-        let mut result = result;
+        if self.usable && result.is_err() {
+            // whatever was open; a lost session shows here
+            self.rollback().await;
+        }
         if self.usable && self.ready && (self.run.is_some() || result.is_err()) {
             let written = self.write_ending(result.as_ref().err()).await;
             // a run whose end is not on disk has not succeeded
             result = result.and(written);
+        }
+        if let (true, Some(database)) = (self.usable, &self.lock_of)
+            && let Err(error) = session::unlock(self.conn, database).await
+        {
+            result = result.and(Err(error.into()));
         }
         self.report.failure = result.err();
         self.report
@@ -186,7 +194,7 @@ impl Runner<'_, '_> {
     async fn write_ending(&mut self, failure: Option<&Failure>) -> Result<(), Failure> {
         if self.run.is_none() {
             let hash = self.request.plan_hash.clone();
-            self.begin(Direction::Up, hash.as_deref()).await?;
+            self.begin(hash.as_deref()).await?;
         }
         let outcome = match failure {
             None => "succeeded",

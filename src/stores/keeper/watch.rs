@@ -5,6 +5,7 @@ use std::{
     time::Duration,
 };
 
+use futures::FutureExt;
 use jiff::Timestamp;
 use tokio::{
     sync::watch,
@@ -19,7 +20,7 @@ use crate::stores::{
 
 /// For a connection attempt while nothing depends on how fast it fails.
 const CONNECT_DEADLINE: Duration = Duration::from_secs(5);
-/// For a ping, and for the one reconnect that decides whether a lost connection is a lost server.
+/// For a ping, and for connecting while the server still counts as Up: that decides whether it is lost.
 const PING_DEADLINE: Duration = Duration::from_secs(1);
 /// A server that was never seen is tried this often for [`DENSE_TIME`]: its first readiness is what people wait for.
 const DENSE_DELAY: Duration = Duration::from_millis(50);
@@ -100,7 +101,7 @@ impl<S: Store> Watcher<S> {
         }
     }
 
-    /// One attempt at once, which decides between a lost connection and a lost server; then patiently.
+    /// The first attempt follows at once and decides between a lost connection and a lost server.
     async fn reconnect(&mut self, old: S::Sentinel, end: End) -> S::Sentinel {
         drop(old);
         let End::Doubt(event) = end else {
@@ -109,10 +110,7 @@ impl<S: Store> Watcher<S> {
         self.shared.live.reconnects.fetch_add(1, Ordering::Relaxed);
         tracing::debug!(store = %self.name(), ?event, "sentinel connection ended");
         self.tell(event);
-        let sentinel = match self.attempt(PING_DEADLINE).await {
-            Ok(sentinel) => sentinel,
-            Err(_) => self.connect().await,
-        };
+        let sentinel = self.connect().await;
         // What was announced in between was not heard.
         self.shared.nudge.notify_one();
         sentinel
@@ -123,7 +121,7 @@ impl<S: Store> Watcher<S> {
         let since = Instant::now();
         let mut refused_logins = 0;
         loop {
-            let delay = match self.attempt(CONNECT_DEADLINE).await {
+            let delay = match self.attempt().await {
                 Ok(sentinel) => return sentinel,
                 Err(StoreError::LoginRefused(_)) => {
                     refused_logins += 1;
@@ -138,7 +136,12 @@ impl<S: Store> Watcher<S> {
         }
     }
 
-    async fn attempt(&mut self, deadline: Duration) -> Result<S::Sentinel, StoreError> {
+    async fn attempt(&mut self) -> Result<S::Sentinel, StoreError> {
+        let deadline = if self.monitor.health().is_up() {
+            PING_DEADLINE
+        } else {
+            CONNECT_DEADLINE
+        };
         let duty = self.duty.borrow_and_update().clone();
         let outcome = timeout(deadline, S::open(&duty.base)).await;
         let (event, result) = match outcome {
@@ -155,7 +158,7 @@ impl<S: Store> Watcher<S> {
 
     fn logged_in(&mut self, sentinel: S::Sentinel, identity: ServerIdentity) -> S::Sentinel {
         // A slice that ended before this login says nothing about it.
-        let _stale = futures::FutureExt::now_or_never(self.shared.worked.notified());
+        let _stale = self.shared.worked.notified().now_or_never();
         self.tell(Event::Up(identity));
         sentinel
     }

@@ -5,6 +5,7 @@ use std::{
     time::Duration,
 };
 
+use futures::FutureExt;
 use tokio::{
     sync::watch,
     time::{Instant, sleep, sleep_until, timeout},
@@ -32,7 +33,7 @@ struct Worker<S: Store> {
     duty: watch::Receiver<Arc<Duty<S>>>,
     serving: watch::Receiver<bool>,
     state: S::Worker,
-    /// Slices that failed since the last good one.
+    /// Slices in a row that could not reach the server.
     failures: u32,
 }
 
@@ -61,6 +62,8 @@ impl<S: Store> Worker<S> {
     /// One slice, cut off when it is stuck or the server is lost; publishes the facts whatever happened.
     async fn slice(&mut self) -> Next {
         self.shared.live.slices.fetch_add(1, Ordering::Relaxed);
+        // What was announced so far is seen by this slice.
+        let _announced = self.shared.nudge.notified().now_or_never();
         let duty = self.duty.borrow_and_update().clone();
         let mut facts = self.shared.snapshot.borrow().facts.clone();
         let outcome = tokio::select! {
@@ -88,7 +91,10 @@ impl<S: Store> Worker<S> {
     }
 
     fn failed(&mut self, error: &StoreError) -> Next {
-        self.failures = self.failures.saturating_add(1);
+        self.failures = match error {
+            StoreError::Unreachable(_) => self.failures.saturating_add(1),
+            StoreError::LoginRefused(_) | StoreError::Rejected(_) => 0,
+        };
         self.shared.live.failed_slices.fetch_add(1, Ordering::Relaxed);
         let key = &self.shared.key;
         tracing::debug!(namespace = %key.namespace, database = %key.database, %error, failures = self.failures, "slice failed");

@@ -1,3 +1,68 @@
-//! Neo4j.
+//! Neo4j: constraints and indexes held by definition, duplicates reported, and what the server says of itself.
 
+mod auth;
+mod bolt;
+mod change;
+mod cypher;
+mod duty;
+mod facts;
+mod packstream;
+mod schema;
+mod sentinel;
+mod session;
+mod tls;
+mod work;
 pub mod workload;
+
+pub use self::{
+    auth::auth_ini,
+    duty::{ConstraintDuty, ConstraintKind, GraphDuty, IndexDuty, IndexKind, Neo4jDuty},
+    facts::{GraphFacts, GraphFigures, ItemFacts, ItemState, Neo4jFacts, Sample, Violation},
+    schema::{Definition, FoundConstraint, FoundIndex, Schema, Step, compare, plan},
+    sentinel::Neo4jSentinel,
+    work::Neo4jWorker,
+};
+use crate::stores::{
+    endpoint::{Endpoint, StoreError},
+    keeper::{Duty, Progress, ServerIdentity, Store},
+};
+
+/// The label of the one node that says whose database this is. Left out of all counts.
+pub const CLAIM_LABEL: &str = "__AmasClaim";
+/// How many labels' node counts are kept.
+pub const LABELS_SHOWN: usize = 50;
+
+/// A single Neo4j server, 5.x (its Community edition is enough).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Neo4j;
+
+impl Store for Neo4j {
+    type Base = Neo4jDuty;
+    type Policy = GraphDuty;
+    type Facts = Neo4jFacts;
+    type Sentinel = Neo4jSentinel;
+    type Worker = Neo4jWorker;
+
+    fn endpoint(base: &Neo4jDuty) -> &Endpoint {
+        &base.endpoint
+    }
+
+    async fn open(base: &Neo4jDuty) -> Result<(Neo4jSentinel, ServerIdentity), StoreError> {
+        Neo4jSentinel::open(base).await
+    }
+
+    async fn work(worker: &mut Neo4jWorker, duty: &Duty<Self>, facts: &mut Neo4jFacts) -> Result<Progress, StoreError> {
+        let outcome = worker.slice(duty, facts).await;
+        facts.error = outcome.as_ref().err().map(ToString::to_string);
+        if outcome.is_err() {
+            // A running statement goes on: it has a connection of its own.
+            worker.session = None;
+            facts.duty_in = None;
+        }
+        outcome
+    }
+
+    fn differs_materially(before: &Neo4jFacts, after: &Neo4jFacts) -> bool {
+        before.material() != after.material()
+    }
+}

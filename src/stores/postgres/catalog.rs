@@ -10,7 +10,13 @@ use super::{
     PostgresDuty,
     connect::{SqlError, read as read_json},
     duty::Claim,
+    scram,
     sql::{literal, literals},
+    wire::Wire,
+};
+use crate::{
+    api::{names::SqlName, sensitive::Sensitive},
+    stores::endpoint::Endpoint,
 };
 
 /// See the file's head.
@@ -46,9 +52,9 @@ pub struct Role {
     pub member_of: Vec<String>,
     /// `name=value`, for the wanted database.
     pub settings: Vec<String>,
-    /// From `pg_authid`, which only a superuser may read.
+    /// Its password is the duty's.
     #[serde(skip)]
-    pub verifier: Option<String>,
+    pub password_right: bool,
 }
 
 /// Who owns a schema, and whether that is somebody we trust with a table of ours.
@@ -74,18 +80,29 @@ impl StoredClaim {
     }
 }
 
-/// One round trip; one more each for verifiers and claim, where there are any.
-pub async fn read(connection: &mut PgConnection, duty: &PostgresDuty) -> Result<Catalog, SqlError> {
+/// One round trip; one more each for verifiers and claim, where there are any. `passwords_set`: just now, so do not check them.
+pub async fn read(
+    connection: &mut PgConnection,
+    duty: &PostgresDuty,
+    passwords_set: bool,
+) -> Result<Catalog, SqlError> {
     let mut catalog: Catalog = read_json(connection, query(duty)).await?;
-    if catalog.superuser && !catalog.roles.is_empty() {
-        let names = literals(catalog.roles.keys().map(String::as_str));
-        let query = format!(
-            "SELECT coalesce(json_object_agg(rolname, rolpassword), '{{}}')::text FROM pg_authid WHERE rolname IN ({names})"
-        );
-        let verifiers: BTreeMap<String, Option<String>> = read_json(connection, query).await?;
-        for (name, role) in &mut catalog.roles {
-            role.verifier = verifiers.get(name).cloned().flatten();
-        }
+    let verifiers = if passwords_set {
+        None
+    } else {
+        verifiers(connection, &catalog).await?
+    };
+    for (name, password) in passwords(duty) {
+        let Some(role) = catalog.roles.get_mut(name.as_str()) else {
+            continue;
+        };
+        role.password_right = passwords_set
+            || match &verifiers {
+                Some(all) => all
+                    .get(name.as_str())
+                    .is_some_and(|stored| scram::matches(stored, password)),
+                None => may_log_in(duty, name, password).await,
+            };
     }
     if catalog.claim_readable {
         let query = "SELECT coalesce((SELECT json_build_object('cluster_id', cluster_id, 'namespace', namespace, \
@@ -93,6 +110,37 @@ pub async fn read(connection: &mut PgConnection, duty: &PostgresDuty) -> Result<
         catalog.claim = read_json(connection, query.to_owned()).await?;
     }
     Ok(catalog)
+}
+
+fn passwords(duty: &PostgresDuty) -> impl Iterator<Item = (&SqlName, &Sensitive)> {
+    let app = duty.roles.iter().map(|role| (&role.name, &role.password));
+    app.chain([(&duty.owner, &duty.owner_login.password)])
+}
+
+/// Those of the duty's roles; `None`: only a superuser may read them.
+async fn verifiers(
+    connection: &mut PgConnection,
+    catalog: &Catalog,
+) -> Result<Option<BTreeMap<String, String>>, SqlError> {
+    if !catalog.superuser || catalog.roles.is_empty() {
+        return Ok(None);
+    }
+    let names = literals(catalog.roles.keys().map(String::as_str));
+    let query = format!(
+        "SELECT json_object_agg(rolname, coalesce(rolpassword, ''))::text FROM pg_authid WHERE rolname IN ({names})"
+    );
+    Ok(Some(read_json(connection, query).await?))
+}
+
+/// Anything but a refused password means that the password is right, whatever else keeps the role out.
+async fn may_log_in(duty: &PostgresDuty, role: &SqlName, password: &Sensitive) -> bool {
+    let login = Endpoint {
+        user: role.to_string(),
+        password: password.clone(),
+        ..duty.admin.clone()
+    };
+    let outcome = Wire::login(&login, duty.database.as_str()).await;
+    !outcome.is_err_and(|error| error.sqlstate.as_deref() == Some("28P01"))
 }
 
 fn query(duty: &PostgresDuty) -> String {

@@ -112,10 +112,23 @@ pub struct PostgresFacts {
     pub conflict: Option<String>,
     /// The state of the migrations; `None` before the first.
     pub history: Option<History>,
+    /// The same in full, for plans; `None` until it was read.
+    pub migrations: Option<MigrationFacts>,
     /// The `History::latest` for which the app roles' rights are in; 0 stands for no history.
     pub rights_at: Option<i64>,
-    /// Figures that move by themselves; refreshed at most every 60 s and not material.
+    /// Figures that move by themselves; refreshed with the history, else at most every 60 s. Not material.
     pub figures: Figures,
+}
+
+/// Everything the database says of its migrations.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct MigrationFacts {
+    /// `<system identifier>/<database>`: what plans are bound to.
+    pub identity: String,
+    /// `None` before the first migration.
+    pub state: Option<crate::migrate::history::State>,
+    /// Checksums of the seed files that are in, by profile and file.
+    pub seeds: std::collections::BTreeMap<(String, String), crate::migrate::source::Checksum>,
 }
 
 /// An extension the server does not have or we may not create.

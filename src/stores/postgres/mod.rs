@@ -1,7 +1,7 @@
 //! PostgreSQL: one database, its roles and their rights, watched over one connection of the owner.
 //!
 //! `duty` says what is asked and what is known; `sentinel` watches (over `wire`, `tls`); `work` makes it true:
-//! `catalog` reads, `plan` decides, `rights` is the same for the app roles' rights; `history` reads the migrations' state.
+//! `catalog` reads, `plan` decides on `step`s, `rights` is the same for the app roles' rights; `history` reads the migrations' state.
 
 mod catalog;
 mod connect;
@@ -12,13 +12,15 @@ mod rights;
 mod scram;
 mod sentinel;
 mod sql;
+mod step;
 mod tls;
 mod wire;
 mod work;
 pub mod workload;
 
 pub use duty::{
-    Access, Claim, ExtensionDuty, Figures, MissingExtension, PostgresDuty, PostgresFacts, RoleDuty, Session,
+    Access, Claim, ExtensionDuty, Figures, MigrationFacts, MissingExtension, PostgresDuty, PostgresFacts, RoleDuty,
+    Session,
 };
 pub use history::History;
 pub use rights::SECRET_MARKER;

@@ -1,13 +1,13 @@
-//! From what the server has and what is wanted to steps, and from steps to statements. Pure.
+//! From what the server has and what is wanted to steps. Pure.
 
 use std::collections::BTreeMap;
 
 use super::{
     Access, PostgresDuty, RoleDuty, Session,
     catalog::{Catalog, Role},
-    duty::{Claim, ExtensionDuty, MissingExtension},
-    scram,
-    sql::{ident, literal},
+    duty::{ExtensionDuty, MissingExtension},
+    sql::ident,
+    step::{Step, create_extension},
 };
 use crate::api::{names::SqlName, sensitive::Sensitive};
 
@@ -20,77 +20,6 @@ const SETTINGS: [&str; 5] = [
     "search_path",
     "role",
 ];
-
-/// One change on the server, in the order of doing.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Step {
-    CreateRole {
-        name: SqlName,
-        password: Sensitive,
-        connection_limit: i32,
-    },
-    /// Back to a role that logs in and has no attribute beyond its database.
-    PlainRole {
-        name: SqlName,
-    },
-    LimitRole {
-        name: SqlName,
-        connection_limit: i32,
-    },
-    SetPassword {
-        name: SqlName,
-        password: Sensitive,
-    },
-    /// `member: None` is the admin itself, which without being superuser must be a member to create for the owner.
-    Join {
-        member: Option<SqlName>,
-        group: SqlName,
-    },
-    Leave {
-        member: SqlName,
-        group: SqlName,
-    },
-    /// The last step of its plan: the rest is done inside the new database.
-    CreateDatabase {
-        name: SqlName,
-        owner: SqlName,
-    },
-    OwnDatabase {
-        name: SqlName,
-        owner: SqlName,
-    },
-    Set {
-        role: SqlName,
-        database: SqlName,
-        name: &'static str,
-        value: String,
-    },
-    Reset {
-        role: SqlName,
-        database: SqlName,
-        name: &'static str,
-    },
-    CreateSchema {
-        name: SqlName,
-        owner: SqlName,
-    },
-    /// Before PostgreSQL 15 the schema public belongs to the admin.
-    OwnPublic {
-        owner: SqlName,
-    },
-    CreateExtension(ExtensionDuty),
-    CreateClaimTable {
-        schema_exists: bool,
-    },
-    WriteClaim {
-        claim: Claim,
-        created_by_us: bool,
-    },
-    /// The same object made again: a new uid.
-    AdoptClaim {
-        uid: String,
-    },
-}
 
 /// What to do about the part of the duty that the admin does. Empty: it is in. `created`: this slice made the database.
 ///
@@ -195,11 +124,7 @@ fn plan_login(have: Option<&Role>, name: &SqlName, password: &Sensitive, connect
             connection_limit,
         });
     }
-    if !have
-        .verifier
-        .as_ref()
-        .is_some_and(|verifier| scram::matches(verifier, password))
-    {
+    if !have.password_right {
         steps.push(Step::SetPassword {
             name,
             password: password.clone(),
@@ -306,95 +231,255 @@ fn plan_claim(have: &Catalog, want: &PostgresDuty, created: bool, steps: &mut Ve
     }
 }
 
-impl Step {
-    /// The statement; a password only as its verifier.
-    pub fn statement(&self) -> String {
-        match self {
-            Self::CreateRole {
-                name,
-                password,
-                connection_limit,
-            } => format!(
-                "CREATE ROLE \"{name}\" LOGIN CONNECTION LIMIT {connection_limit} PASSWORD {}",
-                literal(&scram::verifier(password))
-            ),
-            Self::PlainRole { name } => {
-                format!("ALTER ROLE \"{name}\" LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS")
-            }
-            Self::LimitRole { name, connection_limit } => {
-                format!("ALTER ROLE \"{name}\" CONNECTION LIMIT {connection_limit}")
-            }
-            Self::SetPassword { name, password } => {
-                format!("ALTER ROLE \"{name}\" PASSWORD {}", literal(&scram::verifier(password)))
-            }
-            Self::Join {
-                member: Some(member),
-                group,
-            } => format!("GRANT \"{group}\" TO \"{member}\""),
-            Self::Join { member: None, group } => format!("GRANT \"{group}\" TO CURRENT_USER"),
-            Self::Leave { member, group } => format!("REVOKE \"{group}\" FROM \"{member}\""),
-            Self::CreateDatabase { name, owner } => format!("CREATE DATABASE \"{name}\" OWNER \"{owner}\""),
-            Self::OwnDatabase { name, owner } => format!("ALTER DATABASE \"{name}\" OWNER TO \"{owner}\""),
-            Self::Set {
-                role,
-                database,
-                name,
-                value,
-            } => set(role, database, name, value),
-            Self::Reset { role, database, name } => {
-                format!("ALTER ROLE \"{role}\" IN DATABASE \"{database}\" RESET {name}")
-            }
-            Self::CreateSchema { name, owner } => format!("CREATE SCHEMA \"{name}\" AUTHORIZATION \"{owner}\""),
-            Self::OwnPublic { owner } => format!("ALTER SCHEMA public OWNER TO \"{owner}\""),
-            Self::CreateExtension(extension) => create_extension(extension),
-            Self::CreateClaimTable { schema_exists } => create_claim_table(*schema_exists),
-            Self::WriteClaim { claim, created_by_us } => write_claim(claim, *created_by_us),
-            Self::AdoptClaim { uid } => format!("UPDATE amas_operator.claim SET uid = {}", literal(uid)),
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::stores::{
+        endpoint::{Endpoint, Tls},
+        postgres::{
+            catalog::{SchemaOwner, StoredClaim},
+            duty::Claim,
+        },
+    };
+
+    fn name(text: &str) -> SqlName {
+        SqlName::parse(text).unwrap()
+    }
+
+    fn extension(extension: &str, schema: &str) -> ExtensionDuty {
+        ExtensionDuty {
+            name: extension.parse().unwrap(),
+            schema: name(schema),
         }
     }
-}
 
-fn set(role: &SqlName, database: &SqlName, name: &str, value: &str) -> String {
-    // A search path is a list of identifiers, quoted when it was made.
-    let value = if name == "search_path" {
-        value.to_owned()
-    } else {
-        literal(value)
-    };
-    format!("ALTER ROLE \"{role}\" IN DATABASE \"{database}\" SET {name} = {value}")
-}
+    fn want() -> PostgresDuty {
+        let login = |user: &str| Endpoint {
+            host: "db".into(),
+            port: 5432,
+            tls: Tls::Disable,
+            user: user.into(),
+            password: Sensitive::new("secret"),
+        };
+        PostgresDuty {
+            admin: login("postgres"),
+            owner_login: login("own"),
+            database: name("amas"),
+            owner: name("own"),
+            extensions: vec![extension("vector", "ext"), extension("uuid-ossp", "ext")],
+            roles: vec![RoleDuty {
+                name: name("app"),
+                password: Sensitive::new("secret"),
+                access: Access::ReadWrite,
+                connection_limit: 65,
+                session: Session {
+                    statement_timeout: Some(Duration::from_secs(30)),
+                    search_path: vec![name("a"), name("b")],
+                    ..Session::default()
+                },
+            }],
+            exclusive: true,
+            claim: Claim {
+                cluster_id: "c".into(),
+                namespace: "n".into(),
+                name: "db".into(),
+                uid: "1".into(),
+            },
+            look_again: String::new(),
+        }
+    }
 
-fn create_extension(extension: &ExtensionDuty) -> String {
-    format!(
-        "CREATE EXTENSION IF NOT EXISTS \"{}\" SCHEMA \"{}\" CASCADE",
-        extension.name, extension.schema
-    )
-}
+    fn role(connection_limit: i32) -> Role {
+        Role {
+            login: true,
+            plain: true,
+            password_right: true,
+            connection_limit,
+            ..Role::default()
+        }
+    }
 
-fn create_claim_table(schema_exists: bool) -> String {
-    let schema = if schema_exists {
-        ""
-    } else {
-        "CREATE SCHEMA amas_operator;\n"
-    };
-    format!(
-        "{schema}CREATE TABLE amas_operator.claim (one boolean PRIMARY KEY DEFAULT true CHECK (one), \
-         cluster_id text NOT NULL, namespace text NOT NULL, name text NOT NULL, uid text NOT NULL, \
-         created_by_us boolean NOT NULL, since timestamptz NOT NULL DEFAULT now())"
-    )
-}
+    /// As the server is once everything is in.
+    fn converged() -> Catalog {
+        let settings = vec!["statement_timeout=30000".into(), "search_path=a, b".into()];
+        let schema = |owner: &str, trusted| SchemaOwner {
+            owner: owner.into(),
+            trusted,
+        };
+        Catalog {
+            here: "amas".into(),
+            me: "postgres".into(),
+            superuser: true,
+            max_connections: 100,
+            roles: [("own".into(), role(-1)), ("app".into(), Role { settings, ..role(65) })].into(),
+            database_owner: Some("own".into()),
+            available: vec!["vector".into(), "uuid-ossp".into()],
+            extensions: vec!["vector".into(), "uuid-ossp".into()],
+            schemas: [
+                ("public".into(), schema("pg_database_owner", false)),
+                ("ext".into(), schema("own", false)),
+                ("amas_operator".into(), schema("postgres", true)),
+            ]
+            .into(),
+            claim_readable: true,
+            claim: Some(StoredClaim {
+                cluster_id: "c".into(),
+                namespace: "n".into(),
+                name: "db".into(),
+                uid: "1".into(),
+            }),
+        }
+    }
 
-fn write_claim(claim: &Claim, created_by_us: bool) -> String {
-    let Claim {
-        cluster_id,
-        namespace,
-        name,
-        uid,
-    } = claim;
-    let values = [cluster_id, namespace, name, uid]
-        .map(|value| literal(value))
-        .join(", ");
-    format!(
-        "INSERT INTO amas_operator.claim (cluster_id, namespace, name, uid, created_by_us) VALUES ({values}, {created_by_us})"
-    )
+    fn statements(have: &Catalog) -> Vec<String> {
+        plan(have, &want(), true).iter().map(Step::statement).collect()
+    }
+
+    #[test]
+    fn nothing_to_do_when_it_is_in() {
+        assert_eq!(plan(&converged(), &want(), false), []);
+        assert_eq!(conflict(&converged(), &want()), None);
+        assert_eq!(missing_extensions(&converged(), &want(), &[]), []);
+    }
+
+    #[test]
+    fn a_fresh_server_outside_and_inside() {
+        let mut fresh = Catalog {
+            here: "postgres".into(),
+            me: "postgres".into(),
+            superuser: true,
+            ..Catalog::default()
+        };
+        let outside = statements(&fresh);
+        assert_eq!(outside.len(), 3, "{outside:?}");
+        assert!(outside[0].starts_with("CREATE ROLE \"own\" LOGIN CONNECTION LIMIT -1 PASSWORD 'SCRAM-SHA-256$4096:"));
+        assert!(outside[1].starts_with("CREATE ROLE \"app\" LOGIN CONNECTION LIMIT 65 PASSWORD 'SCRAM"));
+        assert_eq!(outside[2], "CREATE DATABASE \"amas\" OWNER \"own\"");
+
+        fresh.here = "amas".into();
+        fresh.database_owner = Some("own".into());
+        fresh.roles = [("own".into(), role(-1)), ("app".into(), role(65))].into();
+        fresh.available = vec!["vector".into()];
+        let inside = statements(&fresh);
+        assert_eq!(
+            inside[..4],
+            [
+                "ALTER ROLE \"app\" IN DATABASE \"amas\" SET statement_timeout = '30000'",
+                "ALTER ROLE \"app\" IN DATABASE \"amas\" SET search_path = \"a\", \"b\"",
+                "CREATE SCHEMA \"ext\" AUTHORIZATION \"own\"",
+                "CREATE EXTENSION IF NOT EXISTS \"vector\" SCHEMA \"ext\" CASCADE",
+            ]
+        );
+        assert!(inside[4].starts_with("CREATE SCHEMA amas_operator;\nCREATE TABLE amas_operator.claim ("));
+        assert_eq!(
+            inside[5..],
+            [
+                "INSERT INTO amas_operator.claim (cluster_id, namespace, name, uid, created_by_us) \
+              VALUES ('c', 'n', 'db', '1', true)"
+            ]
+        );
+        let missing = missing_extensions(&fresh, &want(), &[]);
+        assert_eq!(missing.len(), 1);
+        assert!(!missing[0].installed);
+        assert_eq!(
+            missing[0].statement,
+            "CREATE EXTENSION IF NOT EXISTS \"uuid-ossp\" SCHEMA \"ext\" CASCADE;"
+        );
+        assert_eq!(
+            missing_extensions(&fresh, &want(), &[extension("vector", "ext")]).len(),
+            2
+        );
+    }
+
+    #[test]
+    fn each_difference_has_its_statement() {
+        type Change = fn(&mut Catalog);
+        let app = |change: fn(&mut Role)| move |have: &mut Catalog| change(have.roles.get_mut("app").unwrap());
+        let check = |change: &dyn Fn(&mut Catalog), expected: &str| {
+            let mut have = converged();
+            change(&mut have);
+            let got = statements(&have);
+            assert!(
+                got.len() == 1 && got[0].starts_with(expected),
+                "{got:?} is not {expected}"
+            );
+        };
+        let plain = "ALTER ROLE \"app\" LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS";
+        check(&app(|role| role.login = false), plain);
+        check(&app(|role| role.plain = false), plain);
+        check(
+            &app(|role| role.connection_limit = 3),
+            "ALTER ROLE \"app\" CONNECTION LIMIT 65",
+        );
+        check(
+            &app(|role| role.password_right = false),
+            "ALTER ROLE \"app\" PASSWORD 'SCRAM-SHA-256$",
+        );
+        check(
+            &app(|role| role.member_of = vec!["own".into()]),
+            "REVOKE \"own\" FROM \"app\"",
+        );
+        check(
+            &app(|role| role.settings.push("TimeZone=UTC".into())),
+            "ALTER ROLE \"app\" IN DATABASE \"amas\" RESET timezone",
+        );
+        let table: [(Change, &str); 4] = [
+            (
+                |have| have.database_owner = Some("x".into()),
+                "ALTER DATABASE \"amas\" OWNER TO \"own\"",
+            ),
+            (
+                |have| have.schemas.get_mut("public").unwrap().owner = "postgres".into(),
+                "ALTER SCHEMA public OWNER TO \"own\"",
+            ),
+            (
+                |have| have.claim.as_mut().unwrap().uid = "0".into(),
+                "UPDATE amas_operator.claim SET uid = '1'",
+            ),
+            (|have| have.claim = None, "INSERT INTO amas_operator.claim"),
+        ];
+        table.iter().for_each(|(change, expected)| check(change, expected));
+    }
+
+    #[test]
+    fn an_owner_role_acts_as_the_owner() {
+        let mut want = want();
+        want.roles[0].access = Access::Owner;
+        let steps: Vec<String> = plan(&converged(), &want, false).iter().map(Step::statement).collect();
+        assert_eq!(
+            steps,
+            [
+                "GRANT \"own\" TO \"app\"",
+                "ALTER ROLE \"app\" IN DATABASE \"amas\" SET role = 'own'"
+            ]
+        );
+    }
+
+    #[test]
+    fn an_owner_without_an_admin_is_left_as_it_is() {
+        let mut want = want();
+        want.admin.user = "own".into();
+        let mut have = converged();
+        have.superuser = false;
+        have.roles.get_mut("own").unwrap().plain = false;
+        assert_eq!(plan(&have, &want, false), []);
+    }
+
+    #[test]
+    fn other_peoples_claims() {
+        let mut have = converged();
+        have.claim.as_mut().unwrap().namespace = "other".into();
+        assert_eq!(
+            conflict(&have, &want()).as_deref(),
+            Some("claimed by other/db of cluster c")
+        );
+        let mut have = converged();
+        have.schemas.get_mut("amas_operator").unwrap().trusted = false;
+        assert_eq!(
+            conflict(&have, &want()).as_deref(),
+            Some("schema amas_operator belongs to role postgres")
+        );
+    }
 }

@@ -299,3 +299,194 @@ fn query(duty: &PostgresDuty) -> String {
 )::text"
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        api::{names::SqlName, sensitive::Sensitive},
+        stores::{
+            endpoint::{Endpoint, Tls},
+            postgres::{Claim, RoleDuty, Session},
+        },
+    };
+
+    fn duty(roles: &[(&str, Access)]) -> PostgresDuty {
+        let login = Endpoint {
+            host: String::new(),
+            port: 0,
+            tls: Tls::Disable,
+            user: "own".into(),
+            password: Sensitive::new(""),
+        };
+        let role = |(name, access): &(&str, Access)| RoleDuty {
+            name: SqlName::parse(*name).unwrap(),
+            password: Sensitive::new(""),
+            access: *access,
+            connection_limit: 1,
+            session: Session::default(),
+        };
+        let text = String::new;
+        PostgresDuty {
+            admin: login.clone(),
+            owner_login: login,
+            database: SqlName::parse("amas").unwrap(),
+            owner: SqlName::parse("own").unwrap(),
+            extensions: vec![],
+            roles: roles.iter().map(role).collect(),
+            exclusive: true,
+            claim: Claim {
+                cluster_id: text(),
+                namespace: text(),
+                name: text(),
+                uid: text(),
+            },
+            look_again: text(),
+        }
+    }
+
+    fn acl(role: &str, privileges: &[&str]) -> Acl {
+        [(role.to_owned(), set(privileges))].into()
+    }
+
+    fn table(schema: &str, name: &str, acl: Option<Acl>, columns: Option<Vec<Column>>) -> Relation {
+        Relation {
+            schema: schema.into(),
+            name: name.into(),
+            sequence: false,
+            acl,
+            columns,
+        }
+    }
+
+    fn column(name: &str, secret: bool, acl: Option<Acl>) -> Column {
+        Column {
+            name: name.into(),
+            secret,
+            acl,
+        }
+    }
+
+    const READS: &[(&str, Access)] = &[("r", Access::ReadOnly)];
+    const WRITES: &[(&str, Access)] = &[("w", Access::ReadWrite)];
+
+    fn of_relations(relations: Vec<Relation>, roles: &[(&str, Access)]) -> Vec<String> {
+        let database = roles
+            .iter()
+            .map(|(role, _)| ((*role).to_owned(), set(&["CONNECT"])))
+            .collect();
+        statements(
+            &Granted {
+                database,
+                relations,
+                ..Granted::default()
+            },
+            &duty(roles),
+        )
+    }
+
+    #[test]
+    fn a_new_database_is_opened_to_its_roles_and_closed_to_others() {
+        let have = Granted {
+            database: acl("public", &["CONNECT", "TEMPORARY"]),
+            schemas: [("public".to_owned(), acl("public", &["USAGE", "CREATE"]))].into(),
+            ..Granted::default()
+        };
+        assert_eq!(
+            statements(
+                &have,
+                &duty(&[("w", Access::ReadWrite), ("r", Access::ReadOnly), ("o", Access::Owner)])
+            ),
+            [
+                "REVOKE CONNECT ON DATABASE \"amas\" FROM PUBLIC",
+                "REVOKE CREATE ON SCHEMA \"public\" FROM PUBLIC",
+                "GRANT CONNECT ON DATABASE \"amas\" TO \"r\"",
+                "GRANT CONNECT ON DATABASE \"amas\" TO \"w\"",
+                "GRANT USAGE ON SCHEMA \"public\" TO \"r\"",
+                "GRANT USAGE ON SCHEMA \"public\" TO \"w\"",
+                "ALTER DEFAULT PRIVILEGES IN SCHEMA \"public\" GRANT DELETE, INSERT, SELECT, UPDATE ON TABLES TO \"w\"",
+                "ALTER DEFAULT PRIVILEGES IN SCHEMA \"public\" GRANT SELECT, UPDATE, USAGE ON SEQUENCES TO \"w\"",
+            ]
+        );
+    }
+
+    #[test]
+    fn only_differences_are_granted_and_revoked() {
+        let writes = ["SELECT", "INSERT", "UPDATE", "DELETE"];
+        let relations = vec![
+            table("s", "full", Some(acl("w", &writes)), None),
+            table("s", "new", None, None),
+            table("s", "New \"2\"", None, None),
+            table("s", "less", Some(acl("w", &["SELECT"])), None),
+            table(
+                "s",
+                "more",
+                Some(acl("w", &["SELECT", "INSERT", "UPDATE", "DELETE", "TRUNCATE"])),
+                None,
+            ),
+            Relation {
+                schema: "s".into(),
+                name: "q".into(),
+                sequence: true,
+                ..Relation::default()
+            },
+        ];
+        assert_eq!(
+            of_relations(relations, WRITES),
+            [
+                "REVOKE TRUNCATE ON TABLE \"s\".\"more\" FROM \"w\"",
+                "GRANT DELETE, INSERT, SELECT, UPDATE ON TABLE \"s\".\"new\", \"s\".\"New \"\"2\"\"\" TO \"w\"",
+                "GRANT DELETE, INSERT, UPDATE ON TABLE \"s\".\"less\" TO \"w\"",
+                "GRANT SELECT, UPDATE, USAGE ON SEQUENCE \"s\".\"q\" TO \"w\"",
+            ]
+        );
+    }
+
+    #[test]
+    fn the_history_is_taken_back() {
+        let relations = vec![
+            table("public", "_sqlx_migrations", Some(acl("w", &["SELECT"])), None),
+            table("amas_migrate", "history", Some(acl("w", &["SELECT"])), None),
+            table("amas_migrate", "runs", None, None),
+        ];
+        assert_eq!(
+            of_relations(relations, WRITES),
+            ["REVOKE SELECT ON TABLE \"public\".\"_sqlx_migrations\", \"amas_migrate\".\"history\" FROM \"w\""]
+        );
+    }
+
+    #[test]
+    fn secret_columns_are_kept_from_readers_only() {
+        let columns = |granted: bool| {
+            let acl = |_: &str| granted.then(|| acl("r", &["SELECT"]));
+            Some(vec![column("id", false, acl("id")), column("key", true, None)])
+        };
+        let of = |acl, columns| of_relations(vec![table("s", "t", acl, columns)], READS);
+        assert_eq!(
+            of(None, columns(false)),
+            ["GRANT SELECT (\"id\") ON TABLE \"s\".\"t\" TO \"r\""]
+        );
+        assert_eq!(of(None, columns(true)), [""; 0]);
+        // Revoking from the table takes the columns' rights along.
+        assert_eq!(
+            of(Some(acl("r", &["SELECT"])), columns(true)),
+            [
+                "REVOKE SELECT ON TABLE \"s\".\"t\" FROM \"r\"",
+                "GRANT SELECT (\"id\") ON TABLE \"s\".\"t\" TO \"r\"",
+            ]
+        );
+        // No longer secret.
+        assert_eq!(
+            of(None, Some(vec![column("id", false, Some(acl("r", &["SELECT"])))])),
+            [
+                "REVOKE SELECT (\"id\") ON TABLE \"s\".\"t\" FROM \"r\"",
+                "GRANT SELECT ON TABLE \"s\".\"t\" TO \"r\"",
+            ]
+        );
+        let writer = of_relations(vec![table("s", "t", None, columns(false))], WRITES);
+        assert_eq!(
+            writer,
+            ["GRANT DELETE, INSERT, SELECT, UPDATE ON TABLE \"s\".\"t\" TO \"w\""]
+        );
+    }
+}

@@ -10,9 +10,10 @@ use super::{
     connect::{SqlError, connect, execute, read},
     duty::{ExtensionDuty, Figures},
     history,
-    plan::{Step, conflict, missing_extensions, plan},
+    plan::{conflict, missing_extensions, plan},
     rights,
     sentinel::MAINTENANCE_DATABASE,
+    step::Step,
 };
 use crate::stores::{endpoint::StoreError, keeper::Progress};
 
@@ -86,16 +87,16 @@ async fn towards(
 /// The admin's part: roles, database, extensions, claim.
 async fn settle(worker: &mut PostgresWorker, duty: &PostgresDuty, facts: &mut PostgresFacts) -> Result<(), SqlError> {
     let mut connection = log_in(worker, duty).await?;
-    let mut have = catalog::read(&mut connection, duty).await?;
+    let mut have = catalog::read(&mut connection, duty, false).await?;
     facts.max_connections = Some(have.max_connections);
     let created = have.database_owner.is_none();
     if created {
-        apply(&mut connection, &have, &plan(&have, duty, created)).await?;
+        apply(&mut connection, &have, &plan(&have, duty, false)).await?;
     }
     if have.here != duty.database.as_str() {
         connection.close().await?;
         connection = connect(&duty.admin, duty.database.as_str()).await?;
-        have = catalog::read(&mut connection, duty).await?;
+        have = catalog::read(&mut connection, duty, created).await?;
     }
     worker.exists = true;
     facts.conflict = conflict(&have, duty);
@@ -159,7 +160,9 @@ async fn look(
     facts: &mut PostgresFacts,
 ) -> Result<bool, SqlError> {
     let mut owner = connect(&duty.owner_login, duty.database.as_str()).await?;
-    facts.history = history::read(&mut owner).await?;
+    let history = history::read(&mut owner).await?;
+    let moved = history != facts.history;
+    facts.history = history;
     let wanted = Some((fingerprint, facts.history.clone()));
     if worker.rights_for != wanted {
         if !grant(&mut owner, duty).await? {
@@ -168,7 +171,7 @@ async fn look(
         facts.rights_at = Some(facts.history.as_ref().map_or(0, |history| history.latest));
         worker.rights_for = wanted;
     }
-    if worker.figures_at.is_none_or(|at| at.elapsed() >= FIGURES_AGE) {
+    if moved || worker.figures_at.is_none_or(|at| at.elapsed() >= FIGURES_AGE) {
         facts.figures = figures(&mut owner).await?;
         worker.figures_at = Some(Instant::now());
     }

@@ -98,6 +98,10 @@ impl Store for Redis {
         }
         outcome
     }
+
+    fn differs_materially(before: &RedisFacts, after: &RedisFacts) -> bool {
+        before.material() != after.material()
+    }
 }
 
 impl RedisWorker {

@@ -1,0 +1,95 @@
+{{/* The name of all objects of the release. */}}
+{{- define "amas-operator.fullname" -}}
+{{- $name := default .Chart.Name .Values.nameOverride -}}
+{{- if .Values.fullnameOverride -}}
+{{- .Values.fullnameOverride | trunc 52 | trimSuffix "-" -}}
+{{- else if contains $name .Release.Name -}}
+{{- .Release.Name | trunc 52 | trimSuffix "-" -}}
+{{- else -}}
+{{- printf "%s-%s" .Release.Name $name | trunc 52 | trimSuffix "-" -}}
+{{- end -}}
+{{- end -}}
+
+{{/* What the operator's pods are selected by. The first label never changes: NetworkPolicies of the databases admit it. */}}
+{{- define "amas-operator.selectorLabels" -}}
+app.kubernetes.io/name: amas-operator
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end -}}
+
+{{- define "amas-operator.labels" -}}
+{{ include "amas-operator.selectorLabels" . }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/part-of: amas
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
+{{- end -}}
+
+{{- define "amas-operator.serviceAccountName" -}}
+{{- .Values.serviceAccount.name | default (ternary (include "amas-operator.fullname" .) "default" .Values.serviceAccount.create) -}}
+{{- end -}}
+
+{{- define "amas-operator.image" -}}
+{{- $repository := .Values.image.repository -}}
+{{- with .Values.image.registry }}{{ $repository = printf "%s/%s" . $repository }}{{ end -}}
+{{- if .Values.image.digest -}}
+{{- printf "%s@%s" $repository .Values.image.digest -}}
+{{- else -}}
+{{- printf "%s:%s" $repository (.Values.image.tag | default .Chart.AppVersion) -}}
+{{- end -}}
+{{- end -}}
+
+{{/* The namespaces that the operator watches, comma separated; empty means all. */}}
+{{- define "amas-operator.watchNamespaces" -}}
+{{- if .Values.watchNamespaces -}}
+{{- join "," .Values.watchNamespaces -}}
+{{- else if eq .Values.rbac.scope "Namespaced" -}}
+{{- .Release.Namespace -}}
+{{- end -}}
+{{- end -}}
+
+{{/* "postgres:17=image,redis:8=image" */}}
+{{- define "amas-operator.imageOverrides" -}}
+{{- $pairs := list -}}
+{{- range $engine, $image := .Values.images.overrides -}}
+{{- $pairs = append $pairs (printf "%s=%s" $engine $image) -}}
+{{- end -}}
+{{- join "," $pairs -}}
+{{- end -}}
+
+{{/* What the operator may do in a namespace that it watches. Secrets are read by name: they can be neither listed nor watched. */}}
+{{- define "amas-operator.rules" -}}
+- apiGroups: [amas.dev]
+  resources: [amasdatabases, cachepolicies, graphschemas]
+  verbs: [get, list, watch]
+- apiGroups: [amas.dev]
+  resources: [amasdatabases/status, cachepolicies/status, graphschemas/status]
+  verbs: [update, patch]
+# The finalizer of deletionPolicy Delete.
+- apiGroups: [amas.dev]
+  resources: [amasdatabases]
+  verbs: [update, patch]
+- apiGroups: [amas.dev]
+  resources: [amasdatabases/finalizers, cachepolicies/finalizers, graphschemas/finalizers]
+  verbs: [update]
+- apiGroups: [""]
+  resources: [services, configmaps, persistentvolumeclaims, serviceaccounts]
+  verbs: [get, list, watch, create, update, delete]
+- apiGroups: [apps]
+  resources: [statefulsets]
+  verbs: [get, list, watch, create, update, delete]
+- apiGroups: [batch]
+  resources: [jobs]
+  verbs: [get, list, watch, create, update, delete]
+- apiGroups: [networking.k8s.io]
+  resources: [networkpolicies]
+  verbs: [get, list, watch, create, update, delete]
+- apiGroups: [""]
+  resources: [pods]
+  verbs: [get, list, watch]
+- apiGroups: [""]
+  resources: [secrets]
+  verbs: [get, create, update, delete]
+- apiGroups: [events.k8s.io]
+  resources: [events]
+  verbs: [create, patch]
+{{- end -}}

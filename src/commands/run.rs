@@ -1,0 +1,524 @@
+//! `run`: the operator. Connects, waits for its definitions and for the leader lease, then runs watches, keepers and controllers until told to stop.
+
+use std::{
+    path::PathBuf,
+    process::ExitCode,
+    sync::{Arc, PoisonError, RwLock},
+    time::Duration,
+};
+
+use kube::{Api, Client, api::ListParams, runtime::reflector};
+use tokio::sync::{mpsc, watch as signal_channel};
+
+use crate::{
+    api::{amas_database::AmasDatabase, cache_policy::CachePolicy, graph_schema::GraphSchema},
+    commands::telemetry,
+    controllers::{
+        AllKeepers, Books, Caches, Context, Settings, Taken, cache_policy, credentials, database, graph_schema, policy,
+        sources::Sources,
+    },
+    engine::{
+        MANAGER, Own,
+        children::Children,
+        events::Events,
+        http,
+        lease::Candidate,
+        metrics::{Metrics, StoreFigures, StoreOf},
+        queue::{self, Waker},
+        watch::{self, Happened, Scope},
+        writer::Writer,
+    },
+    stores::{
+        images::Images,
+        keeper::{Keepers, Key, Store},
+    },
+};
+
+/// Run the operator in a cluster.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// The operator's own image, for migration Jobs.
+    #[arg(long, env = "AMAS_IMAGE", default_value = "")]
+    image: String,
+    /// Images instead of the built-in ones: engine:version=image, separated by commas.
+    #[arg(long, env = "AMAS_IMAGE_OVERRIDES", default_value = "")]
+    image_overrides: String,
+    /// Registry to pull the built-in images from instead of docker.io.
+    #[arg(long, env = "AMAS_IMAGE_REGISTRY")]
+    image_registry: Option<String>,
+    /// Namespaces to watch, separated by commas. Default: all.
+    #[arg(long, env = "AMAS_WATCH_NAMESPACES", value_delimiter = ',')]
+    watch_namespaces: Vec<String>,
+    /// Folder of the migration bundles.
+    #[arg(long, env = "AMAS_MIGRATIONS_DIR", default_value = "/migrations")]
+    migrations_dir: PathBuf,
+    /// Name of this cluster in claims. Default: the uid of the namespace kube-system.
+    #[arg(long, env = "AMAS_CLUSTER_ID", default_value = "")]
+    cluster_id: String,
+    /// Port of /healthz, /readyz and /metrics.
+    #[arg(long, env = "AMAS_HTTP_PORT", default_value_t = 8080)]
+    http_port: u16,
+    /// Name of this process in the leader lease and in Events.
+    #[arg(long, env = "POD_NAME", default_value = "amas-operator")]
+    pod_name: String,
+    /// Namespace of the leader lease.
+    #[arg(long, env = "POD_NAMESPACE", default_value = "default")]
+    pod_namespace: String,
+    /// Name of the leader lease.
+    #[arg(long, env = "AMAS_LEASE_NAME", default_value = "amas-operator")]
+    lease_name: String,
+    #[command(flatten)]
+    log: telemetry::Args,
+}
+
+/// Why the operator ended.
+#[derive(Debug, thiserror::Error)]
+enum RunError {
+    #[error("the Kubernetes API cannot be reached as configured: {0}")]
+    Client(String),
+    #[error("{0}")]
+    Setting(String),
+    #[error("{0}")]
+    Lease(#[from] crate::engine::lease::LeaseError),
+}
+
+/// Runs until a signal or until the lease is lost.
+pub async fn run(args: Args) -> ExitCode {
+    telemetry::init(&args.log);
+    match operate(args).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!(%error, "the operator ends");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn operate(args: Args) -> Result<(), RunError> {
+    let images = Images::new(args.image_registry.clone(), &args.image_overrides).map_err(RunError::Setting)?;
+    let client = connect().await?;
+    let metrics = Metrics::default();
+    let waiting_for = Arc::new(RwLock::new(Some("the Kubernetes API".to_owned())));
+    let keepers_slot: Arc<RwLock<Option<Arc<Context>>>> = Arc::default();
+    serve_pages(args.http_port, &metrics, &waiting_for, &keepers_slot);
+    let scope = Scope::new(
+        args.watch_namespaces
+            .iter()
+            .filter(|name| !name.is_empty())
+            .cloned()
+            .collect(),
+    );
+    let state =
+        |text: Option<&str>| *waiting_for.write().unwrap_or_else(PoisonError::into_inner) = text.map(str::to_owned);
+
+    state(Some("the CustomResourceDefinitions of amas.dev to be installed"));
+    await_definitions(&client, &scope).await;
+    let settings = settings(&args, &client, images).await;
+
+    let (mut candidate, leading) =
+        Candidate::new(client.clone(), &args.pod_namespace, &args.lease_name, &args.pod_name);
+    let stop = stop_signal();
+    // Standing by is ready: a rolling update must not wait for the lease.
+    state(None);
+    tokio::select! {
+        () = candidate.acquire() => {}
+        () = stopped(stop.clone()) => return Ok(()),
+    }
+    tracing::info!(lease = args.lease_name, holder = args.pod_name, "leading");
+
+    let writer = Writer::new(client.clone(), leading, metrics.clone());
+    let controllers = start(
+        client,
+        scope,
+        settings,
+        writer,
+        &args,
+        metrics,
+        stop.clone(),
+        &keepers_slot,
+    )
+    .await;
+    tokio::select! {
+        error = candidate.keep() => Err(error.into()),
+        () = controllers => {
+            candidate.release().await;
+            Ok(())
+        }
+    }
+}
+
+async fn connect() -> Result<Client, RunError> {
+    let mut config = kube::Config::infer()
+        .await
+        .map_err(|error| RunError::Client(error.to_string()))?;
+    // Our own backoff is the only retry.
+    config.default_retry = false;
+    let agent = format!("{MANAGER}/{}", env!("CARGO_PKG_VERSION"));
+    if let Ok(agent) = http_header(&agent) {
+        config.headers.push(agent);
+    }
+    Client::try_from(config).map_err(|error| RunError::Client(error.to_string()))
+}
+
+fn http_header(
+    agent: &str,
+) -> Result<(axum::http::HeaderName, axum::http::HeaderValue), axum::http::header::InvalidHeaderValue> {
+    Ok((
+        axum::http::header::USER_AGENT,
+        axum::http::HeaderValue::from_str(agent)?,
+    ))
+}
+
+/// A child that is told once when the process shall end.
+fn stop_signal() -> signal_channel::Receiver<bool> {
+    let (sender, receiver) = signal_channel::channel(false);
+    tokio::spawn(async move {
+        let terminate = async {
+            if let Ok(mut signal) = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()) {
+                signal.recv().await;
+            }
+        };
+        tokio::select! {
+            () = terminate => {}
+            _ = tokio::signal::ctrl_c() => {}
+        }
+        tracing::info!("stopping");
+        let _ = sender.send(true);
+        std::future::pending::<()>().await
+    });
+    receiver
+}
+
+async fn stopped(mut stop: signal_channel::Receiver<bool>) {
+    let _ = stop.wait_for(|stop| *stop).await;
+}
+
+/// Waits until all three kinds can be listed.
+async fn await_definitions(client: &Client, scope: &Scope) {
+    let namespace = scope.namespaces().first().cloned().unwrap_or_default();
+    while let Err(error) = list_all(client, scope, &namespace).await {
+        tracing::warn!(%error, "the CustomResourceDefinitions of amas.dev are not installed or cannot be read yet; install the chart with crds.enabled");
+        tokio::time::sleep(Duration::from_secs(2)).await;
+    }
+}
+
+async fn list_all(client: &Client, scope: &Scope, namespace: &str) -> Result<(), kube::Error> {
+    let one = ListParams::default().limit(1);
+    scope.api::<AmasDatabase>(client, namespace).list_metadata(&one).await?;
+    scope.api::<CachePolicy>(client, namespace).list_metadata(&one).await?;
+    scope.api::<GraphSchema>(client, namespace).list_metadata(&one).await?;
+    Ok(())
+}
+
+async fn settings(args: &Args, client: &Client, images: Images) -> Settings {
+    let mut cluster_id = args.cluster_id.clone();
+    if cluster_id.is_empty() {
+        let namespaces: Api<k8s_openapi::api::core::v1::Namespace> = Api::all(client.clone());
+        cluster_id = match namespaces.get("kube-system").await {
+            Ok(namespace) => namespace.metadata.uid.unwrap_or_default(),
+            Err(error) => {
+                tracing::warn!(%error, "the namespace kube-system cannot be read; claims carry no cluster id until the chart value clusterId is set");
+                String::new()
+            }
+        };
+    }
+    Settings {
+        images,
+        own_image: args.image.clone(),
+        operator_namespace: args.pod_namespace.clone(),
+        cluster_id,
+    }
+}
+
+/// Starts caches, keepers and controllers. The future that it gives ends after a stop, when all reconciles have.
+#[allow(clippy::too_many_arguments)]
+async fn start(
+    client: Client,
+    scope: Scope,
+    settings: Settings,
+    writer: Writer,
+    args: &Args,
+    metrics: Metrics,
+    stop: signal_channel::Receiver<bool>,
+    slot: &Arc<RwLock<Option<Arc<Context>>>>,
+) -> impl Future<Output = ()> + use<> {
+    let (database_cache, databases) = reflector::store();
+    let (cache_policy_cache, cache_policies) = reflector::store();
+    let (graph_schema_cache, graph_schemas) = reflector::store();
+    let (woken, wakes) = mpsc::unbounded_channel();
+    let context = Arc::new(Context {
+        children: Arc::new(Children::default()),
+        caches: Caches {
+            databases: database_cache,
+            cache_policies: cache_policy_cache,
+            graph_schemas: graph_schema_cache,
+        },
+        keepers: AllKeepers {
+            postgres: Keepers::new(woken.clone()),
+            redis: Keepers::new(woken.clone()),
+            neo4j: Keepers::new(woken),
+        },
+        books: Books::default(),
+        credentials: credentials::Memory::default(),
+        sources: Sources::new(args.migrations_dir.clone()),
+        taken: Taken::default(),
+        events: Events::new(client.clone(), writer.clone(), &args.pod_name),
+        metrics: metrics.clone(),
+        settings,
+        writer,
+    });
+    *slot.write().unwrap_or_else(PoisonError::into_inner) = Some(context.clone());
+    let (wake, queues) = Wakes::new(context.clone());
+
+    // Children first: a controller that does not know them would make them again.
+    let for_children = wake.clone();
+    watch::children(&client, &scope, &context.children, move |owner| {
+        for_children.databases.wake(&owner.0, &owner.1)
+    })
+    .await;
+    tokio::spawn(wake.clone().forward(wakes));
+    let on = |wake: &Wakes| wake.clone();
+    let (a, b, c) = (on(&wake), on(&wake), on(&wake));
+    tokio::spawn(watch::resources(
+        client.clone(),
+        scope.clone(),
+        databases,
+        move |event| a.database(event),
+    ));
+    tokio::spawn(watch::resources(
+        client.clone(),
+        scope.clone(),
+        cache_policies,
+        move |event| b.cache_policy(event),
+    ));
+    tokio::spawn(watch::resources(client, scope, graph_schemas, move |event| {
+        c.graph_schema(event)
+    }));
+    let caches = &context.caches;
+    let _ = tokio::join!(
+        caches.databases.wait_until_ready(),
+        caches.cache_policies.wait_until_ready(),
+        caches.graph_schemas.wait_until_ready()
+    );
+
+    let Queues {
+        databases,
+        cache_policies,
+        graph_schemas,
+    } = queues;
+    let runs = (
+        queue::run(
+            Arc::new(database::Databases(context.clone())),
+            caches.databases.clone(),
+            databases,
+            metrics.clone(),
+            stopped(stop.clone()),
+        ),
+        queue::run(
+            Arc::new(cache_policy::CachePolicies(context.clone())),
+            caches.cache_policies.clone(),
+            cache_policies,
+            metrics.clone(),
+            stopped(stop.clone()),
+        ),
+        queue::run(
+            Arc::new(graph_schema::GraphSchemas(context.clone())),
+            caches.graph_schemas.clone(),
+            graph_schemas,
+            metrics,
+            stopped(stop),
+        ),
+    );
+    async move {
+        tokio::join!(runs.0, runs.1, runs.2);
+    }
+}
+
+/// The ends of the three queues that the controllers take from.
+struct Queues {
+    databases: futures::channel::mpsc::UnboundedReceiver<reflector::ObjectRef<AmasDatabase>>,
+    cache_policies: futures::channel::mpsc::UnboundedReceiver<reflector::ObjectRef<CachePolicy>>,
+    graph_schemas: futures::channel::mpsc::UnboundedReceiver<reflector::ObjectRef<GraphSchema>>,
+}
+
+/// Who is woken by what: a database by its children, its keepers and its policies; a policy by its database.
+#[derive(Clone)]
+struct Wakes {
+    context: Arc<Context>,
+    databases: Waker<AmasDatabase>,
+    cache_policies: Waker<CachePolicy>,
+    graph_schemas: Waker<GraphSchema>,
+}
+
+impl Wakes {
+    fn new(context: Arc<Context>) -> (Self, Queues) {
+        let ((databases, a), (cache_policies, b), (graph_schemas, c)) =
+            (queue::channel(), queue::channel(), queue::channel());
+        (
+            Self {
+                context,
+                databases,
+                cache_policies,
+                graph_schemas,
+            },
+            Queues {
+                databases: a,
+                cache_policies: b,
+                graph_schemas: c,
+            },
+        )
+    }
+
+    /// Passes on what keepers say, to the database and everything on it.
+    async fn forward(self, mut wakes: mpsc::UnboundedReceiver<Key>) {
+        while let Some(key) = wakes.recv().await {
+            self.databases.wake(&key.namespace, &key.database);
+            self.policies_of(&key);
+        }
+    }
+
+    fn policies_of(&self, key: &Key) {
+        let here = |meta: &kube::core::ObjectMeta, database: &str| {
+            meta.namespace.as_deref() == Some(&key.namespace) && database == key.database
+        };
+        for policy in self.context.caches.cache_policies.state() {
+            if here(&policy.metadata, &policy.spec.database_ref.name) {
+                self.cache_policies
+                    .wake(&key.namespace, policy.metadata.name.as_deref().unwrap_or_default());
+            }
+        }
+        for schema in self.context.caches.graph_schemas.state() {
+            if here(&schema.metadata, &schema.spec.database_ref.name) {
+                self.graph_schemas
+                    .wake(&key.namespace, schema.metadata.name.as_deref().unwrap_or_default());
+            }
+        }
+    }
+
+    fn database(&self, event: Happened<AmasDatabase>) {
+        let object = match &event {
+            Happened::Seen(object) => object,
+            Happened::Gone(object) => {
+                database::forget(&self.context, object);
+                object
+            }
+        };
+        let (namespace, name) = address(&**object);
+        self.databases.wake(&namespace, &name);
+        self.policies_of(&Key {
+            namespace,
+            database: name,
+        });
+    }
+
+    fn cache_policy(&self, event: Happened<CachePolicy>) {
+        let object = match &event {
+            Happened::Seen(object) => object,
+            Happened::Gone(object) => {
+                cache_policy::forget(&self.context, object);
+                object
+            }
+        };
+        let (namespace, name) = address(&**object);
+        self.cache_policies.wake(&namespace, &name);
+        self.wake_policy_database(policy::database_key(&**object, &object.spec.database_ref.name));
+    }
+
+    fn graph_schema(&self, event: Happened<GraphSchema>) {
+        let object = match &event {
+            Happened::Seen(object) => object,
+            Happened::Gone(object) => {
+                graph_schema::forget(&self.context, object);
+                object
+            }
+        };
+        let (namespace, name) = address(&**object);
+        self.graph_schemas.wake(&namespace, &name);
+        self.wake_policy_database(policy::database_key(&**object, &object.spec.database_ref.name));
+    }
+
+    fn wake_policy_database(&self, key: Key) {
+        self.databases.wake(&key.namespace, &key.database);
+    }
+}
+
+fn address<K: Own>(object: &K) -> (String, String) {
+    let meta = object.meta();
+    (
+        meta.namespace.clone().unwrap_or_default(),
+        meta.name.clone().unwrap_or_default(),
+    )
+}
+
+fn serve_pages(
+    port: u16,
+    metrics: &Metrics,
+    waiting_for: &Arc<RwLock<Option<String>>>,
+    slot: &Arc<RwLock<Option<Arc<Context>>>>,
+) {
+    let (metrics, slot) = (metrics.clone(), slot.clone());
+    let text = move || {
+        if let Some(context) = slot.read().unwrap_or_else(PoisonError::into_inner).as_ref() {
+            refresh(context);
+        }
+        metrics.text()
+    };
+    let pages = http::Pages {
+        waiting_for: waiting_for.clone(),
+        metrics: Arc::new(text),
+    };
+    tokio::spawn(async move {
+        if let Err(error) = http::serve(port, pages).await {
+            tracing::error!(%error, port, "the pages for health and metrics cannot be served");
+        }
+    });
+}
+
+/// Takes the live figures from the keepers.
+fn refresh(context: &Context) {
+    context.metrics.clear_stores();
+    let keepers = &context.keepers;
+    store_metrics(context, "postgres", &keepers.postgres, |facts| {
+        vec![
+            ("size_bytes", facts.figures.size_bytes as f64),
+            ("tables", facts.figures.tables as f64),
+        ]
+    });
+    store_metrics(context, "redis", &keepers.redis, |facts| {
+        let figures = &facts.figures;
+        vec![
+            ("used_memory_bytes", figures.used_memory as f64),
+            ("connected_clients", figures.connected_clients as f64),
+            ("keys", figures.keys.values().sum::<u64>() as f64),
+        ]
+    });
+    store_metrics(context, "neo4j", &keepers.neo4j, |facts| {
+        vec![("nodes", facts.figures.nodes as f64)]
+    });
+}
+
+fn store_metrics<S: Store>(
+    context: &Context,
+    store: &'static str,
+    keepers: &Keepers<S>,
+    figures: impl Fn(&S::Facts) -> Vec<(&'static str, f64)>,
+) {
+    for (key, live) in keepers.live() {
+        let Some(snapshot) = keepers.snapshot(&key) else {
+            continue;
+        };
+        let now = StoreFigures {
+            up: snapshot.health.is_up(),
+            ping_seconds: live.last_ping().map(|ping| ping.as_secs_f64()),
+            figures: figures(&snapshot.facts),
+        };
+        context.metrics.set_store(
+            StoreOf {
+                namespace: key.namespace,
+                database: key.database,
+                store,
+            },
+            &now,
+        );
+    }
+}

@@ -1,0 +1,193 @@
+//! Carries a plan out: the steps in waves, since data must not exist before the Secret that opens it, and the duties to the keepers.
+
+use futures::{FutureExt, StreamExt, stream};
+use kube::Resource;
+
+use crate::{
+    api::amas_database::AmasDatabase,
+    controllers::{
+        Context,
+        credentials::{Entries, Known, read_entries},
+    },
+    engine::{
+        child::ChildKind,
+        writer::{Created, WriteError},
+    },
+    stores::{keeper::Key, workload::Family},
+};
+
+use super::plan::{Duties, FINALIZER, Step};
+
+/// Requests of one wave that are under way at the same time.
+const PARALLEL: usize = 4;
+
+/// Carries out all steps. The first failure ends it; what was done shows in the next observation.
+pub async fn apply(
+    context: &Context,
+    object: &AmasDatabase,
+    family: &Family,
+    steps: &[Step],
+) -> Result<(), WriteError> {
+    for wave in 0..=3 {
+        let due: Vec<_> = steps
+            .iter()
+            .filter(|step| wave_of(step) == wave)
+            .map(|step| apply_one(context, object, family, step).boxed())
+            .collect();
+        let mut under_way = stream::iter(due).buffer_unordered(PARALLEL);
+        while let Some(done) = under_way.next().await {
+            done?;
+        }
+    }
+    Ok(())
+}
+
+/// Finalizer, Secrets, what a server needs to start, the rest.
+fn wave_of(step: &Step) -> u8 {
+    match step {
+        Step::AddFinalizer => 0,
+        Step::CreateSecret(_) | Step::UpdateSecret(..) => 1,
+        Step::Create(
+            ChildKind::PersistentVolumeClaim
+            | ChildKind::ServiceAccount
+            | ChildKind::ConfigMap
+            | ChildKind::StatefulSet,
+            _,
+        ) => 2,
+        Step::Create(..) | Step::Update(..) | Step::Delete(..) => 3,
+    }
+}
+
+async fn apply_one(context: &Context, object: &AmasDatabase, family: &Family, step: &Step) -> Result<(), WriteError> {
+    let Family {
+        namespace, database, ..
+    } = family;
+    match step {
+        Step::AddFinalizer => {
+            let mut finalizers = object.meta().finalizers.clone().unwrap_or_default();
+            finalizers.push(FINALIZER.into());
+            context.writer.finalizers(object, &finalizers).await
+        }
+        Step::CreateSecret(spec) => {
+            let entries = spec.entries(&Entries::new());
+            let known = match context
+                .writer
+                .create(ChildKind::Secret, namespace, database, &spec.object(family, &entries))
+                .await?
+            {
+                Created::New(_) => Known::Present(entries),
+                Created::Ours(found) => Known::Present(read_entries(&found)),
+                Created::Foreign => {
+                    context.taken.remember(namespace, ChildKind::Secret, &spec.name);
+                    return Ok(());
+                }
+            };
+            context.credentials.put(namespace, &spec.name, known);
+            Ok(())
+        }
+        Step::UpdateSecret(spec, entries) => {
+            context
+                .writer
+                .update(ChildKind::Secret, namespace, &spec.object(family, entries))
+                .await?;
+            context
+                .credentials
+                .put(namespace, &spec.name, Known::Present(entries.clone()));
+            Ok(())
+        }
+        Step::Create(kind, body) => {
+            match context.writer.create(*kind, namespace, database, body).await? {
+                Created::New(made) | Created::Ours(made) => context.children.wrote(*kind, &made),
+                Created::Foreign => {
+                    context
+                        .taken
+                        .remember(namespace, *kind, body["metadata"]["name"].as_str().unwrap_or_default())
+                }
+            }
+            Ok(())
+        }
+        Step::Update(kind, body) => {
+            let updated = context.writer.update(*kind, namespace, body).await?;
+            context.children.wrote(*kind, &updated);
+            Ok(())
+        }
+        Step::Delete(kind, name) => {
+            context.writer.delete(*kind, namespace, name).await?;
+            context
+                .children
+                .forget(&(namespace.clone(), database.clone()), &(*kind, name.clone()));
+            Ok(())
+        }
+    }
+}
+
+/// Hands the duties to the keepers. Equal duties change nothing; a store that is no longer declared is let go.
+pub fn hand_over(context: &Context, key: &Key, object: &AmasDatabase, duties: Duties) {
+    let (keepers, spec) = (&context.keepers, &object.spec);
+    match (duties.postgres, &spec.postgres) {
+        (Some(duty), _) => keepers.postgres.assign_base(key, duty),
+        (None, None) => keepers.postgres.dismiss(key),
+        (None, Some(_)) => {}
+    }
+    match (duties.redis, &spec.redis) {
+        (Some(duty), _) => keepers.redis.assign_base(key, duty),
+        (None, None) => keepers.redis.dismiss(key),
+        (None, Some(_)) => {}
+    }
+    match (duties.neo4j, &spec.neo4j) {
+        (Some(duty), _) => keepers.neo4j.assign_base(key, duty),
+        (None, None) => keepers.neo4j.dismiss(key),
+        (None, Some(_)) => {}
+    }
+}
+
+/// Whether our finalizer is on the object.
+pub fn is_finalized(object: &AmasDatabase) -> bool {
+    object
+        .meta()
+        .finalizers
+        .iter()
+        .flatten()
+        .any(|finalizer| finalizer == FINALIZER)
+}
+
+/// Takes away what only we can take away, then lets the object go. Makes nothing, and needs no server.
+pub async fn clean_up(context: &Context, object: &AmasDatabase, family: &Family) -> Result<(), WriteError> {
+    let key = Key {
+        namespace: family.namespace.clone(),
+        database: family.database.clone(),
+    };
+    context.keepers.dismiss(&key);
+    if !is_finalized(object) {
+        return Ok(());
+    }
+    let finalizers = object.meta().finalizers.clone().unwrap_or_default();
+    let status = object.status.clone().unwrap_or_default();
+    let owner = (family.namespace.clone(), family.database.clone());
+    let children = context.children.of(&owner);
+    let claims = children
+        .keys()
+        .filter(|(kind, _)| *kind == ChildKind::PersistentVolumeClaim)
+        .cloned();
+    let secrets = status.secrets.iter().map(|name| (ChildKind::Secret, name.clone()));
+    for (kind, name) in claims.chain(secrets) {
+        delete_ours(context, family, kind, &name).await?;
+    }
+    let rest: Vec<String> = finalizers
+        .into_iter()
+        .filter(|finalizer| finalizer != FINALIZER)
+        .collect();
+    context.writer.finalizers(object, &rest).await
+}
+
+/// Deletes by name, but never somebody else's object.
+async fn delete_ours(context: &Context, family: &Family, kind: ChildKind, name: &str) -> Result<(), WriteError> {
+    let label = crate::engine::DATABASE_LABEL;
+    match context.writer.read(kind, &family.namespace, name).await? {
+        Some(found) if found["metadata"]["labels"][label] == *family.database => {
+            context.credentials.forget(&family.namespace, name);
+            context.writer.delete(kind, &family.namespace, name).await
+        }
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,346 @@
+//! Everything a reconcile looks at, gathered once: watch caches, keepers' snapshots, and, when there is a reason to, a Secret or ConfigMap by name.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use k8s_openapi::jiff::Timestamp;
+use kube::Resource;
+
+use crate::{
+    api::{
+        amas_database::{AmasDatabase, AmasDatabaseStatus},
+        cache_policy::Eviction,
+        common::External,
+        conditions::{ConditionType, is_true},
+    },
+    controllers::{
+        Context,
+        credentials::{Known, SecretSpec, read_entries},
+        sources::{Files, REREAD, Reason, SeedFiles},
+    },
+    engine::{DATABASE_LABEL, child::ChildKind, children, writer::WriteError},
+    stores::{
+        endpoint::Endpoint,
+        health::{Health, Reason as HealthReason},
+        keeper::{Key, Snapshot},
+        neo4j::Neo4j,
+        postgres::Postgres,
+        redis::Redis,
+    },
+};
+
+use super::external;
+
+/// An engine of ours; the table of stores.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum StoreKind {
+    Postgres,
+    Redis,
+    Neo4j,
+}
+
+impl StoreKind {
+    pub const ALL: [Self; 3] = [Self::Postgres, Self::Redis, Self::Neo4j];
+
+    /// The last part of names, and the field of the specification.
+    pub fn component(self) -> &'static str {
+        match self {
+            Self::Postgres => "postgres",
+            Self::Redis => "redis",
+            Self::Neo4j => "neo4j",
+        }
+    }
+
+    pub fn condition(self) -> ConditionType {
+        match self {
+            Self::Postgres => ConditionType::PostgresReady,
+            Self::Redis => ConditionType::RedisReady,
+            Self::Neo4j => ConditionType::Neo4jReady,
+        }
+    }
+}
+
+/// A CachePolicy or GraphSchema that belongs to the database, or that it requires.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Policy {
+    pub kind: &'static str,
+    pub name: String,
+    pub store: StoreKind,
+    pub exists: bool,
+    /// Ready, at its present generation.
+    pub ready: bool,
+    /// Seen by the operator at its present generation.
+    pub observed: bool,
+}
+
+/// An external endpoint as its Secret describes it.
+pub type ExternalEndpoint = Result<Endpoint, String>;
+
+/// What was seen.
+pub struct Observed {
+    pub now: Timestamp,
+    /// The status as it was last written, by this process or before it.
+    pub status: AmasDatabaseStatus,
+    pub children: children::Family,
+    /// Names that somebody else's objects have.
+    pub taken: Vec<(ChildKind, String)>,
+    /// By the Secret's name; those that were never looked for are not in it.
+    pub secrets: BTreeMap<String, Known>,
+    pub externals: BTreeMap<StoreKind, ExternalEndpoint>,
+    pub postgres: Option<Arc<Snapshot<Postgres>>>,
+    pub redis: Option<Arc<Snapshot<Redis>>>,
+    pub neo4j: Option<Arc<Snapshot<Neo4j>>>,
+    pub files: Option<Files>,
+    /// The seed files of the profile that is asked for; `None` when none is.
+    pub seed_files: Option<SeedFiles>,
+    /// The status describes the present generation.
+    pub same_generation: bool,
+    pub policies: Vec<Policy>,
+}
+
+impl Observed {
+    /// What the sentinel of a store says.
+    pub fn health(&self, store: StoreKind) -> Option<&Health> {
+        match store {
+            StoreKind::Postgres => self.postgres.as_ref().map(|snapshot| &snapshot.health),
+            StoreKind::Redis => self.redis.as_ref().map(|snapshot| &snapshot.health),
+            StoreKind::Neo4j => self.neo4j.as_ref().map(|snapshot| &snapshot.health),
+        }
+    }
+
+    /// Why pods of one component cannot run, if they say so.
+    pub fn trouble(&self, prefix: &str) -> Option<&(String, String)> {
+        let pods = self
+            .children
+            .iter()
+            .filter(|((kind, name), _)| *kind == ChildKind::Pod && name.starts_with(prefix));
+        pods.filter_map(|(_, seen)| seen.facts.trouble.as_ref()).next()
+    }
+}
+
+/// The eviction that the first policy (by name) of the database sets: the one owner of the server's setting.
+pub fn eviction_owner(context: &Context, namespace: &str, database: &str) -> Option<(String, Eviction)> {
+    let policies = context.caches.cache_policies.state();
+    let here = policies.iter().filter(|policy| {
+        policy.metadata.namespace.as_deref() == Some(namespace) && policy.spec.database_ref.name == database
+    });
+    here.filter_map(|policy| Some((policy.metadata.name.clone()?, policy.spec.eviction.clone()?)))
+        .min_by(|a, b| a.0.cmp(&b.0))
+}
+
+/// Gathers everything.
+pub async fn observe(context: &Context, object: &AmasDatabase, wanted: &[SecretSpec]) -> Result<Observed, WriteError> {
+    let meta = object.meta();
+    let (namespace, name) = (
+        meta.namespace.clone().unwrap_or_default(),
+        meta.name.clone().unwrap_or_default(),
+    );
+    let uid = meta.uid.clone().unwrap_or_default();
+    let key = Key {
+        namespace: namespace.clone(),
+        database: name.clone(),
+    };
+    let written = context.books.databases.last(&uid).map(|(status, _)| status);
+    let status = written.or_else(|| object.status.clone()).unwrap_or_default();
+    let children = context.children.of(&(namespace.clone(), name.clone()));
+    let mut observed = Observed {
+        now: Timestamp::now(),
+        taken: context.taken.of(&namespace),
+        secrets: BTreeMap::new(),
+        externals: BTreeMap::new(),
+        postgres: context.keepers.postgres.snapshot(&key),
+        redis: context.keepers.redis.snapshot(&key),
+        neo4j: context.keepers.neo4j.snapshot(&key),
+        files: files(context, object, &status).await?,
+        seed_files: seed_files(context, object),
+        same_generation: status.observed_generation == meta.generation,
+        policies: policies(context, object),
+        status,
+        children,
+    };
+    for (store, external) in externals(object) {
+        let refused = observed
+            .health(store)
+            .is_some_and(|health| health.reason == HealthReason::LoginRefused);
+        let endpoint = external_endpoint(context, object, store, external, refused).await?;
+        observed.externals.insert(store, endpoint);
+    }
+    for spec in wanted {
+        if let Some(known) = secret(context, &observed, &namespace, &name, spec).await? {
+            observed.secrets.insert(spec.name.clone(), known);
+        }
+    }
+    Ok(observed)
+}
+
+fn externals(object: &AmasDatabase) -> Vec<(StoreKind, &External)> {
+    let spec = &object.spec;
+    let all = [
+        (
+            StoreKind::Postgres,
+            spec.postgres.as_ref().and_then(|store| store.external.as_ref()),
+        ),
+        (
+            StoreKind::Redis,
+            spec.redis.as_ref().and_then(|store| store.external.as_ref()),
+        ),
+        (
+            StoreKind::Neo4j,
+            spec.neo4j.as_ref().and_then(|store| store.external.as_ref()),
+        ),
+    ];
+    all.into_iter()
+        .filter_map(|(store, external)| Some((store, external?)))
+        .collect()
+}
+
+/// A Secret of ours: from memory, or read by name when it may exist. A new object's Secrets are not looked for: making them tells.
+async fn secret(
+    context: &Context,
+    observed: &Observed,
+    namespace: &str,
+    database: &str,
+    spec: &SecretSpec,
+) -> Result<Option<Known>, WriteError> {
+    if let Some(known) = context.credentials.get(namespace, &spec.name) {
+        return Ok(Some(known));
+    }
+    let may_exist = observed.status.secrets.contains(&spec.name)
+        || observed
+            .children
+            .keys()
+            .any(|(kind, _)| *kind == ChildKind::PersistentVolumeClaim);
+    if !may_exist {
+        return Ok(None);
+    }
+    let known = match context.writer.read(ChildKind::Secret, namespace, &spec.name).await? {
+        None => Known::Absent,
+        Some(secret) if secret["metadata"]["labels"][DATABASE_LABEL] == *database => {
+            Known::Present(read_entries(&secret))
+        }
+        Some(_) => Known::Foreign,
+    };
+    // Absence is not remembered: it is looked for again until it is there.
+    if known != Known::Absent {
+        context.credentials.put(namespace, &spec.name, known.clone());
+    }
+    Ok(Some(known))
+}
+
+/// The user's Secret, read at start, after a change of the specification, and when the server refuses its login.
+async fn external_endpoint(
+    context: &Context,
+    object: &AmasDatabase,
+    store: StoreKind,
+    external: &External,
+    refused: bool,
+) -> Result<ExternalEndpoint, WriteError> {
+    let namespace = object.metadata.namespace.clone().unwrap_or_default();
+    let name = &external.secret_ref.name;
+    // The key tells generations apart, so that a changed specification reads again.
+    let remembered = format!("{name}@{}", object.metadata.generation.unwrap_or_default());
+    let known = match context.credentials.get(&namespace, &remembered) {
+        Some(known) if !refused => known,
+        _ => match context.writer.read(ChildKind::Secret, &namespace, name).await? {
+            Some(secret) => {
+                let known = Known::Present(read_entries(&secret));
+                context.credentials.put(&namespace, &remembered, known.clone());
+                known
+            }
+            None => Known::Absent,
+        },
+    };
+    Ok(match known {
+        Known::Present(entries) => external::endpoint(store, name, &entries, external.tls.mode),
+        _ => Err(format!(
+            "Secret {namespace}/{name} does not exist; create it with a key uri"
+        )),
+    })
+}
+
+async fn files(
+    context: &Context,
+    object: &AmasDatabase,
+    status: &AmasDatabaseStatus,
+) -> Result<Option<Files>, WriteError> {
+    let Some(migrations) = &object.spec.migrations else {
+        return Ok(None);
+    };
+    let meta = &object.metadata;
+    let (uid, namespace) = (
+        meta.uid.clone().unwrap_or_default(),
+        meta.namespace.clone().unwrap_or_default(),
+    );
+    let reason = Reason {
+        generation: meta.generation.unwrap_or_default(),
+        asked: meta
+            .annotations
+            .as_ref()
+            .and_then(|annotations| annotations.get(REREAD))
+            .cloned(),
+        failures: status.migrations.as_ref().map_or(0, |migrations| migrations.attempts),
+    };
+    context
+        .sources
+        .get(&context.writer, &uid, &namespace, &migrations.source, reason)
+        .await
+        .map(Some)
+}
+
+fn seed_files(context: &Context, object: &AmasDatabase) -> Option<SeedFiles> {
+    let profile = object.spec.seed.as_ref()?.profile.folder()?;
+    let bundle = object.spec.migrations.as_ref()?.source.bundle.as_ref()?;
+    Some(context.sources.seeds(bundle.as_str(), profile))
+}
+
+/// The policies on this database, and those it requires that do not exist.
+fn policies(context: &Context, object: &AmasDatabase) -> Vec<Policy> {
+    let namespace = object.metadata.namespace.as_deref();
+    let database = object.metadata.name.as_deref().unwrap_or_default();
+    let requires = &object.spec.requires;
+    let mut all = Vec::new();
+    macro_rules! gather {
+        ($cache:ident, $kind:literal, $store:expr, $required:expr) => {
+            for policy in context
+                .caches
+                .$cache
+                .state()
+                .iter()
+                .filter(|policy| policy.metadata.namespace.as_deref() == namespace)
+            {
+                let name = policy.metadata.name.clone().unwrap_or_default();
+                let status = policy.status.clone().unwrap_or_default();
+                let observed = status.observed_generation == policy.metadata.generation;
+                if policy.spec.database_ref.name == database || $required.contains(&name) {
+                    let ready = observed && is_true(&status.conditions, ConditionType::Ready);
+                    all.push(Policy {
+                        kind: $kind,
+                        name,
+                        store: $store,
+                        exists: true,
+                        ready,
+                        observed,
+                    });
+                }
+            }
+            let known: Vec<String> = all
+                .iter()
+                .filter(|policy: &&Policy| policy.kind == $kind)
+                .map(|policy| policy.name.clone())
+                .collect();
+            for name in $required.iter().filter(|name| !known.contains(name)) {
+                all.push(Policy {
+                    kind: $kind,
+                    name: name.clone(),
+                    store: $store,
+                    exists: false,
+                    ready: false,
+                    observed: false,
+                });
+            }
+        };
+    }
+    gather!(cache_policies, "CachePolicy", StoreKind::Redis, requires.cache_policies);
+    gather!(graph_schemas, "GraphSchema", StoreKind::Neo4j, requires.graph_schemas);
+    all.sort_by(|a, b| (a.kind, &a.name).cmp(&(b.kind, &b.name)));
+    all
+}

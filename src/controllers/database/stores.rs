@@ -1,0 +1,224 @@
+//! What the state of one store means: which condition it gives, and whether it keeps the object from being Ready. Pure.
+
+use crate::{
+    api::conditions::{Reason, Wanted},
+    stores::health::{Reason as HealthReason, Verdict},
+};
+
+use super::{
+    observe::{Observed, StoreKind},
+    plan::Plan,
+    validate::Valid,
+};
+
+/// How a store is.
+#[derive(Clone, Debug, PartialEq)]
+pub enum StoreState {
+    /// Serves, and everything declared for it is in.
+    Serving,
+    /// Serves, while something declared is still being brought in.
+    Changing,
+    /// Serves, but something declared cannot be brought in.
+    Refusing(Reason, String),
+    /// Does not serve. `human`: and will not by itself.
+    Away {
+        human: bool,
+        reason: Reason,
+        message: String,
+    },
+    /// The operator has just started and has not heard of it: as it was before.
+    AsBefore {
+        served: bool,
+        reason: String,
+        message: String,
+    },
+}
+
+impl StoreState {
+    pub fn serves(&self) -> bool {
+        match self {
+            Self::Serving | Self::Changing | Self::Refusing(..) => true,
+            Self::AsBefore { served, .. } => *served,
+            Self::Away { .. } => false,
+        }
+    }
+
+    /// What keeps the object from being Ready: human, reason, message.
+    pub fn blocker(&self) -> Option<(bool, Reason, String)> {
+        match self {
+            Self::Serving | Self::AsBefore { served: true, .. } => None,
+            Self::Changing => Some((false, Reason::Configuring, "being brought to the specification".into())),
+            Self::Refusing(reason, message) => Some((true, *reason, message.clone())),
+            Self::Away { human, reason, message } => Some((*human, *reason, message.clone())),
+            Self::AsBefore { message, .. } => Some((false, Reason::Provisioning, message.clone())),
+        }
+    }
+
+    pub fn condition(&self, store: StoreKind) -> Wanted {
+        let (status, reason, message) = match self {
+            Self::Serving | Self::Changing => (true, Reason::Serving, "the server answers".to_owned()),
+            Self::Refusing(reason, message) => (false, *reason, message.clone()),
+            Self::Away { reason, message, .. } => (false, *reason, message.clone()),
+            Self::AsBefore { served: true, .. } => (true, Reason::Serving, "the server answers".to_owned()),
+            Self::AsBefore { message, .. } => (false, Reason::Provisioning, message.clone()),
+        };
+        Wanted::new(store.condition(), status, reason, message)
+    }
+}
+
+/// Judges one store.
+pub fn state(store: StoreKind, managed: bool, valid: &Valid, observed: &Observed, plan: &Plan) -> StoreState {
+    if let Some(Err(problem)) = observed.externals.get(&store) {
+        return StoreState::Away {
+            human: true,
+            reason: Reason::CredentialsMissing,
+            message: problem.clone(),
+        };
+    }
+    let prefix = valid.family.child_name(store.component());
+    let trouble = observed.trouble(&format!("{prefix}-0")).filter(|_| managed);
+    let provisioning = || {
+        let (reason, message) = match trouble {
+            Some((word, text)) => (trouble_reason(word), format!("pod {prefix}-0: {word}: {text}")),
+            None => (Reason::Provisioning, "the server is starting".to_owned()),
+        };
+        StoreState::Away {
+            human: false,
+            reason,
+            message,
+        }
+    };
+    let Some(health) = observed.health(store) else {
+        return provisioning();
+    };
+    let before = observed
+        .status
+        .conditions
+        .iter()
+        .find(|condition| condition.type_ == format!("{:?}", store.condition()));
+    match (health.verdict, before) {
+        (Verdict::Up, _) => serving(store, observed, plan),
+        (Verdict::Unknown, Some(before)) => StoreState::AsBefore {
+            served: before.status == "True",
+            reason: before.reason.clone(),
+            message: before.message.clone(),
+        },
+        (Verdict::Unknown, None) => provisioning(),
+        (Verdict::Down, before) => match health.reason {
+            HealthReason::NeverSeen if before.is_none_or(|before| before.reason == "Provisioning") => provisioning(),
+            _ if trouble.is_some() => provisioning(),
+            reason => StoreState::Away {
+                human: reason == HealthReason::LoginRefused,
+                reason: lost_reason(reason),
+                message: lost_message(reason, &health.message),
+            },
+        },
+    }
+}
+
+fn trouble_reason(word: &str) -> Reason {
+    match word {
+        "ImagePullBackOff" | "ErrImagePull" | "ErrImageNeverPull" | "InvalidImageName" => Reason::ImagePullFailed,
+        "Unschedulable" => Reason::Unschedulable,
+        _ => Reason::CrashLoop,
+    }
+}
+
+fn lost_reason(reason: HealthReason) -> Reason {
+    match reason {
+        HealthReason::Timeout => Reason::NotResponding,
+        HealthReason::LoginRefused => Reason::LoginRefused,
+        HealthReason::Flapping => Reason::Flapping,
+        _ => Reason::ConnectionLost,
+    }
+}
+
+fn lost_message(reason: HealthReason, message: &str) -> String {
+    match reason {
+        HealthReason::LoginRefused => format!("the server refuses the login in the Secret: {message}"),
+        HealthReason::Flapping => format!("the server has come and gone several times within 30 s: {message}"),
+        HealthReason::Timeout => format!("the server does not answer: {message}"),
+        _ => format!("the connection is lost: {message}"),
+    }
+}
+
+/// What the facts of a server that answers say.
+fn serving(store: StoreKind, observed: &Observed, plan: &Plan) -> StoreState {
+    struct Said {
+        duty_in: Option<u64>,
+        wanted: Option<u64>,
+        conflict: Option<String>,
+        error: Option<String>,
+        missing: Option<String>,
+    }
+    let said = match store {
+        StoreKind::Postgres => observed.postgres.as_ref().map(|snapshot| {
+            let facts = &snapshot.facts;
+            let missing = facts
+                .missing_extensions
+                .first()
+                .map(|extension| match extension.installed {
+                    true => format!(
+                        "extension {} cannot be created with our rights; as an administrator run: {}",
+                        extension.name, extension.statement
+                    ),
+                    false => format!(
+                        "extension {} is not installed on the server; use an image or service that has it",
+                        extension.name
+                    ),
+                });
+            Said {
+                duty_in: facts.duty_in,
+                wanted: plan.duties.postgres.as_ref().map(|duty| duty.fingerprint()),
+                conflict: facts.conflict.clone(),
+                error: facts.error.clone(),
+                missing,
+            }
+        }),
+        StoreKind::Redis => observed.redis.as_ref().map(|snapshot| {
+            let facts = &snapshot.facts;
+            let wanted = plan.duties.redis.as_ref().map(|duty| duty.fingerprint());
+            Said {
+                duty_in: facts.duty_in,
+                wanted,
+                conflict: facts.claim_conflict.clone(),
+                error: facts.error.clone(),
+                missing: None,
+            }
+        }),
+        StoreKind::Neo4j => observed.neo4j.as_ref().map(|snapshot| {
+            let facts = &snapshot.facts;
+            let wanted = plan.duties.neo4j.as_ref().map(|duty| duty.fingerprint());
+            Said {
+                duty_in: facts.duty_in,
+                wanted,
+                conflict: facts.claim_conflict.clone(),
+                error: facts.error.clone(),
+                missing: None,
+            }
+        }),
+    };
+    let Some(said) = said else { return StoreState::Changing };
+    match said {
+        Said {
+            conflict: Some(conflict),
+            ..
+        } => StoreState::Refusing(Reason::Conflicted, conflict),
+        Said {
+            missing: Some(missing), ..
+        } => StoreState::Refusing(Reason::ExtensionMissing, missing),
+        Said { error: Some(error), .. } => StoreState::Refusing(Reason::Refused, error),
+        Said {
+            duty_in: Some(duty_in),
+            wanted: Some(wanted),
+            ..
+        } if duty_in == wanted => StoreState::Serving,
+        // Never configured yet: roles and database may be missing, so nobody could use it.
+        Said { duty_in: None, .. } if !super::facts::was_seen(&observed.status, store) => StoreState::Away {
+            human: false,
+            reason: Reason::Provisioning,
+            message: "the server is starting".into(),
+        },
+        _ => StoreState::Changing,
+    }
+}

@@ -1,0 +1,119 @@
+//! The controllers: one folder or file a kind, each the same five verbs: observe, validate, plan, apply, report.
+
+pub mod cache_policy;
+pub mod credentials;
+pub mod database;
+pub mod graph_schema;
+pub mod policy;
+pub mod sources;
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+use kube::runtime::reflector::Store as Cache;
+
+use crate::{
+    api::{
+        amas_database::{AmasDatabase, AmasDatabaseStatus},
+        cache_policy::{CachePolicy, CachePolicyStatus},
+        graph_schema::{GraphSchema, GraphSchemaStatus},
+    },
+    engine::{child::ChildKind, children::Children, metrics::Metrics, status::Book, writer::Writer},
+    stores::{
+        images::Images,
+        keeper::{Keepers, Key},
+        neo4j::Neo4j,
+        postgres::Postgres,
+        redis::Redis,
+    },
+};
+
+/// What does not change while the operator runs.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    pub images: Images,
+    /// Our own image, for migration Jobs.
+    pub own_image: String,
+    /// Where the operator's pods run; their traffic is always admitted.
+    pub operator_namespace: String,
+    /// Names this cluster in claims.
+    pub cluster_id: String,
+}
+
+/// The three kinds as they were last seen.
+pub struct Caches {
+    pub databases: Cache<AmasDatabase>,
+    pub cache_policies: Cache<CachePolicy>,
+    pub graph_schemas: Cache<GraphSchema>,
+}
+
+/// The last status that was written, of each kind.
+#[derive(Default)]
+pub struct Books {
+    pub databases: Book<AmasDatabaseStatus>,
+    pub cache_policies: Book<CachePolicyStatus>,
+    pub graph_schemas: Book<GraphSchemaStatus>,
+}
+
+/// One registry of keepers an engine. A new store is a field here.
+pub struct AllKeepers {
+    pub postgres: Keepers<Postgres>,
+    pub redis: Keepers<Redis>,
+    pub neo4j: Keepers<Neo4j>,
+}
+
+impl AllKeepers {
+    /// Stops everything that is held for one AmasDatabase.
+    pub fn dismiss(&self, key: &Key) {
+        self.postgres.dismiss(key);
+        self.redis.dismiss(key);
+        self.neo4j.dismiss(key);
+    }
+}
+
+/// Everything a reconcile may use.
+pub struct Context {
+    pub writer: Writer,
+    pub children: Arc<Children>,
+    pub caches: Caches,
+    pub keepers: AllKeepers,
+    pub books: Books,
+    pub credentials: credentials::Memory,
+    pub sources: sources::Sources,
+    pub taken: Taken,
+    pub events: crate::engine::events::Events,
+    pub metrics: Metrics,
+    pub settings: Settings,
+}
+
+/// How long a name that was found taken is left alone before it is tried again.
+const LEAVE_ALONE: Duration = Duration::from_secs(60);
+
+/// Names that somebody else's objects have, so that they are not asked for at every reconcile.
+#[derive(Default)]
+pub struct Taken(Mutex<HashMap<(String, ChildKind, String), Instant>>);
+
+impl Taken {
+    pub fn remember(&self, namespace: &str, kind: ChildKind, name: &str) {
+        self.lock()
+            .insert((namespace.into(), kind, name.into()), Instant::now());
+    }
+
+    /// The taken names in a namespace, forgetting those that are due for another try.
+    pub fn of(&self, namespace: &str) -> Vec<(ChildKind, String)> {
+        let mut taken = self.lock();
+        taken.retain(|_, at| at.elapsed() < LEAVE_ALONE);
+        taken
+            .keys()
+            .filter(|(of, ..)| of == namespace)
+            .map(|(_, kind, name)| (*kind, name.clone()))
+            .collect()
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<(String, ChildKind, String), Instant>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,170 @@
+//! Migration files: the bundles in our image, read once, and ConfigMaps, read by name when there is a reason to.
+
+use std::{
+    collections::HashMap,
+    path::PathBuf,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use serde_json::Value;
+
+use crate::{
+    api::migrations::MigrationSource,
+    engine::{
+        child::ChildKind,
+        writer::{WriteError, Writer},
+    },
+    migrate::{seed::Profile, source::Source},
+};
+
+/// What became of reading a source.
+#[derive(Clone, Debug)]
+pub enum Files {
+    Read(Arc<Source>),
+    /// It does not exist: what, and what to do.
+    NotFound(String),
+    /// Its files cannot be used: one problem each.
+    Invalid(Vec<String>),
+}
+
+/// When ConfigMaps are read again: whenever any of this changes.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Reason {
+    pub generation: i64,
+    /// Value of the annotation `amas.dev/reread-sources`.
+    pub asked: Option<String>,
+    /// How many Jobs have failed, so that each new one starts from what is there now.
+    pub failures: i64,
+}
+
+/// Annotation whose new value makes us read the source ConfigMaps again.
+pub const REREAD: &str = "amas.dev/reread-sources";
+
+/// Sources that were read.
+pub struct Sources {
+    bundles: PathBuf,
+    read_bundles: Mutex<HashMap<String, Files>>,
+    read_maps: Mutex<HashMap<String, (Reason, Files)>>,
+    read_seeds: Mutex<HashMap<(String, String), SeedFiles>>,
+}
+
+/// The seed folders of a profile in the order they run, or what is wrong with them.
+pub type SeedFiles = Result<Arc<Vec<(String, Profile)>>, Vec<String>>;
+
+impl Sources {
+    /// `bundles` is the folder with one folder a bundle.
+    pub fn new(bundles: PathBuf) -> Self {
+        Self {
+            bundles,
+            read_bundles: Mutex::default(),
+            read_maps: Mutex::default(),
+            read_seeds: Mutex::default(),
+        }
+    }
+
+    /// The files of a source of the object with this uid.
+    pub async fn get(
+        &self,
+        writer: &Writer,
+        uid: &str,
+        namespace: &str,
+        source: &MigrationSource,
+        reason: Reason,
+    ) -> Result<Files, WriteError> {
+        if let Some(bundle) = &source.bundle {
+            return Ok(self.bundle(bundle.as_str()));
+        }
+        if let Some((known, files)) = lock(&self.read_maps).get(uid)
+            && *known == reason
+            && matches!(files, Files::Read(_))
+        {
+            return Ok(files.clone());
+        }
+        let files = read_config_maps(writer, namespace, &source.config_maps).await?;
+        lock(&self.read_maps).insert(uid.to_owned(), (reason, files.clone()));
+        Ok(files)
+    }
+
+    pub fn forget(&self, uid: &str) {
+        lock(&self.read_maps).remove(uid);
+    }
+
+    fn bundle(&self, name: &str) -> Files {
+        let mut read = lock(&self.read_bundles);
+        read.entry(name.to_owned())
+            .or_insert_with(|| self.read_bundle(name))
+            .clone()
+    }
+
+    fn read_bundle(&self, name: &str) -> Files {
+        let folder = self.bundles.join(name);
+        if !folder.is_dir() {
+            let known = self.known_bundles().join(", ");
+            return Files::NotFound(format!(
+                "there is no bundle {name} in this operator's image; it has: {known}"
+            ));
+        }
+        match Source::load(&[folder]) {
+            Ok(source) => Files::Read(Arc::new(source)),
+            Err(error) => Files::Invalid(error.problems),
+        }
+    }
+
+    fn known_bundles(&self) -> Vec<String> {
+        let entries = std::fs::read_dir(&self.bundles).into_iter().flatten().flatten();
+        let mut names: Vec<String> = entries
+            .filter(|entry| entry.path().is_dir())
+            .map(|entry| entry.file_name().to_string_lossy().into_owned())
+            .collect();
+        names.sort();
+        names
+    }
+
+    /// The seed folders of a bundle's profile, in the order they run, with what they hold.
+    pub fn seeds(&self, bundle: &str, profile: &str) -> SeedFiles {
+        let key = (bundle.to_owned(), profile.to_owned());
+        lock(&self.read_seeds)
+            .entry(key)
+            .or_insert_with(|| self.read_seeds(bundle, profile).map(Arc::new))
+            .clone()
+    }
+
+    fn read_seeds(&self, bundle: &str, profile: &str) -> Result<Vec<(String, Profile)>, Vec<String>> {
+        let folder = self.bundles.join(bundle).join("seed");
+        let existing = |name: &str| folder.join(name).is_dir().then(|| name.to_owned());
+        if existing(profile).is_none() {
+            return Err(vec![format!("bundle {bundle} has no seed profile {profile}")]);
+        }
+        let load = |name: String| match Profile::load(&folder.join(&name)) {
+            Ok(profile) => Ok((name, profile)),
+            Err(error) => Err(error.problems),
+        };
+        ["common", profile].into_iter().filter_map(existing).map(load).collect()
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+async fn read_config_maps(writer: &Writer, namespace: &str, names: &[String]) -> Result<Files, WriteError> {
+    let mut files = Vec::new();
+    for name in names {
+        let Some(map) = writer.read(ChildKind::ConfigMap, namespace, name).await? else {
+            return Ok(Files::NotFound(format!(
+                "ConfigMap {namespace}/{name} does not exist; create it, then set the annotation {REREAD} to a new value"
+            )));
+        };
+        files.extend(sql_entries(&map));
+    }
+    Ok(match Source::from_files(files) {
+        Ok(source) => Files::Read(Arc::new(source)),
+        Err(error) => Files::Invalid(error.problems),
+    })
+}
+
+fn sql_entries(map: &Value) -> Vec<(String, Vec<u8>)> {
+    let text = map["data"].as_object().into_iter().flatten();
+    text.filter_map(|(name, value)| Some((name.clone(), value.as_str()?.as_bytes().to_vec())))
+        .collect()
+}

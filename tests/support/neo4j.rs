@@ -1,0 +1,118 @@
+//! A real Neo4j Community server, from the folder of jars that AMAS_NEO4J_LIB names.
+
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+    time::{Duration, SystemTime},
+};
+
+use amas_operator::{
+    api::{names::GraphName, sensitive::Sensitive},
+    stores::{
+        claim::Claim,
+        endpoint::{Endpoint, Tls},
+        keeper::Store,
+        neo4j::{Neo4j, Neo4jDuty, auth_ini},
+    },
+};
+
+use super::process::{Folder, Process, eventually, free_port, self_signed};
+
+pub const PASSWORD: &str = "correct horse battery";
+
+const OPENS: [&str; 4] = ["java.nio", "java.io", "sun.nio.ch", "java.util.concurrent"];
+
+pub struct Neo4jServer {
+    pub process: Process,
+    pub port: u16,
+    folder: Folder,
+}
+
+impl Neo4jServer {
+    /// A server that speaks Bolt with and without TLS; `None`, said aloud, where there are no jars.
+    pub async fn start() -> Option<Self> {
+        let Some(jars) = std::env::var_os("AMAS_NEO4J_LIB") else {
+            println!("SKIPPED: AMAS_NEO4J_LIB names no folder with the jars of Neo4j");
+            return None;
+        };
+        let (folder, port) = (Folder::new("neo4j"), free_port());
+        folder.write(
+            "data/dbms/auth.ini",
+            &auth_ini("neo4j", &Sensitive::new(PASSWORD), [7; 32]),
+        );
+        let (certificate, key) = self_signed(&folder);
+        folder.write(
+            "conf/neo4j.conf",
+            &format!(
+                "server.bolt.listen_address=127.0.0.1:{port}\nserver.bolt.tls_level=OPTIONAL\n\
+                 server.http.enabled=false\nserver.https.enabled=false\ndbms.usage_report.enabled=false\n\
+                 server.memory.pagecache.size=32m\ndbms.ssl.policy.bolt.enabled=true\n\
+                 dbms.ssl.policy.bolt.base_directory={}\ndbms.ssl.policy.bolt.private_key={}\n\
+                 dbms.ssl.policy.bolt.public_certificate={}\n",
+                folder.path().display(),
+                key.display(),
+                certificate.display()
+            ),
+        );
+        let process = launch(&PathBuf::from(jars), &folder);
+        let server = Self { process, port, folder };
+        server.answers().await;
+        Some(server)
+    }
+
+    async fn answers(&self) {
+        eventually("Neo4j answers", Duration::from_secs(120), || async {
+            Neo4j::open(&base(self.endpoint())).await.is_ok()
+        })
+        .await;
+    }
+
+    /// When the transaction log of the database was last written: only what changes something is logged.
+    pub fn last_write(&self) -> SystemTime {
+        let logs = std::fs::read_dir(self.folder.path().join("data/transactions/neo4j")).unwrap();
+        logs.map(|file| file.unwrap().metadata().unwrap().modified().unwrap())
+            .max()
+            .unwrap()
+    }
+
+    pub fn endpoint(&self) -> Endpoint {
+        Endpoint {
+            host: "127.0.0.1".into(),
+            port: self.port,
+            tls: Tls::Disable,
+            user: "neo4j".into(),
+            password: Sensitive::new(PASSWORD),
+        }
+    }
+}
+
+/// The duty of an AmasDatabase on this login.
+pub fn base(endpoint: Endpoint) -> Neo4jDuty {
+    let claim = Claim {
+        cluster_id: "c1".into(),
+        namespace: "agents".into(),
+        name: "amas".into(),
+        uid: "u1".into(),
+    };
+    Neo4jDuty {
+        endpoint,
+        database: GraphName::parse("neo4j").unwrap(),
+        claim,
+        managed: true,
+    }
+}
+
+fn launch(jars: &Path, folder: &Folder) -> Process {
+    let mut command = Command::new("java");
+    command.args(["-Xms128m", "-Xmx512m", "-XX:+UseSerialGC"]);
+    command.args(OPENS.map(|package| format!("--add-opens=java.base/{package}=ALL-UNNAMED")));
+    command
+        .arg("-cp")
+        .arg(jars.join("*"))
+        .arg("org.neo4j.server.CommunityEntryPoint");
+    command.arg(format!("--home-dir={}", folder.path().display()));
+    command
+        .arg(format!("--config-dir={}/conf", folder.path().display()))
+        .arg("--console-mode");
+    Process::spawn(&mut command, &folder.path().join("log"))
+}
