@@ -1,0 +1,13 @@
+//! Hands and eyes on the cluster: objects, watches, audit log, processes, clients of the stores.
+
+pub mod audit;
+pub mod clients;
+pub mod conditions;
+pub mod diagnostics;
+pub mod namespaces;
+pub mod node;
+pub mod objects;
+pub mod operator;
+pub mod platform;
+pub mod process;
+pub mod wait;

@@ -1,0 +1,89 @@
+//! Runs scenarios one after the other; says what failed and shows why; goes on.
+
+use std::time::{Duration, Instant};
+
+use futures::future::LocalBoxFuture;
+
+use super::{Result, context::Ctx, report::Report};
+use crate::cluster::{diagnostics, namespaces, operator};
+
+/// One thing to be shown.
+pub struct Scenario {
+    pub name: &'static str,
+    /// One line for `--list`.
+    pub about: &'static str,
+    /// The scenario is failed when it takes longer.
+    pub limit: Duration,
+    /// Whether the operator must be running (checked before, so that the failure is plain).
+    pub needs_operator: bool,
+    /// Run only when a filter names it.
+    pub on_request: bool,
+    pub run: for<'a> fn(&'a Ctx) -> LocalBoxFuture<'a, Result>,
+}
+
+impl Scenario {
+    /// A scenario of the usual kind: it needs the operator and always runs.
+    pub const fn new(
+        name: &'static str,
+        about: &'static str,
+        minutes: u64,
+        run: for<'a> fn(&'a Ctx) -> LocalBoxFuture<'a, Result>,
+    ) -> Self {
+        let limit = Duration::from_secs(60 * minutes);
+        Self {
+            name,
+            about,
+            limit,
+            needs_operator: true,
+            on_request: false,
+            run,
+        }
+    }
+
+    /// A scenario about the suite itself, for whoever asks for it.
+    pub const fn without_operator(self) -> Self {
+        Self {
+            needs_operator: false,
+            on_request: true,
+            ..self
+        }
+    }
+}
+
+pub async fn run(mut ctx: Ctx, scenarios: &[&Scenario]) -> Report {
+    let mut report = Report::default();
+    for scenario in scenarios {
+        println!("== {}: {}", scenario.name, scenario.about);
+        let started = Instant::now();
+        ctx.begin(scenario.name);
+        let outcome = one(&ctx, scenario).await;
+        let seconds = started.elapsed().as_secs_f64();
+        match &outcome {
+            Ok(()) => println!("ok  {} ({seconds:.1} s)", scenario.name),
+            Err(error) => {
+                println!("FAILED  {} ({seconds:.1} s)\n  {error}", scenario.name);
+                diagnostics::print(&ctx).await;
+            }
+        }
+        report.scenario(scenario.name, outcome.is_ok());
+        report.figures.extend(ctx.take_figures());
+        if outcome.is_ok() || !ctx.settings.keep {
+            namespaces::clear(&ctx).await;
+        }
+    }
+    report
+}
+
+async fn one(ctx: &Ctx, scenario: &Scenario) -> Result {
+    if scenario.needs_operator {
+        operator::check(ctx).await?;
+    }
+    match tokio::time::timeout(scenario.limit, (scenario.run)(ctx)).await {
+        Ok(result) => result?,
+        Err(_) => crate::fail!("not done within {} s", scenario.limit.as_secs()),
+    }
+    match ctx.missed().as_slice() {
+        [] => Ok(()),
+        missed => crate::fail!("targets missed: {}", missed.join("; ")),
+    }
+}

@@ -1,0 +1,71 @@
+//! What is shown, in this order.
+
+mod credentials;
+mod floor_arms;
+mod health;
+mod idle;
+mod load;
+mod node_check;
+mod persistence;
+mod self_check;
+mod time_to_ready;
+mod write_counts;
+
+use crate::harness::runner::Scenario;
+
+pub static ALL: &[Scenario] = &[
+    Scenario::new(
+        "write-counts",
+        "requests from create to Ready stay within children + 3 and children + 12, without a LIST",
+        6,
+        |ctx| Box::pin(write_counts::run(ctx)),
+    ),
+    Scenario::new(
+        "time-to-ready",
+        "apply to Ready against the same end state reached by hand",
+        15,
+        |ctx| Box::pin(time_to_ready::run(ctx)),
+    ),
+    Scenario::new(
+        "idle",
+        "a second apply writes nothing; 11 busy databases at rest cost the lease and nothing else; memory and image size",
+        15,
+        |ctx| Box::pin(idle::run(ctx)),
+    ),
+    Scenario::new(
+        "health",
+        "a killed or stopped database process is seen in time and recovers; an idle timeout is no flip",
+        10,
+        |ctx| Box::pin(health::run(ctx)),
+    ),
+    Scenario::new(
+        "persistence",
+        "data outlives pods, the operator's death and a power cut of the node",
+        10,
+        |ctx| Box::pin(persistence::run(ctx)),
+    ),
+    Scenario::new(
+        "credentials",
+        "published Secrets log in, rights hold, and no generated password is seen anywhere else",
+        6,
+        |ctx| Box::pin(credentials::run(ctx)),
+    ),
+    Scenario::new(
+        "self-check",
+        "the suite's own parts: audit lines, objects, watches",
+        1,
+        |ctx| Box::pin(self_check::run(ctx)),
+    )
+    .without_operator(),
+    Scenario::new("floor-arms", "the floors of time-to-ready alone", 10, |ctx| {
+        Box::pin(floor_arms::run(ctx))
+    })
+    .without_operator(),
+    Scenario::new(
+        "node-check",
+        "the suite's hands on the node: load, signals, the power switch",
+        10,
+        |ctx| Box::pin(node_check::run(ctx)),
+    )
+    .without_operator(),
+];
