@@ -14,11 +14,11 @@ use crate::{
     controllers::{
         Context,
         database::eviction_owner,
-        policy::{Change, Standing, database_key, find_database, report, store_missing},
+        policy::{Change, Standing, database_key, find_database, report, stands, store_missing},
     },
     engine::{
         metrics::Object,
-        queue::{Next, Reconcile, ReconcileError},
+        queue::{Next, Reconcile, ReconcileError, Verdict},
         status::Weight,
     },
     stores::{
@@ -73,6 +73,20 @@ impl Reconcile<CachePolicy> for CachePolicies {
             .map(|(status, _)| status);
         let first = old.is_none() && object.status.as_ref().is_none_or(|status| status.conditions.is_empty());
         let old = old.or_else(|| object.status.clone()).unwrap_or_default();
+        let ready = is_true(&old.conditions, ConditionType::Ready);
+        let health = snapshot.as_ref().map(|snapshot| &snapshot.health);
+        if stands(
+            &standing,
+            health,
+            old.observed_generation,
+            object.meta().generation,
+            ready,
+        ) {
+            return Ok(Next {
+                verdict: Verdict::Converged,
+                after: None,
+            });
+        }
         let new = status(&object, &old, &standing, facts.as_ref(), Timestamp::now());
         let weight = weight(&old, &new);
         report(

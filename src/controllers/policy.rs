@@ -121,6 +121,19 @@ pub fn store_missing(
     }
 }
 
+/// Whether a policy that was Ready at this generation is only not heard of yet, as after a start of the operator: its status stands.
+pub fn stands(
+    standing: &Standing,
+    health: Option<&Health>,
+    observed: Option<i64>,
+    generation: Option<i64>,
+    ready: bool,
+) -> bool {
+    let down = health.is_some_and(|health| health.verdict == crate::stores::health::Verdict::Down);
+    let only_waiting = standing.verdict == Verdict::Waiting && standing.reason != Reason::DatabaseNotFound;
+    only_waiting && !down && ready && observed == generation
+}
+
 /// A status as it was, as it would be, and what the change means.
 pub struct Change<S> {
     pub old: S,
