@@ -1,6 +1,6 @@
 //! The CachePolicy controller: observe, validate, plan, apply, report. Its plan is one duty; the Redis keeper carries it out.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
 use kube::Resource;
@@ -89,6 +89,10 @@ impl Reconcile<CachePolicy> for CachePolicies {
         }
         let new = status(&object, &old, &standing, facts.as_ref(), Timestamp::now());
         let weight = weight(&old, &new);
+        let age = old
+            .as_of
+            .as_ref()
+            .and_then(|time| Duration::try_from(Timestamp::now().duration_since(time.0)).ok());
         report(
             context,
             &*object,
@@ -99,6 +103,7 @@ impl Reconcile<CachePolicy> for CachePolicies {
                 weight,
                 standing,
                 first,
+                age,
             },
         )
         .await

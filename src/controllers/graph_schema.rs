@@ -85,6 +85,7 @@ impl Reconcile<GraphSchema> for GraphSchemas {
         }
         let new = status(&object, &old, &standing, facts.as_ref(), Timestamp::now());
         let weight = weight(&old, &new);
+        let age = None;
         report(
             context,
             &*object,
@@ -95,6 +96,7 @@ impl Reconcile<GraphSchema> for GraphSchemas {
                 weight,
                 standing,
                 first,
+                age,
             },
         )
         .await

@@ -140,8 +140,10 @@ pub struct Change<S> {
     pub new: S,
     pub weight: Weight,
     pub standing: Standing,
-    /// The object has had a status of this operator before, or has waited long enough for one.
+    /// The object has had no status of this operator before.
     pub first: bool,
+    /// How old the figures are that the status shows.
+    pub age: Option<Duration>,
 }
 
 /// Writes the status if it is time to, and tells a human when one is needed.
@@ -158,9 +160,10 @@ pub async fn report<K: Own, S: Clone + serde::Serialize>(
         weight,
         standing,
         first,
+        age: change_age,
         ..
     } = change;
-    let since = book.last(&uid).map(|(_, since)| since);
+    let since = book.last(&uid).map(|(_, since)| since).or(change_age);
     let created = meta.creation_timestamp.as_ref().map(|time| time.0);
     let age = created
         .and_then(|created| Duration::try_from(k8s_openapi::jiff::Timestamp::now().duration_since(created)).ok())

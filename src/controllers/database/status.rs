@@ -640,7 +640,9 @@ pub fn weight(old: &AmasDatabaseStatus, new: &AmasDatabaseStatus) -> Weight {
         status(&old.conditions, name).as_deref() == Some("True")
             && status(&new.conditions, name).as_deref() == Some("False")
     };
-    let news = ["Ready", "Available", "Stalled"].iter().any(|name| flipped(name))
+    let news = ["Ready", "Available", "Stalled", "Degraded"]
+        .iter()
+        .any(|name| flipped(name))
         || new.conditions.iter().any(|condition| lost(&condition.type_));
     if news { Weight::News } else { Weight::Progress }
 }
