@@ -30,3 +30,101 @@ fn with_status_default(mut crd: CustomResourceDefinition) -> CustomResourceDefin
     }
     crd
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::{Path, PathBuf};
+
+    use serde_json::Value;
+
+    use super::*;
+
+    fn yaml_files(folder: &Path, found: &mut Vec<PathBuf>) {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            match path.is_dir() {
+                true => yaml_files(&path, found),
+                false if path.extension().is_some_and(|extension| extension == "yaml") => found.push(path),
+                false => {}
+            }
+        }
+    }
+
+    /// Every object of ours in the folder of manifests, with the file it is in.
+    fn shipped() -> Vec<(PathBuf, Value)> {
+        let mut files = Vec::new();
+        yaml_files(&Path::new(env!("CARGO_MANIFEST_DIR")).join("manifests"), &mut files);
+        let documents = files.into_iter().flat_map(|file| {
+            let text = std::fs::read_to_string(&file).unwrap();
+            let parts: Vec<String> = text.split("\n---\n").map(str::to_owned).collect();
+            parts
+                .into_iter()
+                .map(move |part| (file.clone(), serde_saphyr::from_str::<Value>(&part).unwrap()))
+        });
+        documents
+            .filter(|(_, object)| object["apiVersion"] == "amas.dev/v1alpha1")
+            .collect()
+    }
+
+    #[test]
+    fn what_we_ship_parses_and_keeps_the_rules() {
+        let objects = shipped();
+        assert!(objects.len() >= 6, "{} objects", objects.len());
+        for (file, object) in objects {
+            let place = format!("{} {}", file.display(), object["kind"]);
+            let result = match object["kind"].as_str() {
+                Some("AmasDatabase") => serde_json::from_value::<AmasDatabase>(object)
+                    .map(|object| object.validate_cel().map_err(|error| format!("{error:?}"))),
+                Some("CachePolicy") => serde_json::from_value::<CachePolicy>(object)
+                    .map(|object| object.validate_cel().map_err(|error| format!("{error:?}"))),
+                _ => serde_json::from_value::<GraphSchema>(object)
+                    .map(|object| object.validate_cel().map_err(|error| format!("{error:?}"))),
+            };
+            assert_eq!(result.map_err(|error| error.to_string()), Ok(Ok(())), "{place}");
+        }
+    }
+
+    fn database(spec: Value) -> AmasDatabase {
+        serde_json::from_value(json!({"apiVersion": "amas.dev/v1alpha1", "kind": "AmasDatabase", "metadata": {"name": "db"}, "spec": spec})).unwrap()
+    }
+
+    #[test]
+    fn rules_refuse_and_say_why() {
+        let managed = json!({"managed": {"storage": {"size": "1Gi"}}});
+        let both = json!({"managed": {"storage": {"size": "1Gi"}}, "external": {"secretRef": {"name": "s"}, "tls": {"mode": "Require"}}});
+        let external = json!({"external": {"secretRef": {"name": "s"}, "tls": {"mode": "Require"}}});
+        let cases = [
+            (json!({}), "at least one store"),
+            (json!({"redis": both}), "exactly one of managed and external"),
+            (
+                json!({"redis": managed, "migrations": {"source": {"bundle": "amas"}}}),
+                "needs spec.postgres",
+            ),
+            (json!({"redis": external, "deletionPolicy": "Delete"}), "external store"),
+        ];
+        for (spec, expected) in cases {
+            let error = format!(
+                "{:?}",
+                database(spec.clone()).validate_cel().expect_err(&spec.to_string())
+            );
+            assert!(error.contains(expected), "{spec}: {error}");
+        }
+        let old = database(json!({"redis": managed}));
+        let error = format!(
+            "{:?}",
+            database(json!({"redis": external}))
+                .validate_cel_update(&old)
+                .unwrap_err()
+        );
+        assert!(error.contains("between managed and external is refused"), "{error}");
+    }
+
+    #[test]
+    fn a_definition_is_small_and_gives_a_new_status() {
+        for definition in all() {
+            let text = serde_json::to_string(&definition).unwrap();
+            assert!(text.len() < 200 * 1024, "{} bytes", text.len());
+            assert!(text.contains(r#""default":{"observedGeneration":-1}"#));
+        }
+    }
+}

@@ -372,8 +372,7 @@ impl Wakes {
     /// Passes on what keepers say, to the database and everything on it.
     async fn forward(self, mut wakes: mpsc::UnboundedReceiver<Key>) {
         while let Some(key) = wakes.recv().await {
-            self.databases.wake(&key.namespace, &key.database);
-            self.policies_of(&key);
+            self.family(&key);
         }
     }
 
@@ -403,12 +402,8 @@ impl Wakes {
                 object
             }
         };
-        let (namespace, name) = address(&**object);
-        self.databases.wake(&namespace, &name);
-        self.policies_of(&Key {
-            namespace,
-            database: name,
-        });
+        let (namespace, database) = address(&**object);
+        self.family(&Key { namespace, database });
     }
 
     fn cache_policy(&self, event: Happened<CachePolicy>) {
@@ -421,7 +416,7 @@ impl Wakes {
         };
         let (namespace, name) = address(&**object);
         self.cache_policies.wake(&namespace, &name);
-        self.wake_policy_database(policy::database_key(&**object, &object.spec.database_ref.name));
+        self.family(&policy::database_key(&**object, &object.spec.database_ref.name));
     }
 
     fn graph_schema(&self, event: Happened<GraphSchema>) {
@@ -434,11 +429,13 @@ impl Wakes {
         };
         let (namespace, name) = address(&**object);
         self.graph_schemas.wake(&namespace, &name);
-        self.wake_policy_database(policy::database_key(&**object, &object.spec.database_ref.name));
+        self.family(&policy::database_key(&**object, &object.spec.database_ref.name));
     }
 
-    fn wake_policy_database(&self, key: Key) {
+    /// A database and everything on it: two policies may want what only one can have.
+    fn family(&self, key: &Key) {
         self.databases.wake(&key.namespace, &key.database);
+        self.policies_of(key);
     }
 }
 

@@ -7,7 +7,7 @@ use crate::{
     api::amas_database::AmasDatabase,
     controllers::{
         Context,
-        credentials::{Entries, Known, read_entries},
+        credentials::{Entries, Known, SecretSpec, read_entries},
     },
     engine::{
         child::ChildKind,
@@ -21,40 +21,51 @@ use super::plan::{Duties, FINALIZER, Step};
 /// Requests of one wave that are under way at the same time.
 const PARALLEL: usize = 4;
 
-/// Carries out all steps. The first failure ends it; what was done shows in the next observation.
+/// Carries out the steps, a wave at a time. The first failure ends it, and so does a name that turns out to be taken: nothing may be
+/// made that would use somebody else's object. What was done shows in the next observation.
 pub async fn apply(
     context: &Context,
     object: &AmasDatabase,
     family: &Family,
     steps: &[Step],
 ) -> Result<(), WriteError> {
-    for wave in 0..=4 {
+    for wave in 0..=3 {
         let due: Vec<_> = steps
             .iter()
             .filter(|step| wave_of(step) == wave)
             .map(|step| apply_one(context, object, family, step).boxed())
             .collect();
         let mut under_way = stream::iter(due).buffer_unordered(PARALLEL);
+        let mut taken = false;
         while let Some(done) = under_way.next().await {
-            done?;
+            taken |= done? == Done::Taken;
+        }
+        if taken {
+            break;
         }
     }
     Ok(())
 }
 
-/// Finalizer, Secrets, volumes (a pod scheduled before its claim exists waits for the scheduler's next look), what a server needs to
-/// start, the rest.
+/// How a step ended that did not fail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Done {
+    Yes,
+    /// Somebody else's object has the name.
+    Taken,
+}
+
+/// Finalizer, Secrets, what a pod mounts (one scheduled before its claim exists waits for the scheduler's next look), the rest.
 fn wave_of(step: &Step) -> u8 {
     match step {
         Step::AddFinalizer => 0,
         Step::CreateSecret(_) | Step::UpdateSecret(..) => 1,
-        Step::Create(ChildKind::PersistentVolumeClaim, _) => 2,
-        Step::Create(ChildKind::ServiceAccount | ChildKind::ConfigMap | ChildKind::StatefulSet, _) => 3,
-        Step::Create(..) | Step::Update(..) | Step::Delete(..) => 4,
+        Step::Create(ChildKind::PersistentVolumeClaim | ChildKind::ServiceAccount | ChildKind::ConfigMap, _) => 2,
+        Step::Create(..) | Step::Update(..) | Step::Delete(..) => 3,
     }
 }
 
-async fn apply_one(context: &Context, object: &AmasDatabase, family: &Family, step: &Step) -> Result<(), WriteError> {
+async fn apply_one(context: &Context, object: &AmasDatabase, family: &Family, step: &Step) -> Result<Done, WriteError> {
     let Family {
         namespace, database, ..
     } = family;
@@ -62,25 +73,9 @@ async fn apply_one(context: &Context, object: &AmasDatabase, family: &Family, st
         Step::AddFinalizer => {
             let mut finalizers = object.meta().finalizers.clone().unwrap_or_default();
             finalizers.push(FINALIZER.into());
-            context.writer.finalizers(object, &finalizers).await
+            context.writer.finalizers(object, &finalizers).await?;
         }
-        Step::CreateSecret(spec) => {
-            let entries = spec.entries(&Entries::new());
-            let known = match context
-                .writer
-                .create(ChildKind::Secret, namespace, database, &spec.object(family, &entries))
-                .await?
-            {
-                Created::New(_) => Known::Present(entries),
-                Created::Ours(found) => Known::Present(read_entries(&found)),
-                Created::Foreign => {
-                    context.taken.remember(namespace, ChildKind::Secret, &spec.name);
-                    return Ok(());
-                }
-            };
-            context.credentials.put(namespace, &spec.name, known);
-            Ok(())
-        }
+        Step::CreateSecret(spec) => return create_secret(context, family, spec).await,
         Step::UpdateSecret(spec, entries) => {
             context
                 .writer
@@ -89,32 +84,49 @@ async fn apply_one(context: &Context, object: &AmasDatabase, family: &Family, st
             context
                 .credentials
                 .put(namespace, &spec.name, Known::Present(entries.clone()));
-            Ok(())
         }
-        Step::Create(kind, body) => {
-            match context.writer.create(*kind, namespace, database, body).await? {
-                Created::New(made) | Created::Ours(made) => context.children.wrote(*kind, &made),
-                Created::Foreign => {
-                    context
-                        .taken
-                        .remember(namespace, *kind, body["metadata"]["name"].as_str().unwrap_or_default())
-                }
+        Step::Create(kind, body) => match context.writer.create(*kind, namespace, database, body).await? {
+            Created::New(made) | Created::Ours(made) => context.children.wrote(*kind, &made),
+            Created::Foreign => {
+                let name = body["metadata"]["name"].as_str().unwrap_or_default();
+                context.taken.remember(namespace, *kind, name);
+                return Ok(Done::Taken);
             }
-            Ok(())
-        }
+        },
         Step::Update(kind, body) => {
             let updated = context.writer.update(*kind, namespace, body).await?;
             context.children.wrote(*kind, &updated);
-            Ok(())
         }
         Step::Delete(kind, name) => {
             context.writer.delete(*kind, namespace, name).await?;
             context
                 .children
                 .forget(&(namespace.clone(), database.clone()), &(*kind, name.clone()));
-            Ok(())
         }
     }
+    Ok(Done::Yes)
+}
+
+async fn create_secret(context: &Context, family: &Family, spec: &SecretSpec) -> Result<Done, WriteError> {
+    let Family {
+        namespace, database, ..
+    } = family;
+    let entries = spec.entries(&Entries::new());
+    let object = spec.object(family, &entries);
+    let known = match context
+        .writer
+        .create(ChildKind::Secret, namespace, database, &object)
+        .await?
+    {
+        Created::New(_) => Known::Present(entries),
+        Created::Ours(found) => Known::Present(read_entries(&found)),
+        Created::Foreign => {
+            context.taken.remember(namespace, ChildKind::Secret, &spec.name);
+            return Ok(Done::Taken);
+        }
+    };
+    context.credentials.put(namespace, &spec.name, known);
+    Ok(Done::Yes)
 }
 
 /// Hands the duties to the keepers. Equal duties change nothing; a store that is no longer declared is let go.

@@ -3,6 +3,8 @@
 mod apply;
 mod external;
 mod facts;
+#[cfg(test)]
+mod fixtures;
 mod jobs;
 mod observe;
 mod plan;

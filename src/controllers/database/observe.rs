@@ -8,7 +8,7 @@ use kube::Resource;
 use crate::{
     api::{
         amas_database::{AmasDatabase, AmasDatabaseStatus},
-        cache_policy::Eviction,
+        cache_policy::{CachePolicy, Eviction},
         common::External,
         conditions::{ConditionType, is_true},
     },
@@ -133,14 +133,22 @@ impl Observed {
     }
 }
 
-/// The eviction that the first policy (by name) of the database sets: the one owner of the server's setting.
+/// The eviction that the first policy of the database sets, the oldest and then by name: the one owner of the server's setting.
 pub fn eviction_owner(context: &Context, namespace: &str, database: &str) -> Option<(String, Eviction)> {
     let policies = context.caches.cache_policies.state();
     let here = policies.iter().filter(|policy| {
-        policy.metadata.namespace.as_deref() == Some(namespace) && policy.spec.database_ref.name == database
+        policy.metadata.namespace.as_deref() == Some(namespace)
+            && policy.spec.database_ref.name == database
+            && policy.spec.eviction.is_some()
     });
-    here.filter_map(|policy| Some((policy.metadata.name.clone()?, policy.spec.eviction.clone()?)))
-        .min_by(|a, b| a.0.cmp(&b.0))
+    let age = |policy: &CachePolicy| {
+        (
+            policy.metadata.creation_timestamp.as_ref().map(|time| time.0),
+            policy.metadata.name.clone(),
+        )
+    };
+    let first = here.min_by_key(|policy| age(policy))?;
+    Some((first.metadata.name.clone()?, first.spec.eviction.clone()?))
 }
 
 /// Gathers everything.
@@ -220,6 +228,9 @@ async fn secret(
     if let Some(known) = context.credentials.get(namespace, &spec.name) {
         return Ok(Some(known));
     }
+    if observed.taken.contains(&(ChildKind::Secret, spec.name.clone())) {
+        return Ok(Some(Known::Foreign));
+    }
     let may_exist = observed.status.secrets.contains(&spec.name)
         || observed
             .children
@@ -235,9 +246,11 @@ async fn secret(
         }
         Some(_) => Known::Foreign,
     };
-    // Absence is not remembered: it is looked for again until it is there.
-    if known != Known::Absent {
-        context.credentials.put(namespace, &spec.name, known.clone());
+    // Absence is not remembered: it is looked for again until it is there. A taken name is, for a while.
+    match known {
+        Known::Present(_) => context.credentials.put(namespace, &spec.name, known.clone()),
+        Known::Foreign => context.taken.remember(namespace, ChildKind::Secret, &spec.name),
+        Known::Absent => {}
     }
     Ok(Some(known))
 }

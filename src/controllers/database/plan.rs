@@ -21,7 +21,7 @@ use crate::{
         neo4j::{self, Neo4jDuty},
         postgres::{self, ExtensionDuty, PostgresDuty, RoleDuty, Session},
         redis::{self, RedisDuty},
-        workload::{Shared, TemplateKind, templates},
+        workload::{Shared, Template, TemplateKind, Workload, templates},
     },
 };
 
@@ -132,7 +132,7 @@ fn child_steps(spec: &AmasDatabaseSpec, valid: &Valid, observed: &Observed, sett
     let wanted = valid
         .workloads
         .iter()
-        .flat_map(|workload| templates(&valid.family, workload, shared));
+        .flat_map(|workload| server_templates(valid, workload, observed, shared));
     let mut names = Vec::new();
     for template in wanted {
         let kind = child_kind(template.kind);
@@ -162,6 +162,38 @@ fn child_steps(spec: &AmasDatabaseSpec, valid: &Valid, observed: &Observed, sett
         .filter(|(key, seen)| ours(key.0) && !seen.deleting && !names.contains(key));
     plan.steps
         .extend(left.map(|((kind, name), _)| Step::Delete(*kind, name.clone())));
+}
+
+/// The templates of one server; without its pods while a name that they would use is somebody else's.
+fn server_templates(valid: &Valid, workload: &Workload, observed: &Observed, shared: Shared<'_>) -> Vec<Template> {
+    let mut all = templates(&valid.family, workload, shared);
+    let name = |template: &Template| {
+        template.body["metadata"]["name"]
+            .as_str()
+            .unwrap_or_default()
+            .to_owned()
+    };
+    let taken = |key: (ChildKind, String)| observed.taken.contains(&key);
+    let secret = &workload.secret.secret;
+    let foreign = taken((ChildKind::Secret, secret.clone())) || observed.secrets.get(secret) == Some(&Known::Foreign);
+    if foreign
+        || all
+            .iter()
+            .any(|template| taken((child_kind(template.kind), name(template))))
+    {
+        all.retain(|template| {
+            let pods = matches!(
+                template.kind,
+                TemplateKind::StatefulSet | TemplateKind::PersistentVolumeClaim
+            );
+            // What is there already stays as it is.
+            !pods
+                || observed
+                    .children
+                    .contains_key(&(child_kind(template.kind), name(template)))
+        });
+    }
+    all
 }
 
 fn migration_steps(spec: &AmasDatabaseSpec, valid: &Valid, observed: &Observed, settings: &Settings, plan: &mut Plan) {
@@ -390,5 +422,104 @@ pub fn pending_seeds(
             .map(|(folder, script)| (folder.clone(), script.file.clone(), script.checksum.to_string()))
             .collect(),
         pending,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::fixtures::{Situation, platform};
+    use super::*;
+
+    #[test]
+    fn a_new_object_gets_secrets_and_children_and_no_job() {
+        let plan = Situation::new(platform()).plan();
+        let count = |wanted: fn(&Step) -> bool| plan.steps.iter().filter(|step| wanted(step)).count();
+        assert_eq!(count(|step| matches!(step, Step::CreateSecret(_))), 7);
+        assert_eq!(
+            count(|step| matches!(step, Step::Create(ChildKind::PersistentVolumeClaim, _))),
+            3
+        );
+        assert_eq!(count(|step| matches!(step, Step::Create(ChildKind::StatefulSet, _))), 3);
+        assert_eq!(count(|step| matches!(step, Step::Create(ChildKind::Job, _))), 0);
+        assert_eq!(plan.duties, Duties::default(), "no password is known yet");
+    }
+
+    #[test]
+    fn a_converged_object_gets_nothing() {
+        let situation = Situation::converged(platform());
+        assert_eq!(situation.plan().steps, []);
+    }
+
+    #[test]
+    fn every_field_that_a_template_writes_is_known_as_ours() {
+        for step in Situation::new(platform()).plan().steps {
+            let Step::Create(kind, mut body) = step else { continue };
+            if let Some(body) = body.as_object_mut() {
+                body.remove("metadata");
+            }
+            let ours = kind.project(&body);
+            assert_eq!(
+                super::super::fixtures::leaves(&ours),
+                super::super::fixtures::leaves(&body),
+                "{kind:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_hand_edit_is_put_right_and_a_removed_store_leaves_its_volume() {
+        let mut situation = Situation::converged(platform());
+        situation.touch(ChildKind::Service, "amas-redis");
+        let steps = situation.plan().steps;
+        assert!(matches!(&steps[..], [Step::Update(ChildKind::Service, _)]), "{steps:?}");
+
+        let mut without = Situation::converged(platform());
+        without.object.spec.redis = None;
+        let steps = without.plan().steps;
+        let deleted: Vec<ChildKind> = steps
+            .iter()
+            .filter_map(|step| {
+                if let Step::Delete(kind, _) = step {
+                    Some(*kind)
+                } else {
+                    None
+                }
+            })
+            .collect();
+        assert!(
+            deleted.contains(&ChildKind::StatefulSet) && !deleted.contains(&ChildKind::PersistentVolumeClaim),
+            "{steps:?}"
+        );
+    }
+
+    #[test]
+    fn a_secret_missing_beside_its_data_stops_everything() {
+        let mut situation = Situation::converged(platform());
+        situation
+            .observed
+            .secrets
+            .insert("amas-postgres-admin".into(), Known::Absent);
+        let plan = situation.plan();
+        assert_eq!(plan.missing, ["amas-postgres-admin"]);
+        assert_eq!(plan.steps, []);
+    }
+
+    #[test]
+    fn a_taken_name_is_reported_and_not_asked_for_again() {
+        let mut situation = Situation::new(platform());
+        situation
+            .observed
+            .taken
+            .push((ChildKind::ConfigMap, "amas-redis-config".into()));
+        let plan = situation.plan();
+        assert_eq!(plan.taken, [(ChildKind::ConfigMap, "amas-redis-config".to_owned())]);
+        assert!(!plan.steps.iter().any(|step| matches!(step, Step::Create(ChildKind::ConfigMap, body) if body["metadata"]["name"] == "amas-redis-config")));
+    }
+
+    #[test]
+    fn data_that_goes_with_its_object_needs_a_finalizer() {
+        let mut situation = Situation::converged(platform());
+        situation.object.spec.deletion_policy = DeletionPolicy::Delete;
+        assert_eq!(situation.plan().steps, [Step::AddFinalizer]);
     }
 }

@@ -1,0 +1,253 @@
+//! Situations for the tests of the pure parts: an object, what was seen, and what follows.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
+use serde_json::{Value, json};
+
+use super::{
+    observe::{Observed, Policy, StoreKind},
+    plan::{self, Plan, Step},
+    status::{Ground, Report, report},
+    validate::{Externals, Valid, validate, wanted_secrets},
+};
+use crate::{
+    api::amas_database::{AmasDatabase, AmasDatabaseStatus},
+    controllers::{
+        Settings,
+        credentials::{Entries, Known},
+        sources::Files,
+    },
+    engine::{child::ChildKind, children::Children},
+    migrate::{
+        history::{Applied, State},
+        source::{Checksum, Source},
+    },
+    stores::{
+        health::{Health, Reason, Verdict},
+        images::Images,
+        keeper::{ServerIdentity, Snapshot},
+        neo4j::{Neo4j, Neo4jFacts},
+        postgres::{MigrationFacts, Postgres, PostgresFacts},
+        redis::{Redis, RedisFacts},
+    },
+};
+
+/// The AMAS platform as it is shipped.
+pub fn platform() -> AmasDatabase {
+    let text = std::fs::read_to_string(concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/manifests/platforms/amas/amasdatabase.yaml"
+    ))
+    .unwrap();
+    let mut object: AmasDatabase = serde_saphyr::from_str(&text).unwrap();
+    object.metadata.uid = Some("uid".into());
+    object.metadata.generation = Some(1);
+    object.metadata.creation_timestamp = Some(Time(at(0)));
+    object.spec.seed = Some(serde_json::from_value(json!({"profile": "none", "generate": []})).unwrap());
+    object.spec.seed = serde_json::from_value(
+        json!({"profile": "development", "generate": [{"name": "admin_password", "hash": "Bcrypt"}]}),
+    )
+    .unwrap();
+    object
+}
+
+pub fn at(second: i64) -> Timestamp {
+    Timestamp::from_second(1_000_000 + second).unwrap()
+}
+
+/// How many values there are in an object, empty ones aside.
+pub fn leaves(value: &Value) -> usize {
+    match value {
+        Value::Object(map) => map.values().map(leaves).sum(),
+        Value::Array(items) => items.iter().map(leaves).sum(),
+        Value::Null => 0,
+        _ => 1,
+    }
+}
+
+/// An object and everything that was seen of it.
+pub struct Situation {
+    pub object: AmasDatabase,
+    pub observed: Observed,
+    pub settings: Settings,
+}
+
+impl Situation {
+    /// Just created; nothing exists.
+    pub fn new(object: AmasDatabase) -> Self {
+        let source = Source::from_files(vec![("0001_a.sql".into(), b"SELECT 1".to_vec())]).unwrap();
+        let mut object = object;
+        if let Some(migrations) = &mut object.spec.migrations {
+            migrations.target_version = None;
+        }
+        let observed = Observed {
+            now: at(10),
+            status: AmasDatabaseStatus::default(),
+            children: Default::default(),
+            taken: Vec::new(),
+            secrets: BTreeMap::new(),
+            externals: BTreeMap::new(),
+            postgres: None,
+            redis: None,
+            neo4j: None,
+            files: Some(Files::Read(Arc::new(source))),
+            seed_files: None,
+            same_generation: false,
+            policies: ["CachePolicy", "GraphSchema"]
+                .map(|kind| Policy {
+                    kind,
+                    name: "amas".into(),
+                    store: if kind == "CachePolicy" {
+                        StoreKind::Redis
+                    } else {
+                        StoreKind::Neo4j
+                    },
+                    exists: true,
+                    ready: false,
+                    observed: false,
+                })
+                .into(),
+        };
+        let settings = Settings {
+            images: Images::default(),
+            own_image: "operator".into(),
+            operator_namespace: "amas-system".into(),
+            cluster_id: "c".into(),
+        };
+        Self {
+            object,
+            observed,
+            settings,
+        }
+    }
+
+    /// Everything made, every server answering, all duties in, migrations applied, policies Ready.
+    pub fn converged(object: AmasDatabase) -> Self {
+        let mut situation = Self::new(object);
+        let valid = situation.valid();
+        for spec in wanted_secrets(&valid.family, &situation.object.spec) {
+            let spec = valid.secrets.iter().find(|valid| valid.name == spec.name).unwrap();
+            situation
+                .observed
+                .secrets
+                .insert(spec.name.clone(), Known::Present(spec.entries(&Entries::new())));
+        }
+        let index = Children::default();
+        for step in situation.plan().steps {
+            if let Step::Create(kind, mut body) = step {
+                body["metadata"]["uid"] = json!("child");
+                index.wrote(kind, &body);
+            }
+        }
+        situation.observed.children = index.of(&(valid.family.namespace.clone(), valid.family.database.clone()));
+        situation.serve();
+        for policy in &mut situation.observed.policies {
+            (policy.ready, policy.observed) = (true, true);
+        }
+        situation
+    }
+
+    fn serve(&mut self) {
+        let duties = self.plan().duties;
+        let applied = Applied {
+            version: 1,
+            description: "a".into(),
+            checksum: Checksum::of(b"SELECT 1"),
+            success: true,
+            applied_at: at(5),
+            down: None,
+        };
+        let state = State {
+            applied: vec![applied],
+            highest_history_id: 1,
+            latest_run: None,
+        };
+        let postgres = PostgresFacts {
+            duty_in: duties.postgres.map(|duty| duty.fingerprint()),
+            migrations: Some(MigrationFacts {
+                identity: "1/amas".into(),
+                state: Some(state),
+                seeds: Default::default(),
+            }),
+            rights_at: Some(1),
+            ..PostgresFacts::default()
+        };
+        let redis = RedisFacts {
+            duty_in: duties.redis.map(|duty| duty.fingerprint()),
+            ..RedisFacts::default()
+        };
+        let neo4j = Neo4jFacts {
+            duty_in: duties.neo4j.map(|duty| duty.fingerprint()),
+            ..Neo4jFacts::default()
+        };
+        self.observed.postgres = Some(Arc::new(Snapshot::<Postgres> {
+            health: up(),
+            facts: postgres,
+        }));
+        self.observed.redis = Some(Arc::new(Snapshot::<Redis> {
+            health: up(),
+            facts: redis,
+        }));
+        self.observed.neo4j = Some(Arc::new(Snapshot::<Neo4j> {
+            health: up(),
+            facts: neo4j,
+        }));
+    }
+
+    /// A store stops answering.
+    pub fn lose(&mut self, store: StoreKind) {
+        let down = Health {
+            verdict: Verdict::Down,
+            reason: Reason::ConnectionLost,
+            message: "end of file".into(),
+            ..up()
+        };
+        match store {
+            StoreKind::Postgres => Arc::make_mut(self.observed.postgres.as_mut().unwrap()).health = down,
+            StoreKind::Redis => Arc::make_mut(self.observed.redis.as_mut().unwrap()).health = down,
+            StoreKind::Neo4j => Arc::make_mut(self.observed.neo4j.as_mut().unwrap()).health = down,
+        }
+    }
+
+    /// Somebody edits a child by hand.
+    pub fn touch(&mut self, kind: ChildKind, name: &str) {
+        self.observed.children.get_mut(&(kind, name.to_owned())).unwrap().hash ^= 1;
+    }
+
+    /// What was reported becomes what is known, as after a status write.
+    pub fn settle(&mut self) -> AmasDatabaseStatus {
+        self.observed.status = self.report().status;
+        self.observed.same_generation = true;
+        self.observed.status.clone()
+    }
+
+    pub fn valid(&self) -> Valid {
+        validate(&self.object, &self.settings.images, None, &Externals::new()).unwrap()
+    }
+
+    pub fn plan(&self) -> Plan {
+        plan::plan(&self.object.spec, &self.valid(), &self.observed, &self.settings, false)
+    }
+
+    pub fn report(&self) -> Report {
+        report(
+            &self.object,
+            &self.observed,
+            &Ground::Planned(&self.valid(), &self.plan()),
+        )
+    }
+}
+
+fn up() -> Health {
+    Health {
+        verdict: Verdict::Up,
+        reason: Reason::Serving,
+        message: String::new(),
+        identity: ServerIdentity {
+            version: "1".into(),
+            started_at: Some(at(1)),
+        },
+        since: at(2),
+    }
+}
