@@ -7,6 +7,7 @@ mod idle;
 mod load;
 mod node_check;
 mod persistence;
+mod requirements;
 mod self_check;
 mod time_to_ready;
 mod write_counts;
@@ -49,6 +50,12 @@ pub static ALL: &[Scenario] = &[
         "published Secrets log in, rights hold, and no generated password is seen anywhere else",
         6,
         |ctx| Box::pin(credentials::run(ctx)),
+    ),
+    Scenario::new(
+        "requirements",
+        "every requirement of AMAS by its id: columns, constraints, views, rights, key families, the graph",
+        6,
+        |ctx| Box::pin(requirements::run(ctx)),
     ),
     Scenario::new(
         "self-check",
