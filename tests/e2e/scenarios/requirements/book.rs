@@ -11,7 +11,9 @@ use crate::{
 
 /// A file of tests/requirements.
 pub fn data(file: &str) -> Result<String> {
-    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/requirements").join(file);
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/requirements")
+        .join(file);
     fs::read_to_string(&path).about(path.display())
 }
 
@@ -69,13 +71,19 @@ impl Book {
                 None => families.push((family, vec![verdict])),
             }
         }
-        families.iter().for_each(|(family, verdicts)| figure(ctx, family, verdicts));
+        families
+            .iter()
+            .for_each(|(family, verdicts)| figure(ctx, family, verdicts));
         Ok(())
     }
 
     fn verdict(&self, id: &str, all: &Ids) -> (Verdict, String) {
         let evidence = self.0.get(id).map(Vec::as_slice).unwrap_or_default();
-        if let Some(Evidence { how, fault: Some(fault) }) = evidence.iter().find(|one| one.fault.is_some()) {
+        if let Some(Evidence {
+            how,
+            fault: Some(fault),
+        }) = evidence.iter().find(|one| one.fault.is_some())
+        {
             return (Verdict::Failed, format!("{how}: {fault}"));
         }
         match (evidence, all.elsewhere.get(id), all.open.get(id)) {
@@ -109,7 +117,9 @@ impl Verdict {
 
 /// `A-PG-T01` belongs to `A-PG-T`.
 fn family(id: &str) -> String {
-    id.trim_end_matches(|c: char| c.is_ascii_digit()).trim_end_matches('-').to_owned()
+    id.trim_end_matches(|c: char| c.is_ascii_digit())
+        .trim_end_matches('-')
+        .to_owned()
 }
 
 fn figure(ctx: &Ctx, family: &str, verdicts: &[Verdict]) {
@@ -120,6 +130,15 @@ fn figure(ctx: &Ctx, family: &str, verdicts: &[Verdict]) {
         (count(Verdict::Open), "the application's or not yet there"),
         (count(Verdict::Failed), "NOT as required"),
     ];
-    let told: Vec<String> = parts.iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!("{count} {what}")).collect();
-    ctx.figure(format!("requirements {family}*"), told.join(", "), "all accounted for", count(Verdict::Failed) == 0);
+    let told: Vec<String> = parts
+        .iter()
+        .filter(|(count, _)| *count > 0)
+        .map(|(count, what)| format!("{count} {what}"))
+        .collect();
+    ctx.figure(
+        format!("requirements {family}*"),
+        told.join(", "),
+        "all accounted for",
+        count(Verdict::Failed) == 0,
+    );
 }

@@ -34,15 +34,29 @@ struct Check {
 #[derive(Deserialize)]
 #[serde(untagged)]
 enum Expect {
-    Rows { rows: Vec<Vec<String>> },
-    Affected { affected: u64 },
-    Refused { sqlstate: String, constraint: Option<String> },
+    Rows {
+        rows: Vec<Vec<String>>,
+    },
+    Affected {
+        affected: u64,
+    },
+    Refused {
+        sqlstate: String,
+        constraint: Option<String>,
+    },
 }
 
 /// What a statement came to.
 enum Outcome {
-    Done { rows: Vec<Vec<String>>, affected: u64 },
-    Refused { sqlstate: String, constraint: Option<String>, message: String },
+    Done {
+        rows: Vec<Vec<String>>,
+        affected: u64,
+    },
+    Refused {
+        sqlstate: String,
+        constraint: Option<String>,
+        message: String,
+    },
 }
 
 /// Runs all checks of a file; returns how many.
@@ -50,7 +64,9 @@ pub async fn run(ctx: &Ctx, platform: &Platform, namespace: &str, file: &str, bo
     let checks: Checks = toml::from_str(&data(file)?).about(file)?;
     let mut sessions = sessions(ctx, platform, namespace).await?;
     for check in &checks.check {
-        let session = sessions.get_mut(&check.role).about(format!("no session for role {}", check.role))?;
+        let session = sessions
+            .get_mut(&check.role)
+            .about(format!("no session for role {}", check.role))?;
         let fault = one(session, check).await?;
         let ids: Vec<&str> = check.id.iter().map(String::as_str).collect();
         book.note(&ids, &check.how, fault);
@@ -60,7 +76,12 @@ pub async fn run(ctx: &Ctx, platform: &Platform, namespace: &str, file: &str, bo
 
 /// One login a role, by its published Secret.
 async fn sessions(ctx: &Ctx, platform: &Platform, namespace: &str) -> Result<BTreeMap<String, PgConnection>> {
-    let spec = platform.database.spec.postgres.as_ref().about("the platform has no PostgreSQL")?;
+    let spec = platform
+        .database
+        .spec
+        .postgres
+        .as_ref()
+        .about("the platform has no PostgreSQL")?;
     let mut sessions = BTreeMap::new();
     for (word, role) in roles(spec)? {
         let secret = Values::read(&ctx.client, namespace, &role_secret(&platform.name(), &role)).await?;
@@ -73,7 +94,8 @@ async fn sessions(ctx: &Ctx, platform: &Platform, namespace: &str) -> Result<BTr
 fn roles(spec: &PostgresSpec) -> Result<[(&'static str, String); 3]> {
     let of = |access| {
         let role = spec.roles.iter().find(|role| role.access == access);
-        role.map(|role| role.name.to_string()).about(format!("no role with access {access:?}"))
+        role.map(|role| role.name.to_string())
+            .about(format!("no role with access {access:?}"))
     };
     Ok([
         ("owner", spec.owner_name()?.to_string()),
@@ -91,7 +113,10 @@ async fn one(session: &mut PgConnection, check: &Check) -> Result<Option<String>
 }
 
 async fn statements(session: &mut PgConnection, check: &Check) -> Result<Option<String>> {
-    let (last, before) = check.sql.split_last().about(format!("{:?} has no statement", check.how))?;
+    let (last, before) = check
+        .sql
+        .split_last()
+        .about(format!("{:?} has no statement", check.how))?;
     for statement in before {
         if let Outcome::Refused { sqlstate, message, .. } = execute(session, statement).await? {
             return Ok(Some(format!("{sqlstate} {message} in {statement}")));
@@ -138,13 +163,20 @@ fn judge(expect: &Expect, outcome: Outcome) -> Option<String> {
         (Expect::Affected { affected: wanted }, Outcome::Done { affected, .. }) => {
             (*wanted != affected).then(|| format!("expected {wanted} rows to be affected, seen {affected}"))
         }
-        (Expect::Refused { sqlstate, constraint }, Outcome::Refused { sqlstate: seen, constraint: named, message }) => {
+        (
+            Expect::Refused { sqlstate, constraint },
+            Outcome::Refused {
+                sqlstate: seen,
+                constraint: named,
+                message,
+            },
+        ) => {
             let same = *sqlstate == seen && (constraint.is_none() || *constraint == named);
             (!same).then(|| format!("expected {sqlstate} {constraint:?}, seen {seen} {named:?} {message}"))
         }
-        (Expect::Refused { sqlstate, .. }, Outcome::Done { rows, affected }) => {
-            Some(format!("expected {sqlstate}, but it was done: {rows:?}, {affected} affected"))
-        }
+        (Expect::Refused { sqlstate, .. }, Outcome::Done { rows, affected }) => Some(format!(
+            "expected {sqlstate}, but it was done: {rows:?}, {affected} affected"
+        )),
         (_, Outcome::Refused { sqlstate, message, .. }) => Some(format!("refused with {sqlstate}: {message}")),
     }
 }
