@@ -482,6 +482,7 @@ fn refresh(context: &Context) {
         vec![
             ("size_bytes", facts.figures.size_bytes as f64),
             ("tables", facts.figures.tables as f64),
+            ("connections", facts.figures.connections as f64),
         ]
     });
     store_metrics(context, "redis", &keepers.redis, |facts| {
@@ -489,6 +490,12 @@ fn refresh(context: &Context) {
         vec![
             ("used_memory_bytes", figures.used_memory as f64),
             ("connected_clients", figures.connected_clients as f64),
+            ("keyspace_hits", figures.hits as f64),
+            ("keyspace_misses", figures.misses as f64),
+            (
+                "hit_rate",
+                figures.hits as f64 / (figures.hits + figures.misses).max(1) as f64,
+            ),
             ("keys", figures.keys.values().sum::<u64>() as f64),
         ]
     });

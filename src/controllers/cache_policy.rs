@@ -1,6 +1,6 @@
 //! The CachePolicy controller: observe, validate, plan, apply, report. Its plan is one duty; the Redis keeper carries it out.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
 use kube::Resource;
@@ -14,11 +14,11 @@ use crate::{
     controllers::{
         Context,
         database::eviction_owner,
-        policy::{Change, Standing, database_key, find_database, report, store_missing},
+        policy::{Change, Standing, database_key, find_database, report, stands, store_missing},
     },
     engine::{
         metrics::Object,
-        queue::{Next, Reconcile, ReconcileError},
+        queue::{Next, Reconcile, ReconcileError, Verdict},
         status::Weight,
     },
     stores::{
@@ -73,8 +73,26 @@ impl Reconcile<CachePolicy> for CachePolicies {
             .map(|(status, _)| status);
         let first = old.is_none() && object.status.as_ref().is_none_or(|status| status.conditions.is_empty());
         let old = old.or_else(|| object.status.clone()).unwrap_or_default();
+        let ready = is_true(&old.conditions, ConditionType::Ready);
+        let health = snapshot.as_ref().map(|snapshot| &snapshot.health);
+        if stands(
+            &standing,
+            health,
+            old.observed_generation,
+            object.meta().generation,
+            ready,
+        ) {
+            return Ok(Next {
+                verdict: Verdict::Converged,
+                after: None,
+            });
+        }
         let new = status(&object, &old, &standing, facts.as_ref(), Timestamp::now());
         let weight = weight(&old, &new);
+        let age = old
+            .as_of
+            .as_ref()
+            .and_then(|time| Duration::try_from(Timestamp::now().duration_since(time.0)).ok());
         report(
             context,
             &*object,
@@ -85,6 +103,7 @@ impl Reconcile<CachePolicy> for CachePolicies {
                 weight,
                 standing,
                 first,
+                age,
             },
         )
         .await

@@ -12,11 +12,11 @@ use crate::{
     },
     controllers::{
         Context,
-        policy::{Change, Standing, database_key, find_database, report, store_missing},
+        policy::{Change, Standing, database_key, find_database, report, stands, store_missing},
     },
     engine::{
         metrics::Object,
-        queue::{Next, Reconcile, ReconcileError},
+        queue::{Next, Reconcile, ReconcileError, Verdict},
         status::Weight,
     },
     stores::{
@@ -69,8 +69,23 @@ impl Reconcile<GraphSchema> for GraphSchemas {
             .map(|(status, _)| status);
         let first = old.is_none() && object.status.as_ref().is_none_or(|status| status.conditions.is_empty());
         let old = old.or_else(|| object.status.clone()).unwrap_or_default();
+        let ready = is_true(&old.conditions, ConditionType::Ready);
+        let health = snapshot.as_ref().map(|snapshot| &snapshot.health);
+        if stands(
+            &standing,
+            health,
+            old.observed_generation,
+            object.meta().generation,
+            ready,
+        ) {
+            return Ok(Next {
+                verdict: Verdict::Converged,
+                after: None,
+            });
+        }
         let new = status(&object, &old, &standing, facts.as_ref(), Timestamp::now());
         let weight = weight(&old, &new);
+        let age = None;
         report(
             context,
             &*object,
@@ -81,6 +96,7 @@ impl Reconcile<GraphSchema> for GraphSchemas {
                 weight,
                 standing,
                 first,
+                age,
             },
         )
         .await

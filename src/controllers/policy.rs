@@ -121,14 +121,29 @@ pub fn store_missing(
     }
 }
 
+/// Whether a policy that was Ready at this generation is only not heard of yet, as after a start of the operator: its status stands.
+pub fn stands(
+    standing: &Standing,
+    health: Option<&Health>,
+    observed: Option<i64>,
+    generation: Option<i64>,
+    ready: bool,
+) -> bool {
+    let down = health.is_some_and(|health| health.verdict == crate::stores::health::Verdict::Down);
+    let only_waiting = standing.verdict == Verdict::Waiting && standing.reason != Reason::DatabaseNotFound;
+    only_waiting && !down && ready && observed == generation
+}
+
 /// A status as it was, as it would be, and what the change means.
 pub struct Change<S> {
     pub old: S,
     pub new: S,
     pub weight: Weight,
     pub standing: Standing,
-    /// The object has had a status of this operator before, or has waited long enough for one.
+    /// The object has had no status of this operator before.
     pub first: bool,
+    /// How old the figures are that the status shows.
+    pub age: Option<Duration>,
 }
 
 /// Writes the status if it is time to, and tells a human when one is needed.
@@ -145,9 +160,10 @@ pub async fn report<K: Own, S: Clone + serde::Serialize>(
         weight,
         standing,
         first,
+        age: change_age,
         ..
     } = change;
-    let since = book.last(&uid).map(|(_, since)| since);
+    let since = book.last(&uid).map(|(_, since)| since).or(change_age);
     let created = meta.creation_timestamp.as_ref().map(|time| time.0);
     let age = created
         .and_then(|created| Duration::try_from(k8s_openapi::jiff::Timestamp::now().duration_since(created)).ok())

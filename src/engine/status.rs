@@ -9,7 +9,7 @@ use std::{
 /// The shortest time between two status writes of one object.
 const LIMIT: Duration = Duration::from_secs(1);
 /// How long progress that is no news by itself may wait, so that it is written together with what follows.
-const PATIENCE: Duration = Duration::from_secs(3);
+const PATIENCE: Duration = Duration::from_secs(10);
 /// How long a change of mere figures waits after the last write.
 const FIGURES: Duration = Duration::from_secs(600);
 
@@ -81,13 +81,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn news_waits_a_second_progress_three_figures_ten_minutes() {
+    fn news_waits_a_second_progress_ten_figures_ten_minutes() {
         let seconds = |n| Some(Duration::from_secs(n));
         assert_eq!(timing(Weight::None, None), Timing::Never);
         assert_eq!(timing(Weight::Progress, None), Timing::Now);
         assert_eq!(timing(Weight::News, seconds(5)), Timing::Now);
         assert_eq!(timing(Weight::News, seconds(0)), Timing::In(LIMIT));
-        assert_eq!(timing(Weight::Progress, seconds(1)), Timing::In(Duration::from_secs(2)));
+        assert_eq!(timing(Weight::Progress, seconds(1)), Timing::In(Duration::from_secs(9)));
         assert_eq!(
             timing(Weight::Figures, seconds(60)),
             Timing::In(Duration::from_secs(540))

@@ -28,7 +28,7 @@ pub async fn apply(
     family: &Family,
     steps: &[Step],
 ) -> Result<(), WriteError> {
-    for wave in 0..=3 {
+    for wave in 0..=4 {
         let due: Vec<_> = steps
             .iter()
             .filter(|step| wave_of(step) == wave)
@@ -42,19 +42,15 @@ pub async fn apply(
     Ok(())
 }
 
-/// Finalizer, Secrets, what a server needs to start, the rest.
+/// Finalizer, Secrets, volumes (a pod scheduled before its claim exists waits for the scheduler's next look), what a server needs to
+/// start, the rest.
 fn wave_of(step: &Step) -> u8 {
     match step {
         Step::AddFinalizer => 0,
         Step::CreateSecret(_) | Step::UpdateSecret(..) => 1,
-        Step::Create(
-            ChildKind::PersistentVolumeClaim
-            | ChildKind::ServiceAccount
-            | ChildKind::ConfigMap
-            | ChildKind::StatefulSet,
-            _,
-        ) => 2,
-        Step::Create(..) | Step::Update(..) | Step::Delete(..) => 3,
+        Step::Create(ChildKind::PersistentVolumeClaim, _) => 2,
+        Step::Create(ChildKind::ServiceAccount | ChildKind::ConfigMap | ChildKind::StatefulSet, _) => 3,
+        Step::Create(..) | Step::Update(..) | Step::Delete(..) => 4,
     }
 }
 

@@ -199,6 +199,18 @@ fn take_figures(status: &mut AmasDatabaseStatus) -> [Option<String>; 4] {
     figures
 }
 
+/// How old the newest figures of a status are.
+pub fn age(status: &AmasDatabaseStatus, now: Timestamp) -> Option<Duration> {
+    let stores = status.stores.as_ref()?;
+    let times = [
+        stores.postgres.as_ref().and_then(|store| store.as_of.as_ref()),
+        stores.redis.as_ref().and_then(|store| store.as_of.as_ref()),
+        stores.neo4j.as_ref().and_then(|store| store.as_of.as_ref()),
+    ];
+    let newest = times.into_iter().flatten().map(|time| time.0).max()?;
+    Duration::try_from(now.duration_since(newest)).ok()
+}
+
 /// Whether two statuses say the same but for figures.
 pub fn differ_only_in_figures(old: &AmasDatabaseStatus, new: &AmasDatabaseStatus) -> bool {
     let (mut old, mut new) = (old.clone(), new.clone());

@@ -12,7 +12,7 @@ use crate::{
     engine::{child::ChildKind, children},
     migrate::{
         history::{Run, State},
-        plan::{self, Options, PlanError},
+        plan::{self, Direction, Options, PlanError},
         report::{self, Termination},
         source::Source,
     },
@@ -60,6 +60,7 @@ pub enum Decision {
     Start {
         plan: String,
         steps: String,
+        direction: Direction,
         pending: usize,
         job: String,
     },
@@ -83,37 +84,31 @@ pub struct Failure {
     pub message: String,
 }
 
-/// Decides. The newest known version is the target when none is given.
+/// Decides. While a Job is at work nothing else is started, since what it commits changes the plan under it.
 pub fn decide(family: &Family, known: &Known<'_>) -> Decision {
     let applied = known.state.map(|state| state.applied.as_slice()).unwrap_or_default();
     let plan = match plan::plan(known.source, applied, known.target) {
         Ok(plan) => plan,
         Err(problem) => return Decision::Impossible { problem },
     };
+    let pending = plan.steps.len();
+    let jobs = jobs(family, known);
+    if let Some(job) = jobs.iter().find(|job| job.finished.is_none()) {
+        return Decision::Running {
+            plan: job.plan.clone(),
+            pending,
+            job: job.name.to_owned(),
+        };
+    }
     let seeds = known.seeds.filter(|seeds| seeds.pending > 0);
     if plan.is_empty() && seeds.is_none() {
         return Decision::Done;
     }
     let steps = plan.hash(known.identity, &Options::default());
     let hash = job_hash(&steps, seeds);
-    let pending = plan.steps.len();
-    let prefix = family.child_name(&format!("migrate-{}-", plan::hash8(&hash)));
-    let mut jobs: Vec<(&str, Option<bool>)> = known
-        .children
-        .iter()
-        .filter(|((kind, name), _)| *kind == ChildKind::Job && name.starts_with(&prefix))
-        .map(|((_, name), seen)| (name.as_str(), seen.facts.finished))
-        .collect();
-    jobs.sort_by_key(|(name, _)| attempt_number(name));
-    if let Some((job, None)) = jobs.iter().find(|(_, finished)| finished.is_none()) {
-        return Decision::Running {
-            plan: hash,
-            pending,
-            job: (*job).to_owned(),
-        };
-    }
-    let attempts = jobs.last().map_or(0, |(name, _)| attempt_number(name));
-    if let Some(failure) = failure(known, &prefix, attempts, jobs.last().copied()) {
+    let ours: Vec<&Job<'_>> = jobs.iter().filter(|job| job.plan == plan::hash8(&hash)).collect();
+    let attempts = ours.iter().map(|job| job.attempt).max().unwrap_or_default();
+    if let Some(failure) = recorded_failure(known, &ours).or_else(|| lost_failure(known, &ours)) {
         return Decision::Failed {
             plan: hash,
             pending,
@@ -121,12 +116,38 @@ pub fn decide(family: &Family, known: &Known<'_>) -> Decision {
         };
     }
     let highest = known.state.map_or(0, |state| state.highest_history_id);
+    let job = family.child_name(&format!("migrate-{}-{highest}-{}", plan::hash8(&hash), attempts + 1));
     Decision::Start {
-        job: format!("{prefix}{highest}-{}", attempts + 1),
+        job,
         plan: hash,
         steps,
+        direction: plan.direction,
         pending,
     }
+}
+
+/// A migration Job as its name tells it: `<database>-migrate-<plan>-<history>-<attempt>`.
+struct Job<'a> {
+    name: &'a str,
+    plan: String,
+    attempt: i64,
+    finished: Option<bool>,
+}
+
+fn jobs<'a>(family: &Family, known: &'a Known<'_>) -> Vec<Job<'a>> {
+    let prefix = family.child_name("migrate-");
+    let all = known.children.iter().filter(|((kind, _), _)| *kind == ChildKind::Job);
+    let parse = |((_, name), seen): (&'a children::ChildKey, &children::Seen)| {
+        let mut parts = name.strip_prefix(&prefix)?.split('-');
+        let (plan, attempt) = (parts.next()?.to_owned(), parts.next_back()?.parse().ok()?);
+        Some(Job {
+            name,
+            plan,
+            attempt,
+            finished: seen.facts.finished,
+        })
+    };
+    all.filter_map(parse).collect()
 }
 
 /// The plan's hash, and the seeds' when there are any: what the Job is for.
@@ -135,34 +156,46 @@ fn job_hash(steps: &str, seeds: Option<&Seeds>) -> String {
     hex(&sha2::Sha256::digest(format!("{steps}\n{:?}", seeds.files)))
 }
 
-fn attempt_number(job: &str) -> i64 {
-    job.rsplit('-')
-        .next()
-        .and_then(|number| number.parse().ok())
-        .unwrap_or_default()
+/// The failure that the database has recorded, if it was of exactly these files: then only an edit can help. What the failed run has
+/// committed is no longer pending, so the plan is made again as it was before that run.
+fn recorded_failure(known: &Known<'_>, ours: &[&Job<'_>]) -> Option<Failure> {
+    let state = known.state?;
+    let run = state
+        .latest_run
+        .as_ref()
+        .filter(|run| run.outcome.as_deref() == Some("failed") && !is_transient(run))?;
+    let before: Vec<_> = state
+        .applied
+        .iter()
+        .filter(|applied| applied.version <= run.from_version)
+        .cloned()
+        .collect();
+    let then = plan::plan(known.source, &before, known.target)
+        .ok()
+        .map(|plan| plan.hash(known.identity, &Options::default()));
+    let same_files = run.failed_version.is_some() && run.plan_hash.is_some() && then == run.plan_hash;
+    (same_files || ours.iter().any(|job| job.name == run.attempt)).then(|| run_failure(run))
 }
 
-/// The outcome of this plan's last Job, if it is one that waits for a human.
-fn failure(known: &Known<'_>, prefix: &str, attempts: i64, last: Option<(&str, Option<bool>)>) -> Option<Failure> {
-    let run = known
-        .state
-        .and_then(|state| state.latest_run.as_ref())
-        .filter(|run| run.attempt.starts_with(prefix));
-    match run {
-        Some(run) if run.outcome.as_deref() == Some("failed") && !is_transient(run) => Some(run_failure(run)),
-        _ => match last {
-            Some((job, Some(false)))
-                if attempts >= ATTEMPTS
-                    || run.is_none() && last_message(known, job).is_some_and(|message| message.is_final) =>
-            {
-                let message = last_message(known, job).map(|message| message.failure);
-                Some(message.unwrap_or_else(|| Failure {
-                    message: format!("Job {job} failed without an outcome in the database; see its pods"),
-                    ..Failure::default()
-                }))
-            }
-            _ => None,
-        },
+/// A Job that ended badly without a word in the database: its pod's last words, or the end of patience.
+fn lost_failure(known: &Known<'_>, ours: &[&Job<'_>]) -> Option<Failure> {
+    let last = ours
+        .iter()
+        .max_by_key(|job| job.attempt)
+        .filter(|job| job.finished == Some(false))?;
+    match last_message(known, last.name) {
+        Some(message) if message.is_final || last.attempt >= ATTEMPTS => Some(message.failure),
+        None if last.attempt >= ATTEMPTS => {
+            let message = format!(
+                "Job {} failed without an outcome in the database; see its pods",
+                last.name
+            );
+            Some(Failure {
+                message,
+                ..Failure::default()
+            })
+        }
+        _ => None,
     }
 }
 
@@ -217,6 +250,7 @@ pub struct JobInput<'a> {
     pub seeds: Option<&'a Seeds>,
     /// Hash of the steps, checked by the runner before the first statement.
     pub steps: &'a str,
+    pub direction: Direction,
 }
 
 /// The Job as an object. It has no token and reports through the database.
@@ -250,8 +284,8 @@ pub fn job(input: &JobInput<'_>, name: &str, managed: bool) -> Value {
         "ttlSecondsAfterFinished": KEEP_SECONDS,
         "podFailurePolicy": {"rules": [
             {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget"}]},
-            // The runner's exit codes: 10 to 19 need a change by a human, 20 to 29 may pass by themselves.
-            {"action": "FailJob", "onExitCodes": {"operator": "In", "values": (10..20).collect::<Vec<_>>()}},
+            // The runner's exit codes: 2 and 10 to 19 need a change by a human, 20 to 29 may pass by themselves.
+            {"action": "FailJob", "onExitCodes": {"operator": "In", "values": std::iter::once(2).chain(10..20).collect::<Vec<_>>()}},
             {"action": "Count", "onExitCodes": {"operator": "In", "values": (20..30).collect::<Vec<_>>()}},
         ]},
         "template": {"metadata": {"labels": labels, "annotations": spec.pods.annotations}, "spec": pod},
@@ -261,7 +295,11 @@ pub fn job(input: &JobInput<'_>, name: &str, managed: bool) -> Value {
 fn arguments(input: &JobInput<'_>, source: &MigrationSource, name: &str) -> Vec<String> {
     let bundle = source.bundle.as_ref().map(|bundle| format!("/migrations/{bundle}"));
     let folder = bundle.clone().unwrap_or_else(|| "/run/amas/source".into());
-    let mut arguments: Vec<String> = ["migrate", "up", "--dir", &folder, "--attempt", name]
+    let verb = match input.direction {
+        Direction::Up => "up",
+        Direction::Down => "down",
+    };
+    let mut arguments: Vec<String> = ["migrate", verb, "--dir", &folder, "--attempt", name]
         .map(Into::into)
         .into();
     arguments.extend(
@@ -278,7 +316,7 @@ fn arguments(input: &JobInput<'_>, source: &MigrationSource, name: &str) -> Vec<
     if let Some(target) = input.target {
         arguments.extend(["--to".into(), target.to_string()]);
     }
-    let seeds = input.seeds.zip(bundle);
+    let seeds = input.seeds.filter(|_| input.direction == Direction::Up).zip(bundle);
     for (folder, bundle) in seeds
         .iter()
         .flat_map(|(seeds, bundle)| seeds.folders.iter().map(move |folder| (folder, bundle)))
@@ -329,4 +367,176 @@ fn volumes(input: &JobInput<'_>, source: &MigrationSource) -> Vec<Value> {
         volumes.push(json!({"name": "seed", "secret": {"secretName": secret, "defaultMode": 0o440}}));
     }
     volumes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        engine::children::Children,
+        migrate::{history::Applied, source::Checksum},
+    };
+
+    const IDENTITY: &str = "1/amas";
+
+    fn family() -> Family {
+        Family {
+            namespace: "n".into(),
+            database: "d".into(),
+            uid: "u".into(),
+        }
+    }
+
+    fn source(third: &str) -> Source {
+        let file = |version: i64, sql: &str| (format!("000{version}_m.sql"), sql.as_bytes().to_vec());
+        Source::from_files(vec![file(1, "SELECT 1"), file(2, "SELECT 2"), file(3, third)]).unwrap()
+    }
+
+    fn state(applied: &[(i64, &str)], run: Option<Run>) -> State {
+        let one = |(version, sql): &(i64, &str)| Applied {
+            version: *version,
+            description: "m".into(),
+            checksum: Checksum::of(sql.as_bytes()),
+            success: true,
+            applied_at: k8s_openapi::jiff::Timestamp::UNIX_EPOCH,
+            down: None,
+        };
+        State {
+            applied: applied.iter().map(one).collect(),
+            highest_history_id: applied.len() as i64,
+            latest_run: run,
+        }
+    }
+
+    fn failed_run(job: &str, plan_hash: String) -> Run {
+        let at = k8s_openapi::jiff::Timestamp::UNIX_EPOCH;
+        Run {
+            id: 1,
+            plan_hash: Some(plan_hash),
+            attempt: job.into(),
+            direction: "up".into(),
+            started_at: at,
+            heartbeat_at: at,
+            finished_at: Some(at),
+            outcome: Some("failed".into()),
+            from_version: 0,
+            to_version: 3,
+            current_version: 2,
+            total: 3,
+            done: 2,
+            failed_version: Some(3),
+            sqlstate: Some("42601".into()),
+            file: Some("0003_m.sql".into()),
+            line: Some(1),
+            message: Some("syntax error".into()),
+            error_position: None,
+        }
+    }
+
+    /// A family with one Job in the given state.
+    fn children(job: Option<(&str, Option<&str>)>) -> children::Family {
+        let index = Children::default();
+        if let Some((name, condition)) = job {
+            let conditions: Vec<Value> = condition
+                .iter()
+                .map(|kind| json!({"type": kind, "status": "True"}))
+                .collect();
+            let labels = json!({"amas.dev/database": "d"});
+            index.wrote(ChildKind::Job, &json!({"metadata": {"name": name, "namespace": "n", "labels": labels}, "status": {"conditions": conditions}}));
+        }
+        index.of(&("n".into(), "d".into()))
+    }
+
+    fn decision(source: &Source, state: Option<&State>, children: &children::Family) -> Decision {
+        decide(
+            &family(),
+            &Known {
+                source,
+                state,
+                identity: IDENTITY,
+                seeds: None,
+                target: Some(3),
+                children,
+            },
+        )
+    }
+
+    #[test]
+    fn a_job_is_started_once_and_then_awaited() {
+        let source = source("SELECT 3");
+        let Decision::Start { job, pending, .. } = decision(&source, None, &children(None)) else {
+            panic!("start")
+        };
+        assert!(
+            job.starts_with("d-migrate-") && job.ends_with("-0-1") && pending == 3,
+            "{job}"
+        );
+        // It has committed the first: what is left is another plan, and still this Job's.
+        let state = state(&[(1, "SELECT 1")], None);
+        let now = decision(&source, Some(&state), &children(Some((&job, None))));
+        assert!(matches!(now, Decision::Running { pending: 2, .. }), "{now:?}");
+    }
+
+    #[test]
+    fn done_needs_no_job() {
+        let source = source("SELECT 3");
+        let state = state(&[(1, "SELECT 1"), (2, "SELECT 2"), (3, "SELECT 3")], None);
+        assert_eq!(decision(&source, Some(&state), &children(None)), Decision::Done);
+    }
+
+    #[test]
+    fn a_failed_statement_waits_for_an_edit_of_its_files() {
+        let broken = source("SELEC 3");
+        let hash = plan::plan(&broken, &[], Some(3))
+            .unwrap()
+            .hash(IDENTITY, &Options::default());
+        let job = format!("d-migrate-{}-0-1", plan::hash8(&hash));
+        let state = state(&[(1, "SELECT 1"), (2, "SELECT 2")], Some(failed_run(&job, hash)));
+        let ended = children(Some((&job, Some("Failed"))));
+        let Decision::Failed { failure, .. } = decision(&broken, Some(&state), &ended) else {
+            panic!("failed")
+        };
+        assert_eq!(
+            (failure.version, failure.line, failure.sqlstate.as_deref()),
+            (Some(3), Some(1), Some("42601"))
+        );
+        // The same after the Job is gone.
+        assert!(matches!(
+            decision(&broken, Some(&state), &children(None)),
+            Decision::Failed { .. }
+        ));
+        // An edit starts the rest.
+        let mended = decision(&source("SELECT 3"), Some(&state), &ended);
+        assert!(matches!(mended, Decision::Start { pending: 1, .. }), "{mended:?}");
+    }
+
+    #[test]
+    fn lost_pods_are_tried_again_three_times() {
+        let source = source("SELECT 3");
+        let Decision::Start { job, .. } = decision(&source, None, &children(None)) else {
+            panic!("start")
+        };
+        let again = decision(&source, None, &children(Some((&job, Some("Failed")))));
+        assert!(
+            matches!(&again, Decision::Start { job, .. } if job.ends_with("-0-2")),
+            "{again:?}"
+        );
+        let third = job.replace("-0-1", "-0-3");
+        assert!(matches!(
+            decision(&source, None, &children(Some((&third, Some("Failed"))))),
+            Decision::Failed { .. }
+        ));
+    }
+
+    #[test]
+    fn an_edited_migration_is_impossible() {
+        let state = state(&[(1, "SELECT 0")], None);
+        let decision = decision(&source("SELECT 3"), Some(&state), &children(None));
+        assert!(matches!(
+            decision,
+            Decision::Impossible {
+                problem: PlanError::Edited { version: 1, .. }
+            }
+        ));
+    }
 }

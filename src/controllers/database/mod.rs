@@ -123,7 +123,9 @@ async fn write_report(
         look_again,
     } = status::report(object, observed, ground);
     let uid = object.meta().uid.clone().unwrap_or_default();
-    let since = context.books.databases.last(&uid).map(|(_, since)| since);
+    // Before the first write of this process: how old the figures are that the status shows.
+    let written = context.books.databases.last(&uid).map(|(_, since)| since);
+    let since = written.or_else(|| facts::age(&observed.status, observed.now));
     let weight = status::weight(&observed.status, &status);
     let mut after = look_again;
     match timing(weight, since) {

@@ -105,6 +105,24 @@ impl Observed {
         }
     }
 
+    /// Whether the keeper of a store has looked at its server since this process started.
+    pub fn is_read(&self, store: StoreKind) -> bool {
+        match store {
+            StoreKind::Postgres => self.postgres.as_ref().is_some_and(|snapshot| {
+                let facts = &snapshot.facts;
+                facts.migrations.is_some() || facts.error.is_some() || facts.conflict.is_some()
+            }),
+            StoreKind::Redis => self.redis.as_ref().is_some_and(|snapshot| {
+                let facts = &snapshot.facts;
+                facts.duty_in.is_some() || facts.error.is_some() || facts.claim_conflict.is_some()
+            }),
+            StoreKind::Neo4j => self.neo4j.as_ref().is_some_and(|snapshot| {
+                let facts = &snapshot.facts;
+                facts.duty_in.is_some() || facts.error.is_some() || facts.claim_conflict.is_some()
+            }),
+        }
+    }
+
     /// Why pods of one component cannot run, if they say so.
     pub fn trouble(&self, prefix: &str) -> Option<&(String, String)> {
         let pods = self

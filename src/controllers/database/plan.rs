@@ -192,7 +192,13 @@ fn migration_steps(spec: &AmasDatabaseSpec, valid: &Valid, observed: &Observed, 
     let decision = jobs::decide(&valid.family, &known);
     // A Job needs the roles and extensions; until they are in, it waits.
     let prepared = snapshot.health.is_up() && duty_in.is_some() && snapshot.facts.duty_in == duty_in;
-    if let (Decision::Start { job, steps, .. }, true) = (&decision, prepared) {
+    if let (
+        Decision::Start {
+            job, steps, direction, ..
+        },
+        true,
+    ) = (&decision, prepared)
+    {
         let input = JobInput {
             family: &valid.family,
             spec,
@@ -201,6 +207,7 @@ fn migration_steps(spec: &AmasDatabaseSpec, valid: &Valid, observed: &Observed, 
             target: Some(target),
             seeds: seeds.as_ref(),
             steps,
+            direction: *direction,
         };
         let managed = spec
             .postgres

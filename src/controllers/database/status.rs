@@ -13,13 +13,14 @@ use crate::{
     controllers::sources::Files,
     engine::{child::ChildKind, events::News, queue::Verdict, status::Weight},
     migrate::plan::PlanError,
+    stores::health::{Health, Verdict as HealthVerdict},
 };
 
 use super::{
     facts,
     jobs::{Decision, Failure},
     observe::{Observed, Policy, StoreKind},
-    plan::{Plan, target},
+    plan::{Duties, Plan, target},
     stores::{StoreState, state},
     validate::{Valid, source_name},
 };
@@ -55,6 +56,9 @@ pub fn report(object: &AmasDatabase, observed: &Observed, ground: &Ground<'_>) -
         Ground::Invalid(problems) => return invalid(observed, generation, problems),
         Ground::Refused(valid, plan, _) | Ground::Planned(valid, plan) => (valid, plan),
     };
+    if matches!(ground, Ground::Planned(..)) && unheard(observed, plan) {
+        return as_before(observed);
+    }
     let mut draft = Draft {
         object,
         observed,
@@ -101,6 +105,40 @@ fn invalid(observed: &Observed, generation: i64, problems: &[String]) -> Report 
     Report {
         status,
         verdict: Verdict::Invalid,
+        look_again: None,
+    }
+}
+
+/// After a start of the operator the servers have not all been heard of. What the status says of this generation stands until they have,
+/// so that a restart writes nothing.
+fn unheard(observed: &Observed, plan: &Plan) -> bool {
+    let known = observed.same_generation && !observed.status.conditions.is_empty();
+    let troubled = !plan.missing.is_empty() || !plan.taken.is_empty();
+    let Duties { postgres, redis, neo4j } = &plan.duties;
+    let silent = |store: StoreKind| {
+        observed
+            .health(store)
+            .is_none_or(|health| health.verdict == HealthVerdict::Unknown)
+    };
+    let unread = |store: StoreKind| observed.health(store).is_some_and(Health::is_up) && !observed.is_read(store);
+    let declared = [
+        (StoreKind::Postgres, postgres.is_some()),
+        (StoreKind::Redis, redis.is_some()),
+        (StoreKind::Neo4j, neo4j.is_some()),
+    ];
+    known
+        && !troubled
+        && declared
+            .iter()
+            .any(|(store, declared)| *declared && (silent(*store) || unread(*store)))
+}
+
+fn as_before(observed: &Observed) -> Report {
+    let ready = is_true(&observed.status.conditions, ConditionType::Ready);
+    let verdict = if ready { Verdict::Converged } else { Verdict::Waiting };
+    Report {
+        status: observed.status.clone(),
+        verdict,
         look_again: None,
     }
 }
@@ -602,7 +640,9 @@ pub fn weight(old: &AmasDatabaseStatus, new: &AmasDatabaseStatus) -> Weight {
         status(&old.conditions, name).as_deref() == Some("True")
             && status(&new.conditions, name).as_deref() == Some("False")
     };
-    let news = ["Ready", "Available", "Stalled"].iter().any(|name| flipped(name))
+    let news = ["Ready", "Available", "Stalled", "Degraded"]
+        .iter()
+        .any(|name| flipped(name))
         || new.conditions.iter().any(|condition| lost(&condition.type_));
     if news { Weight::News } else { Weight::Progress }
 }

@@ -144,6 +144,8 @@ pub struct Figures {
     pub size_bytes: u64,
     /// Tables and partitioned tables outside the system's and our own schemas.
     pub tables: u64,
+    /// Sessions in the database.
+    pub connections: u64,
 }
 
 impl PostgresFacts {

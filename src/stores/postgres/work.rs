@@ -210,6 +210,7 @@ async fn grant(owner: &mut PgConnection, duty: &PostgresDuty) -> Result<bool, Sq
 
 async fn figures(owner: &mut PgConnection) -> Result<Figures, SqlError> {
     let query = "SELECT json_build_object('size_bytes', pg_database_size(current_database()), \
+                 'connections', (SELECT numbackends FROM pg_stat_database WHERE datname = current_database()), \
                  'tables', (SELECT count(*) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
                  WHERE c.relkind IN ('r', 'p') AND n.nspname !~ '^pg_' \
                  AND n.nspname NOT IN ('information_schema', 'amas_migrate', 'amas_operator') \

@@ -41,6 +41,9 @@ pub struct RedisFigures {
     /// In bytes; 0 means no limit.
     pub max_memory: u64,
     pub connected_clients: u64,
+    /// Reads that found their key, and reads that did not, since the server started.
+    pub hits: u64,
+    pub misses: u64,
     /// Number of keys by database; empty databases are absent.
     pub keys: BTreeMap<u32, u64>,
 }

@@ -258,6 +258,8 @@ async fn look(connection: &mut Connection, facts: &mut RedisFacts) -> Result<Inf
         used_memory: info.number("used_memory").unwrap_or_default(),
         max_memory: info.number("maxmemory").unwrap_or_default(),
         connected_clients: info.number("connected_clients").unwrap_or_default(),
+        hits: info.number("keyspace_hits").unwrap_or_default(),
+        misses: info.number("keyspace_misses").unwrap_or_default(),
         keys: info.keys(),
     };
     Ok(info)
