@@ -1,0 +1,144 @@
+//! A namespace for one kind of bad input: objects applied, conditions expected, silence afterwards.
+
+use std::time::Duration;
+
+use amas_operator::api::amas_database::AmasDatabase;
+use kube::{Api, Resource, api::DynamicObject};
+use serde_json::{Value, json};
+
+use crate::{
+    cluster::{
+        audit::Requests,
+        conditions::{self, status},
+        objects::{self, api},
+        wait::Watch,
+    },
+    harness::{Result, context::Ctx},
+};
+
+/// Time for writes that are still under way, and how long nothing may be written after that.
+const SETTLE: Duration = Duration::from_secs(8);
+const SILENCE: Duration = Duration::from_secs(10);
+
+/// How long a condition may take.
+const SOON: Duration = Duration::from_secs(60);
+
+/// How long it may take until all is well again: names of others are tried again once a minute.
+const RECOVERY: Duration = Duration::from_secs(90);
+
+pub struct Room<'a> {
+    pub ctx: &'a Ctx,
+    pub namespace: String,
+}
+
+/// An object of ours.
+pub fn object(kind: &str, name: &str, spec: Value) -> Result<DynamicObject> {
+    let object = json!({ "apiVersion": "amas.dev/v1alpha1", "kind": kind, "metadata": { "name": name }, "spec": spec });
+    Ok(serde_json::from_value(object)?)
+}
+
+/// A PostgreSQL of the smallest kind, with more fields.
+pub fn postgres(more: Value) -> Value {
+    with(
+        json!({ "managed": { "storage": { "size": "1Gi" } }, "database": "app" }),
+        more,
+    )
+}
+
+/// A Redis of the smallest kind.
+pub fn redis() -> Value {
+    json!({ "managed": { "storage": { "size": "1Gi" } } })
+}
+
+/// The first object with the fields of the second.
+pub fn with(mut base: Value, more: Value) -> Value {
+    for (key, value) in more.as_object().into_iter().flatten() {
+        base[key] = value.clone();
+    }
+    base
+}
+
+impl<'a> Room<'a> {
+    pub async fn new(ctx: &'a Ctx, purpose: &str) -> Result<Self> {
+        let namespace = ctx.namespace(purpose).await?;
+        Ok(Self { ctx, namespace })
+    }
+
+    pub fn api<K: Resource<DynamicType = ()>>(&self) -> Api<DynamicObject> {
+        api::<K>(&self.ctx.client, &self.namespace)
+    }
+
+    pub async fn apply(&self, object: DynamicObject) -> Result {
+        objects::apply(&self.ctx.client, &self.namespace, &[object]).await
+    }
+
+    pub async fn database(&self, name: &str, spec: Value) -> Result {
+        self.apply(object("AmasDatabase", name, spec)?).await
+    }
+
+    /// Waits until Ready is False and Stalled True for the reason, and the message says all of `words`.
+    pub async fn stalled<K: Resource<DynamicType = ()>>(
+        &self,
+        name: &str,
+        reason: &str,
+        words: &[&str],
+    ) -> Result<DynamicObject> {
+        let api = self.api::<K>();
+        let mut watch = Watch::open(&api, name).await?;
+        let holds = |object: Option<&DynamicObject>| {
+            object.is_some_and(|object| {
+                let observed = object.data["status"]["observedGeneration"].as_i64() == object.metadata.generation;
+                observed
+                    && status(object, "Ready") == Some("False")
+                    && status(object, "Stalled") == Some("True")
+                    && conditions::reason(object, "Ready") == reason
+            })
+        };
+        watch
+            .until(SOON, &format!("{name}: Stalled because of {reason}"), holds)
+            .await?;
+        let object = watch.into_object()?;
+        let message = conditions::message(&object, "Ready").to_owned();
+        let missing: Vec<&&str> = words.iter().filter(|word| !message.contains(**word)).collect();
+        let same = conditions::reason(&object, "Stalled") == reason && status(&object, "Reconciling").is_none();
+        let target = format!("Ready False, Stalled True, says {words:?}");
+        self.ctx.figure(
+            format!("{name}: {reason}"),
+            message.clone(),
+            target,
+            missing.is_empty() && same,
+        );
+        Ok(object)
+    }
+
+    pub async fn ready<K: Resource<DynamicType = ()>>(&self, name: &str, after: &str) -> Result<DynamicObject> {
+        let object = conditions::wait_true(&self.api::<K>(), name, &["Ready"], RECOVERY).await?;
+        let clean = status(&object, "Stalled").is_none() && status(&object, "Reconciling").is_none();
+        self.ctx
+            .figure(format!("{name}: {after}"), conditions::summary(&object), "Ready", clean);
+        Ok(object)
+    }
+
+    pub async fn database_ready(&self, name: &str, after: &str) -> Result<DynamicObject> {
+        self.ready::<AmasDatabase>(name, after).await
+    }
+
+    /// Nothing in this namespace is written by the operator once things have settled.
+    pub async fn silent(&self, what: &str) -> Result {
+        tokio::time::sleep(SETTLE).await;
+        let mark = self.ctx.audit()?;
+        tokio::time::sleep(SILENCE).await;
+        let here = |request: &crate::cluster::audit::Request| request.namespace == self.namespace;
+        let writes = Requests(mark.requests()?.writes().0.into_iter().filter(here).collect());
+        if !writes.is_empty() {
+            self.ctx.say(writes.lines());
+        }
+        self.ctx.figure(
+            format!("{what}: writes in {} s", SILENCE.as_secs()),
+            writes.to_string(),
+            "nothing",
+            writes.is_empty(),
+        );
+        Ok(())
+    }
+}

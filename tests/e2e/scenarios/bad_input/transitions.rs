@@ -1,0 +1,204 @@
+//! Changes that a specification must not make: refused by the API server, whichever way they are tried.
+
+use amas_operator::api::amas_database::AmasDatabase;
+use serde_json::{Value, json};
+
+use super::{
+    refused::shorten,
+    room::{Room, object, postgres, redis, with},
+};
+use crate::{
+    ensure,
+    harness::{Result, context::Ctx},
+};
+
+const IMMUTABLE: &str = "immutable";
+const MODES: &str = "changing between managed and external is refused";
+
+/// Pods of these objects find no node: only their specification matters.
+fn base() -> Value {
+    json!({
+        "pods": { "nodeSelector": { "nowhere": "to-be-found" } },
+        "postgres": postgres(json!({ "owner": "boss" })),
+        "redis": redis(),
+        "neo4j": { "required": false, "managed": { "storage": { "size": "1Gi", "storageClassName": "standard" }, "initialDatabase": "graph" } },
+    })
+}
+
+pub async fn run(ctx: &Ctx) -> Result {
+    let room = Room::new(ctx, "transitions").await?;
+    room.database("fixed", base()).await?;
+    for (what, pointer, value, word) in changes() {
+        let mut spec = base();
+        set(&mut spec, pointer, value);
+        refused(&room, "AmasDatabase", "fixed", what, spec, word).await?;
+    }
+    let policy = json!({ "databaseRef": { "name": "fixed" }, "prefix": "p" });
+    let plain = json!({ "databaseRef": { "name": "fixed" } });
+    for (name, spec) in [("prefixed", &policy), ("plain", &plain)] {
+        room.apply(object("CachePolicy", name, spec.clone())?).await?;
+    }
+    room.apply(object("GraphSchema", "fixed", plain.clone())?).await?;
+    let other = json!({ "databaseRef": { "name": "other" } });
+    let cases = [
+        (
+            "CachePolicy",
+            "prefixed",
+            "databaseRef changed",
+            with(policy.clone(), other.clone()),
+        ),
+        (
+            "CachePolicy",
+            "prefixed",
+            "prefix changed",
+            with(policy.clone(), json!({ "prefix": "q" })),
+        ),
+        ("CachePolicy", "prefixed", "prefix unset", plain.clone()),
+        ("CachePolicy", "plain", "prefix set", policy),
+        ("GraphSchema", "fixed", "databaseRef changed", other),
+    ];
+    for (kind, name, what, spec) in cases {
+        refused(&room, kind, name, what, spec, IMMUTABLE).await?;
+    }
+    let stands = room.api::<AmasDatabase>().get("fixed").await?;
+    ensure!(
+        stands.metadata.generation == Some(1),
+        "a refused change was stored: generation {:?}",
+        stands.metadata.generation
+    );
+    block_replaced(&room).await
+}
+
+/// (what, JSON pointer below spec, new value or null for unset, word of the refusal).
+fn changes() -> Vec<(&'static str, &'static str, Value, &'static str)> {
+    let external = json!({ "secretRef": { "name": "s" }, "tls": { "mode": "Disable" } });
+    vec![
+        ("database changed", "/postgres/database", json!("other"), IMMUTABLE),
+        ("owner changed", "/postgres/owner", json!("other"), IMMUTABLE),
+        ("owner unset", "/postgres/owner", Value::Null, IMMUTABLE),
+        (
+            "PostgreSQL version changed",
+            "/postgres/managed/version",
+            json!("16"),
+            IMMUTABLE,
+        ),
+        (
+            "storage class set",
+            "/postgres/managed/storage/storageClassName",
+            json!("standard"),
+            IMMUTABLE,
+        ),
+        (
+            "storage class unset",
+            "/neo4j/managed/storage/storageClassName",
+            Value::Null,
+            IMMUTABLE,
+        ),
+        (
+            "storage replaced without the class",
+            "/neo4j/managed/storage",
+            json!({ "size": "1Gi" }),
+            IMMUTABLE,
+        ),
+        (
+            "storage class changed",
+            "/neo4j/managed/storage/storageClassName",
+            json!("other"),
+            IMMUTABLE,
+        ),
+        (
+            "persistence changed",
+            "/redis/managed/persistence",
+            json!("RDB"),
+            IMMUTABLE,
+        ),
+        ("Redis version changed", "/redis/managed/version", json!("7"), IMMUTABLE),
+        (
+            "initial database changed",
+            "/neo4j/managed/initialDatabase",
+            json!("other"),
+            IMMUTABLE,
+        ),
+        (
+            "initial database unset",
+            "/neo4j/managed/initialDatabase",
+            Value::Null,
+            IMMUTABLE,
+        ),
+        (
+            "managed replaced without the initial database",
+            "/neo4j/managed",
+            json!({ "storage": { "size": "1Gi", "storageClassName": "standard" } }),
+            IMMUTABLE,
+        ),
+        (
+            "PostgreSQL replaced by an external one",
+            "/postgres",
+            json!({ "database": "app", "owner": "boss", "external": external }),
+            MODES,
+        ),
+        (
+            "PostgreSQL replaced by another database",
+            "/postgres",
+            postgres(json!({ "database": "other", "owner": "boss" })),
+            IMMUTABLE,
+        ),
+        (
+            "Redis replaced by an external one",
+            "/redis",
+            json!({ "external": external }),
+            MODES,
+        ),
+        (
+            "Neo4j replaced by an external one",
+            "/neo4j",
+            json!({ "external": external }),
+            MODES,
+        ),
+    ]
+}
+
+/// Sets what a pointer names, or removes it.
+fn set(spec: &mut Value, pointer: &str, value: Value) {
+    let (parent, key) = pointer.rsplit_once('/').unwrap_or(("", pointer));
+    let Some(fields) = spec.pointer_mut(parent).and_then(Value::as_object_mut) else {
+        return;
+    };
+    match value {
+        Value::Null => fields.remove(key),
+        value => fields.insert(key.to_owned(), value),
+    };
+}
+
+async fn refused(room: &Room<'_>, kind: &str, name: &str, what: &str, spec: Value, word: &str) -> Result {
+    let refusal = room
+        .apply(object(kind, name, spec)?)
+        .await
+        .err()
+        .map(|error| error.to_string());
+    let ok = refusal.as_ref().is_some_and(|text| text.contains(word));
+    let seen = refusal.unwrap_or_else(|| "accepted".into());
+    room.ctx.figure(
+        format!("{kind}: {what}"),
+        shorten(&seen),
+        format!("refused, says {word:?}"),
+        ok,
+    );
+    Ok(())
+}
+
+/// A block may be taken out and put back; its volume is still there, so it must be the same database.
+async fn block_replaced(room: &Room<'_>) -> Result {
+    let mut without = base();
+    set(&mut without, "/redis", Value::Null);
+    room.database("fixed", without).await?;
+    room.database("fixed", base()).await?;
+    let again = room.api::<AmasDatabase>().get("fixed").await?;
+    room.ctx.figure(
+        "AmasDatabase: a store block taken out and put back",
+        format!("generation {:?}", again.metadata.generation.unwrap_or_default()),
+        "accepted",
+        true,
+    );
+    room.silent("after refused and accepted changes").await
+}
