@@ -14,24 +14,22 @@ use crate::{
     api::{amas_database::AmasDatabase, cache_policy::CachePolicy, graph_schema::GraphSchema},
     commands::telemetry,
     controllers::{
-        AllKeepers, Books, Caches, Context, Settings, Taken, cache_policy, credentials, database, graph_schema, policy,
+        AllKeepers, Books, Caches, Context, Settings, Taken, cache_policy, credentials, database, graph_schema, live,
         sources::Sources,
+        wakes::{Queues, Wakes},
     },
     engine::{
-        MANAGER, Own,
+        MANAGER,
         children::Children,
         events::Events,
         http,
         lease::Candidate,
-        metrics::{Metrics, StoreFigures, StoreOf},
-        queue::{self, Waker},
-        watch::{self, Happened, Scope},
+        metrics::Metrics,
+        queue,
+        watch::{self, Scope},
         writer::Writer,
     },
-    stores::{
-        images::Images,
-        keeper::{Keepers, Key, Store},
-    },
+    stores::{images::Images, keeper::Keepers},
 };
 
 /// Run the operator in a cluster.
@@ -334,119 +332,6 @@ async fn start(
     }
 }
 
-/// The ends of the three queues that the controllers take from.
-struct Queues {
-    databases: futures::channel::mpsc::UnboundedReceiver<reflector::ObjectRef<AmasDatabase>>,
-    cache_policies: futures::channel::mpsc::UnboundedReceiver<reflector::ObjectRef<CachePolicy>>,
-    graph_schemas: futures::channel::mpsc::UnboundedReceiver<reflector::ObjectRef<GraphSchema>>,
-}
-
-/// Who is woken by what: a database by its children, its keepers and its policies; a policy by its database.
-#[derive(Clone)]
-struct Wakes {
-    context: Arc<Context>,
-    databases: Waker<AmasDatabase>,
-    cache_policies: Waker<CachePolicy>,
-    graph_schemas: Waker<GraphSchema>,
-}
-
-impl Wakes {
-    fn new(context: Arc<Context>) -> (Self, Queues) {
-        let ((databases, a), (cache_policies, b), (graph_schemas, c)) =
-            (queue::channel(), queue::channel(), queue::channel());
-        (
-            Self {
-                context,
-                databases,
-                cache_policies,
-                graph_schemas,
-            },
-            Queues {
-                databases: a,
-                cache_policies: b,
-                graph_schemas: c,
-            },
-        )
-    }
-
-    /// Passes on what keepers say, to the database and everything on it.
-    async fn forward(self, mut wakes: mpsc::UnboundedReceiver<Key>) {
-        while let Some(key) = wakes.recv().await {
-            self.family(&key);
-        }
-    }
-
-    fn policies_of(&self, key: &Key) {
-        let here = |meta: &kube::core::ObjectMeta, database: &str| {
-            meta.namespace.as_deref() == Some(&key.namespace) && database == key.database
-        };
-        for policy in self.context.caches.cache_policies.state() {
-            if here(&policy.metadata, &policy.spec.database_ref.name) {
-                self.cache_policies
-                    .wake(&key.namespace, policy.metadata.name.as_deref().unwrap_or_default());
-            }
-        }
-        for schema in self.context.caches.graph_schemas.state() {
-            if here(&schema.metadata, &schema.spec.database_ref.name) {
-                self.graph_schemas
-                    .wake(&key.namespace, schema.metadata.name.as_deref().unwrap_or_default());
-            }
-        }
-    }
-
-    fn database(&self, event: Happened<AmasDatabase>) {
-        let object = match &event {
-            Happened::Seen(object) => object,
-            Happened::Gone(object) => {
-                database::forget(&self.context, object);
-                object
-            }
-        };
-        let (namespace, database) = address(&**object);
-        self.family(&Key { namespace, database });
-    }
-
-    fn cache_policy(&self, event: Happened<CachePolicy>) {
-        let object = match &event {
-            Happened::Seen(object) => object,
-            Happened::Gone(object) => {
-                cache_policy::forget(&self.context, object);
-                object
-            }
-        };
-        let (namespace, name) = address(&**object);
-        self.cache_policies.wake(&namespace, &name);
-        self.family(&policy::database_key(&**object, &object.spec.database_ref.name));
-    }
-
-    fn graph_schema(&self, event: Happened<GraphSchema>) {
-        let object = match &event {
-            Happened::Seen(object) => object,
-            Happened::Gone(object) => {
-                graph_schema::forget(&self.context, object);
-                object
-            }
-        };
-        let (namespace, name) = address(&**object);
-        self.graph_schemas.wake(&namespace, &name);
-        self.family(&policy::database_key(&**object, &object.spec.database_ref.name));
-    }
-
-    /// A database and everything on it: two policies may want what only one can have.
-    fn family(&self, key: &Key) {
-        self.databases.wake(&key.namespace, &key.database);
-        self.policies_of(key);
-    }
-}
-
-fn address<K: Own>(object: &K) -> (String, String) {
-    let meta = object.meta();
-    (
-        meta.namespace.clone().unwrap_or_default(),
-        meta.name.clone().unwrap_or_default(),
-    )
-}
-
 fn serve_pages(
     port: u16,
     metrics: &Metrics,
@@ -456,7 +341,7 @@ fn serve_pages(
     let (metrics, slot) = (metrics.clone(), slot.clone());
     let text = move || {
         if let Some(context) = slot.read().unwrap_or_else(PoisonError::into_inner).as_ref() {
-            refresh(context);
+            live::refresh(context);
         }
         metrics.text()
     };
@@ -469,60 +354,4 @@ fn serve_pages(
             tracing::error!(%error, port, "the pages for health and metrics cannot be served");
         }
     });
-}
-
-/// Takes the live figures from the keepers.
-fn refresh(context: &Context) {
-    context.metrics.clear_stores();
-    let keepers = &context.keepers;
-    store_metrics(context, "postgres", &keepers.postgres, |facts| {
-        vec![
-            ("size_bytes", facts.figures.size_bytes as f64),
-            ("tables", facts.figures.tables as f64),
-            ("connections", facts.figures.connections as f64),
-        ]
-    });
-    store_metrics(context, "redis", &keepers.redis, |facts| {
-        let figures = &facts.figures;
-        vec![
-            ("used_memory_bytes", figures.used_memory as f64),
-            ("connected_clients", figures.connected_clients as f64),
-            ("keyspace_hits", figures.hits as f64),
-            ("keyspace_misses", figures.misses as f64),
-            (
-                "hit_rate",
-                figures.hits as f64 / (figures.hits + figures.misses).max(1) as f64,
-            ),
-            ("keys", figures.keys.values().sum::<u64>() as f64),
-        ]
-    });
-    store_metrics(context, "neo4j", &keepers.neo4j, |facts| {
-        vec![("nodes", facts.figures.nodes as f64)]
-    });
-}
-
-fn store_metrics<S: Store>(
-    context: &Context,
-    store: &'static str,
-    keepers: &Keepers<S>,
-    figures: impl Fn(&S::Facts) -> Vec<(&'static str, f64)>,
-) {
-    for (key, live) in keepers.live() {
-        let Some(snapshot) = keepers.snapshot(&key) else {
-            continue;
-        };
-        let now = StoreFigures {
-            up: snapshot.health.is_up(),
-            ping_seconds: live.last_ping().map(|ping| ping.as_secs_f64()),
-            figures: figures(&snapshot.facts),
-        };
-        context.metrics.set_store(
-            StoreOf {
-                namespace: key.namespace,
-                database: key.database,
-                store,
-            },
-            &now,
-        );
-    }
 }

@@ -4,8 +4,10 @@ pub mod cache_policy;
 pub mod credentials;
 pub mod database;
 pub mod graph_schema;
+pub mod live;
 pub mod policy;
 pub mod sources;
+pub mod wakes;
 
 use std::{
     collections::HashMap,

@@ -16,7 +16,8 @@ use crate::{
     stores::{keeper::Key, workload::Family},
 };
 
-use super::plan::{Duties, FINALIZER, Step};
+use super::duties::Duties;
+use super::plan::{FINALIZER, Step};
 
 /// Requests of one wave that are under way at the same time.
 const PARALLEL: usize = 4;

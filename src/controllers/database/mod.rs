@@ -1,6 +1,8 @@
 //! The AmasDatabase controller: observe, validate, plan, apply, report.
 
 mod apply;
+mod change;
+mod duties;
 mod external;
 mod facts;
 #[cfg(test)]
@@ -128,14 +130,14 @@ async fn write_report(
     // Before the first write of this process: how old the figures are that the status shows.
     let written = context.books.databases.last(&uid).map(|(_, since)| since);
     let since = written.or_else(|| facts::age(&observed.status, observed.now));
-    let weight = status::weight(&observed.status, &status);
+    let weight = change::weight(&observed.status, &status);
     let mut after = look_again;
     match timing(weight, since) {
         Timing::Never => {}
         Timing::In(pause) => after = Some(after.map_or(pause, |other| other.min(pause))),
         Timing::Now => {
             write_status(context, object, &status).await?;
-            for news in status::news(&observed.status, &status) {
+            for news in change::news(&observed.status, &status) {
                 context.events.publish(object, &news).await;
             }
         }

@@ -1,4 +1,4 @@
-//! What has to be written, and what each keeper has to hold. Pure: from valid values and what was seen to a list of small steps.
+//! What has to be written, as a list of small steps. Pure: from valid values and what was seen.
 
 use serde_json::Value;
 
@@ -6,8 +6,6 @@ use crate::{
     api::{
         amas_database::AmasDatabaseSpec,
         common::{DeletionPolicy, NetworkSettings},
-        names::{GraphName, SqlName},
-        postgres::{Access, PostgresSpec},
     },
     controllers::{
         Settings,
@@ -16,19 +14,16 @@ use crate::{
     },
     engine::child::ChildKind,
     stores::{
-        claim::Claim,
-        endpoint::{Endpoint, Tls},
-        neo4j::{self, Neo4jDuty},
-        postgres::{self, ExtensionDuty, PostgresDuty, RoleDuty, Session},
-        redis::{self, RedisDuty},
+        postgres::PostgresDuty,
         workload::{Shared, Template, TemplateKind, Workload, templates},
     },
 };
 
 use super::{
+    duties::{Duties, duties},
     jobs::{self, Decision, JobInput, Seeds},
-    observe::{Observed, StoreKind},
-    validate::{Valid, role_secret},
+    observe::Observed,
+    validate::Valid,
 };
 
 /// One write.
@@ -40,14 +35,6 @@ pub enum Step {
     Create(ChildKind, Value),
     Update(ChildKind, Value),
     Delete(ChildKind, String),
-}
-
-/// What the keepers hold true from now on; a store that is not in it has none.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Duties {
-    pub postgres: Option<PostgresDuty>,
-    pub redis: Option<RedisDuty>,
-    pub neo4j: Option<Neo4jDuty>,
 }
 
 /// Everything to do. No steps: nothing is written.
@@ -265,143 +252,6 @@ pub fn target(spec: &AmasDatabaseSpec, observed: &Observed, newest: i64) -> i64 
     asked
         .or(recorded.filter(|_| observed.same_generation))
         .unwrap_or(newest)
-}
-
-fn duties(spec: &AmasDatabaseSpec, valid: &Valid, observed: &Observed, settings: &Settings) -> Duties {
-    let claim = Claim {
-        cluster_id: settings.cluster_id.clone(),
-        namespace: valid.family.namespace.clone(),
-        name: valid.family.database.clone(),
-        uid: valid.family.uid.clone(),
-    };
-    Duties {
-        postgres: spec
-            .postgres
-            .as_ref()
-            .and_then(|postgres| postgres_duty(postgres, valid, observed, &claim)),
-        redis: spec.redis.as_ref().and_then(|redis| {
-            let endpoint = endpoint(
-                StoreKind::Redis,
-                valid,
-                observed,
-                redis::workload::PORT,
-                redis::workload::USER,
-            )?;
-            Some(RedisDuty {
-                endpoint,
-                claim: claim.clone(),
-                managed: redis.managed.is_some(),
-            })
-        }),
-        neo4j: spec.neo4j.as_ref().and_then(|neo4j| {
-            let endpoint = endpoint(
-                StoreKind::Neo4j,
-                valid,
-                observed,
-                neo4j::workload::PORT,
-                neo4j::workload::USER,
-            )?;
-            let database = neo4j
-                .managed
-                .as_ref()
-                .map_or("neo4j", |managed| &managed.initial_database);
-            Some(Neo4jDuty {
-                endpoint,
-                database: GraphName::parse(database).ok()?,
-                claim: claim.clone(),
-                managed: neo4j.managed.is_some(),
-            })
-        }),
-    }
-}
-
-fn password(valid: &Valid, observed: &Observed, secret: &str) -> Option<crate::api::sensitive::Sensitive> {
-    let spec = valid.secrets.iter().find(|spec| spec.name == secret)?;
-    match observed.secrets.get(secret)? {
-        Known::Present(entries) => spec.password(entries),
-        _ => None,
-    }
-}
-
-/// The operator's own login on a store: an external one's as its Secret says, a managed one's as we made it.
-fn endpoint(store: StoreKind, valid: &Valid, observed: &Observed, port: u16, user: &str) -> Option<Endpoint> {
-    if let Some(external) = observed.externals.get(&store) {
-        return external.clone().ok();
-    }
-    let secret = match store {
-        StoreKind::Postgres => "postgres-admin",
-        StoreKind::Redis => "redis-connection",
-        StoreKind::Neo4j => "neo4j-connection",
-    };
-    let password = password(valid, observed, &valid.family.child_name(secret))?;
-    Some(Endpoint {
-        host: valid.family.host(store.component()),
-        port,
-        tls: Tls::Disable,
-        user: user.to_owned(),
-        password,
-    })
-}
-
-fn postgres_duty(postgres: &PostgresSpec, valid: &Valid, observed: &Observed, claim: &Claim) -> Option<PostgresDuty> {
-    let admin = endpoint(
-        StoreKind::Postgres,
-        valid,
-        observed,
-        postgres::workload::PORT,
-        postgres::workload::ADMIN,
-    )?;
-    let owner = valid.owner.clone()?;
-    let role_password = |role: &SqlName| password(valid, observed, &role_secret(&valid.family, role.as_str()));
-    let owner_login = Endpoint {
-        user: owner.to_string(),
-        password: role_password(&owner)?,
-        ..admin.clone()
-    };
-    let session = Session {
-        timezone: postgres.session.timezone.clone(),
-        statement_timeout: postgres.session.statement_timeout.map(|span| span.get()),
-        application_name: postgres.session.application_name.clone(),
-        search_path: postgres.session.search_path.clone(),
-    };
-    let role = |role: &crate::api::postgres::Role| {
-        let access = match role.access {
-            Access::ReadWrite => postgres::Access::ReadWrite,
-            Access::ReadOnly => postgres::Access::ReadOnly,
-        };
-        let password = role_password(&role.name)?;
-        Some(RoleDuty {
-            name: role.name.clone(),
-            password,
-            access,
-            connection_limit: role.connection_limit,
-            session: session.clone(),
-        })
-    };
-    let schema = SqlName::parse("public").ok()?;
-    Some(PostgresDuty {
-        admin,
-        owner_login,
-        database: postgres.database.clone(),
-        owner,
-        extensions: postgres
-            .extensions
-            .iter()
-            .map(|name| ExtensionDuty {
-                name: name.clone(),
-                schema: schema.clone(),
-            })
-            .collect(),
-        roles: postgres.roles.iter().map(role).collect::<Option<_>>()?,
-        exclusive: postgres.managed.is_some(),
-        claim: postgres::Claim {
-            cluster_id: claim.cluster_id.clone(),
-            namespace: claim.namespace.clone(),
-            name: claim.name.clone(),
-            uid: claim.uid.clone(),
-        },
-        look_again: String::new(),
-    })
 }
 
 /// The seed files of the profile with how many are not in.

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use jiff::Timestamp;
 use sqlx::{Connection, PgConnection};
 
 use super::{
@@ -25,6 +26,10 @@ const FULL_LOOK: Duration = Duration::from_secs(600);
 const FIGURES_AGE: Duration = Duration::from_secs(60);
 /// After statements met objects that changed under them.
 const SOON: Duration = Duration::from_millis(500);
+/// While a runner is at work; its end is announced, so this only matters when it dies.
+const WHILE_RUNNING: Duration = Duration::from_secs(5);
+/// A runner without a sign for this long is dead.
+const RUNNER_DEAD: Duration = Duration::from_secs(600);
 
 /// What is remembered between slices; no connection.
 #[derive(Debug, Default)]
@@ -78,8 +83,8 @@ async fn towards(
             again_in: Some(FULL_LOOK),
         });
     }
-    if !look(worker, duty, fingerprint, facts).await? {
-        return Ok(Progress::More { pause: SOON });
+    if let Some(pause) = look(worker, duty, fingerprint, facts).await? {
+        return Ok(Progress::More { pause });
     }
     facts.duty_in = Some(fingerprint);
     Ok(Progress::Done {
@@ -155,23 +160,27 @@ async fn apply(connection: &mut PgConnection, have: &Catalog, steps: &[Step]) ->
     Ok(refused)
 }
 
-/// History, rights and figures. False: objects changed under the statements, look again.
+/// History, rights and figures. Gives the pause after which to look again, when something is still moving.
 async fn look(
     worker: &mut PostgresWorker,
     duty: &PostgresDuty,
     fingerprint: u64,
     facts: &mut PostgresFacts,
-) -> Result<bool, SqlError> {
+) -> Result<Option<Duration>, SqlError> {
     let mut owner = connect(&duty.owner_login, duty.database.as_str()).await?;
     let migrations = migrations(&mut owner).await?;
     let moved = facts.migrations.as_ref() != Some(&migrations);
     let latest = migrations.state.as_ref().map_or(0, |state| state.highest_history_id);
     let applied = migrations.state.as_ref().map_or(0, |state| state.applied.len());
+    let running = migrations.state.as_ref().is_some_and(is_running);
     facts.migrations = Some(migrations);
     let wanted = Some((fingerprint, latest, applied));
     if worker.rights_for != wanted {
+        if running {
+            return Ok(Some(WHILE_RUNNING));
+        }
         if !grant(&mut owner, duty).await? {
-            return Ok(false);
+            return Ok(Some(SOON));
         }
         facts.rights_at = Some(latest);
         worker.rights_for = wanted;
@@ -181,7 +190,17 @@ async fn look(
         worker.figures_at = Some(Instant::now());
     }
     owner.close().await?;
-    Ok(true)
+    Ok(None)
+}
+
+/// Whether a runner is at work. Rights wait for it: a GRANT and an ALTER of one table at the same time end one of the two
+/// (`tuple concurrently updated`). One that has not been heard of for long is taken for dead.
+fn is_running(state: &history::State) -> bool {
+    let Some(run) = state.latest_run.as_ref().filter(|run| run.outcome.is_none()) else {
+        return false;
+    };
+    let silent = Duration::try_from(Timestamp::now().duration_since(run.heartbeat_at));
+    silent.unwrap_or_default() < RUNNER_DEAD
 }
 
 /// Everything the database says of its migrations, over the owner's own login: whatever the owner could have put there is data to us.

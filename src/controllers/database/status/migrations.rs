@@ -1,0 +1,222 @@
+//! The part of the status that is about migrations. Pure.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
+use crate::{
+    api::{
+        conditions::{ConditionType, Reason, shorten},
+        status::{AppliedMigration, MigrationFailure, MigrationsStatus},
+    },
+    controllers::sources::Files,
+    engine::child::ChildKind,
+    migrate::plan::{PlanError, hash8},
+};
+
+use super::{
+    super::{
+        jobs::{Decision, Failure},
+        plan::target,
+        validate::source_name,
+    },
+    Draft,
+};
+
+impl Draft<'_> {
+    pub(super) fn migrations(&mut self) {
+        let Some(migrations) = &self.object.spec.migrations else {
+            return;
+        };
+        let source = source_name(&migrations.source);
+        let (done, human, reason, message) =
+            match (&self.observed.files, &self.observed.seed_files, &self.plan.migrations) {
+                (Some(Files::NotFound(message)), ..) => (false, true, Reason::SourceNotFound, message.clone()),
+                (Some(Files::Invalid(problems)), ..) => (
+                    false,
+                    true,
+                    Reason::InvalidSpec,
+                    format!("{source}: {}", problems.join("; ")),
+                ),
+                (_, Some(Err(problems)), _) => (false, true, Reason::SourceNotFound, problems.join("; ")),
+                (_, _, None) => return self.migrations_unknown(),
+                (_, _, Some(decision)) => self.decided(decision),
+            };
+        if !done {
+            self.block(human, reason, message.clone());
+        }
+        self.set(ConditionType::MigrationsApplied, done, reason, message);
+    }
+
+    pub(super) fn decided(&self, decision: &Decision) -> (bool, bool, Reason, String) {
+        match decision {
+            Decision::Done if !self.rights_in() => (
+                false,
+                false,
+                Reason::Configuring,
+                "the roles' rights are being set for the new schema".into(),
+            ),
+            Decision::Done => {
+                let current = self.current_version().unwrap_or_default();
+                (
+                    true,
+                    false,
+                    Reason::Applied,
+                    format!("the schema is at version {current}"),
+                )
+            }
+            Decision::Running { pending, .. } | Decision::Start { pending, .. } => (
+                false,
+                false,
+                Reason::Migrating,
+                format!("{pending} migrations are pending or running, then seeds if any"),
+            ),
+            Decision::Failed { failure, .. } => (false, true, Reason::MigrationFailed, failure_text(failure)),
+            Decision::Impossible { problem } => {
+                let reason = if matches!(problem, PlanError::DatabaseAhead { .. }) {
+                    Reason::DatabaseAhead
+                } else {
+                    Reason::HistoryMismatch
+                };
+                (false, true, reason, problem.to_string())
+            }
+        }
+    }
+
+    /// The app roles' rights have followed the last migration.
+    pub(super) fn rights_in(&self) -> bool {
+        self.observed.postgres.as_ref().is_some_and(|snapshot| {
+            let latest = snapshot
+                .facts
+                .migrations
+                .as_ref()
+                .and_then(|facts| facts.state.as_ref())
+                .map_or(0, |state| state.highest_history_id);
+            snapshot.facts.rights_at == Some(latest)
+        })
+    }
+
+    pub(super) fn current_version(&self) -> Option<i64> {
+        let snapshot = self.observed.postgres.as_ref()?;
+        let state = snapshot.facts.migrations.as_ref()?.state.as_ref()?;
+        Some(state.current()).filter(|current| *current > 0)
+    }
+
+    /// The database cannot be asked: what was true stays true.
+    pub(super) fn migrations_unknown(&mut self) {
+        let old = self
+            .observed
+            .status
+            .conditions
+            .iter()
+            .find(|condition| condition.type_ == "MigrationsApplied");
+        match old.filter(|_| self.observed.same_generation) {
+            Some(condition) if condition.status == "True" => {
+                let message = condition.message.clone();
+                self.set(ConditionType::MigrationsApplied, true, Reason::Applied, message);
+            }
+            _ => {
+                self.block(false, Reason::WaitingForStore, "migrations wait for the database");
+                self.set(
+                    ConditionType::MigrationsApplied,
+                    false,
+                    Reason::WaitingForStore,
+                    "waiting for the database",
+                );
+            }
+        }
+    }
+
+    pub(super) fn migrations_status(&self) -> Option<MigrationsStatus> {
+        self.object.spec.migrations.as_ref()?;
+        let old = self.observed.status.migrations.clone();
+        let Some(Files::Read(source)) = &self.observed.files else {
+            return old;
+        };
+        let Some(facts) = self
+            .observed
+            .postgres
+            .as_ref()
+            .and_then(|snapshot| snapshot.facts.migrations.as_ref())
+        else {
+            return old;
+        };
+        let target = target(&self.object.spec, self.observed, source.newest());
+        let applied = facts
+            .state
+            .as_ref()
+            .map(|state| state.applied.as_slice())
+            .unwrap_or_default();
+        let known = source
+            .migrations()
+            .filter(|migration| migration.version <= target)
+            .count();
+        let (plan, pending, failure) = match &self.plan.migrations {
+            Some(Decision::Running { plan, pending, .. } | Decision::Start { plan, pending, .. }) => {
+                (Some(plan), *pending, None)
+            }
+            Some(Decision::Failed { plan, pending, failure }) => (Some(plan), *pending, Some(failure)),
+            _ => (None, 0, None),
+        };
+        let plan = plan
+            .map(|plan| hash8(plan).to_owned())
+            .or_else(|| old.as_ref()?.plan.clone());
+        let history = applied.iter().rev().take(10).map(|applied| AppliedMigration {
+            version: applied.version,
+            description: applied.description.clone(),
+            applied_at: Some(Time(applied.applied_at)),
+        });
+        let attempts = self.observed.children.keys().filter(|(kind, name)| {
+            *kind == ChildKind::Job
+                && plan
+                    .as_ref()
+                    .is_some_and(|plan| name.contains(&format!("-migrate-{plan}-")))
+        });
+        Some(MigrationsStatus {
+            current: self.current_version(),
+            target: Some(target),
+            pending: i64::try_from(pending).unwrap_or(i64::MAX),
+            progress: format!("{}/{known}", applied.iter().filter(|applied| applied.success).count()),
+            attempts: i64::try_from(attempts.count()).unwrap_or_default().max(
+                old.as_ref()
+                    .filter(|old| old.plan == plan)
+                    .map_or(0, |old| old.attempts),
+            ),
+            seeded: self
+                .object
+                .spec
+                .seed
+                .as_ref()
+                .and_then(|seed| seed.profile.folder())
+                .filter(|_| self.plan.migrations == Some(Decision::Done))
+                .map(Into::into),
+            failure: failure.map(failure_status),
+            history: history.collect(),
+            plan,
+        })
+    }
+}
+
+fn failure_status(failure: &Failure) -> MigrationFailure {
+    MigrationFailure {
+        version: failure.version,
+        file: failure.file.clone(),
+        line: failure.line,
+        sqlstate: failure.sqlstate.clone(),
+        message: shorten(&failure.message, 1024),
+    }
+}
+
+fn failure_text(failure: &Failure) -> String {
+    let mut place = failure.file.clone().unwrap_or_else(|| "a migration".into());
+    if let Some(line) = failure.line {
+        place += &format!(" line {line}");
+    }
+    let code = failure
+        .sqlstate
+        .as_ref()
+        .map(|code| format!(" (SQLSTATE {code})"))
+        .unwrap_or_default();
+    format!(
+        "{place}: {}{code}; what ran before it stays; mend the file, then change the specification or the annotation amas.dev/reread-sources",
+        failure.message
+    )
+}

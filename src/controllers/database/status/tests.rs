@@ -1,0 +1,193 @@
+//! The status in every situation, against the rules of kstatus.
+
+use super::*;
+use crate::controllers::database::fixtures::{Situation, at, platform};
+use crate::{
+    api::amas_database::AmasDatabaseStatus,
+    controllers::{
+        database::change::{is_true_named, news, weight},
+        sources::Files,
+    },
+    engine::status::Weight,
+};
+
+/// What kstatus makes of conditions, by its own rules: Stalled first, then Reconciling, then Ready.
+fn kstatus(status: &AmasDatabaseStatus, generation: i64) -> &'static str {
+    let is = |name: &str, value: &str| {
+        status
+            .conditions
+            .iter()
+            .any(|condition| condition.type_ == name && condition.status == value)
+    };
+    match () {
+        () if status.observed_generation != Some(generation) => "InProgress",
+        () if is("Stalled", "True") => "Failed",
+        () if is("Reconciling", "True") => "InProgress",
+        () if is("Ready", "False") => "InProgress",
+        () if is("Ready", "True") => "Current",
+        () => "Unknown",
+    }
+}
+
+fn condition(status: &AmasDatabaseStatus, name: &str) -> String {
+    let found = status.conditions.iter().find(|condition| condition.type_ == name);
+    found.map_or("absent".into(), |condition| {
+        format!("{}/{}", condition.status, condition.reason)
+    })
+}
+
+#[test]
+fn a_new_object_is_in_progress() {
+    let mut situation = Situation::new(platform());
+    let status = situation.settle();
+    assert_eq!(kstatus(&status, 1), "InProgress");
+    assert_eq!(condition(&status, "Ready"), "False/Provisioning");
+    assert_eq!(condition(&status, "Available"), "False/WaitingForStore");
+    assert_eq!(
+        condition(&status, "Degraded"),
+        "absent",
+        "an optional store is awaited while it starts"
+    );
+}
+
+#[test]
+fn a_converged_object_is_current_and_stays_so_without_a_write() {
+    let mut situation = Situation::converged(platform());
+    let status = situation.settle();
+    assert_eq!(kstatus(&status, 1), "Current", "{status:#?}");
+    for name in [
+        "Ready",
+        "Available",
+        "PostgresReady",
+        "RedisReady",
+        "Neo4jReady",
+        "MigrationsApplied",
+        "PoliciesReady",
+    ] {
+        assert!(
+            condition(&status, name).starts_with("True/"),
+            "{name}: {}",
+            condition(&status, name)
+        );
+    }
+    situation.observed.now = at(500);
+    assert_eq!(weight(&status, &situation.report().status), Weight::None);
+    let serialised = serde_json::to_string(&status).unwrap();
+    assert!(serialised.len() < 32 * 1024);
+}
+
+#[test]
+fn a_required_store_that_is_lost_is_news() {
+    let mut situation = Situation::converged(platform());
+    let before = situation.settle();
+    situation.lose(StoreKind::Postgres);
+    let after = situation.settle();
+    assert_eq!(weight(&before, &after), Weight::News);
+    assert_eq!(
+        (condition(&after, "Ready"), condition(&after, "Available")),
+        ("False/ConnectionLost".into(), "False/WaitingForStore".into())
+    );
+    assert_eq!(
+        condition(&after, "MigrationsApplied"),
+        "True/Applied",
+        "what was applied stays applied"
+    );
+    assert_eq!(kstatus(&after, 1), "InProgress");
+    assert_eq!(news(&before, &after).len(), 1);
+}
+
+#[test]
+fn an_optional_store_that_is_lost_degrades() {
+    let mut situation = Situation::converged(platform());
+    let before = situation.settle();
+    situation.lose(StoreKind::Neo4j);
+    situation.observed.policies[1].ready = false;
+    let after = situation.settle();
+    assert_eq!(
+        (condition(&after, "Ready"), condition(&after, "Neo4jReady")),
+        ("True/Ready".into(), "False/ConnectionLost".into())
+    );
+    assert_eq!(condition(&after, "Degraded"), "True/OptionalStoreUnavailable");
+    assert_eq!(weight(&before, &after), Weight::News);
+}
+
+#[test]
+fn an_optional_store_is_awaited_only_so_long() {
+    let mut situation = Situation::converged(platform());
+    situation.observed.neo4j = None;
+    situation.observed.policies[1].ready = false;
+    let early = situation.report();
+    assert_eq!(condition(&early.status, "Ready"), "False/Provisioning");
+    assert!(early.look_again.is_some_and(|wait| wait <= Duration::from_secs(120)));
+    situation.observed.now = at(121);
+    let late = situation.report().status;
+    assert_eq!(
+        (condition(&late, "Ready"), condition(&late, "Degraded")),
+        ("True/Ready".into(), "True/OptionalStoreUnavailable".into())
+    );
+}
+
+#[test]
+fn what_a_human_must_do_stalls() {
+    let mut missing = Situation::converged(platform());
+    missing.settle();
+    missing.observed.secrets.insert(
+        "amas-postgres-admin".into(),
+        crate::controllers::credentials::Known::Absent,
+    );
+    let mut taken = Situation::new(platform());
+    taken.observed.taken.push((ChildKind::Service, "amas-redis".into()));
+    let mut unknown = Situation::converged(platform());
+    unknown.observed.files = Some(Files::NotFound("there is no bundle x".into()));
+    for (situation, expected) in [
+        (missing, "CredentialsMissing"),
+        (taken, "NameTaken"),
+        (unknown, "SourceNotFound"),
+    ] {
+        let status = situation.report().status;
+        assert_eq!(kstatus(&status, 1), "Failed", "{expected}");
+        assert_eq!(
+            (condition(&status, "Ready"), condition(&status, "Stalled")),
+            (format!("False/{expected}"), format!("True/{expected}"))
+        );
+    }
+}
+
+#[test]
+fn a_missing_policy_keeps_ready_false() {
+    let mut situation = Situation::converged(platform());
+    (
+        situation.observed.policies[0].exists,
+        situation.observed.policies[0].ready,
+    ) = (false, false);
+    let status = situation.report().status;
+    assert_eq!(
+        (condition(&status, "Ready"), condition(&status, "PoliciesReady")),
+        ("False/PolicyNotReady".into(), "False/PolicyNotReady".into())
+    );
+    assert!(
+        is_true_named(&status.conditions, "Available"),
+        "a policy never clears Available"
+    );
+}
+
+#[test]
+fn an_invalid_specification_keeps_what_is_known() {
+    let mut situation = Situation::converged(platform());
+    situation.settle();
+    let problems = ["spec.postgres: no".to_owned()];
+    let status = report(&situation.object, &situation.observed, &Ground::Invalid(&problems)).status;
+    assert_eq!(
+        (condition(&status, "Ready"), condition(&status, "PostgresReady")),
+        ("False/InvalidSpec".into(), "True/Serving".into())
+    );
+    assert_eq!(kstatus(&status, 1), "Failed");
+}
+
+#[test]
+fn a_restarted_operator_lets_the_status_stand() {
+    let mut situation = Situation::converged(platform());
+    let before = situation.settle();
+    situation.observed.postgres = None;
+    assert_eq!(situation.report().status, before);
+}
