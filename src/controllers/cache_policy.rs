@@ -98,11 +98,11 @@ impl Reconcile<CachePolicy> for CachePolicies {
             &*object,
             &context.books.cache_policies,
             Change {
-                old,
                 new,
                 weight,
                 standing,
                 first,
+                was_stalled: is_true(&old.conditions, ConditionType::Stalled),
                 age,
             },
         )

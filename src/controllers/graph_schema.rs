@@ -91,11 +91,11 @@ impl Reconcile<GraphSchema> for GraphSchemas {
             &*object,
             &context.books.graph_schemas,
             Change {
-                old,
                 new,
                 weight,
                 standing,
                 first,
+                was_stalled: is_true(&old.conditions, ConditionType::Stalled),
                 age,
             },
         )

@@ -134,12 +134,13 @@ pub fn stands(
     only_waiting && !down && ready && observed == generation
 }
 
-/// A status as it was, as it would be, and what the change means.
+/// A status as it would be, and what the change means.
 pub struct Change<S> {
-    pub old: S,
     pub new: S,
     pub weight: Weight,
     pub standing: Standing,
+    /// A human was needed before this change too.
+    pub was_stalled: bool,
     /// The object has had no status of this operator before.
     pub first: bool,
     /// How old the figures are that the status shows.
@@ -161,7 +162,7 @@ pub async fn report<K: Own, S: Clone + serde::Serialize>(
         standing,
         first,
         age: change_age,
-        ..
+        was_stalled,
     } = change;
     let since = book.last(&uid).map(|(_, since)| since).or(change_age);
     let created = meta.creation_timestamp.as_ref().map(|time| time.0);
@@ -177,7 +178,7 @@ pub async fn report<K: Own, S: Clone + serde::Serialize>(
         Timing::Now => {
             context.writer.status(object, &new).await?;
             book.wrote(&uid, new);
-            if standing.verdict == Verdict::Invalid {
+            if standing.verdict == Verdict::Invalid && !was_stalled {
                 let news = News {
                     warning: true,
                     reason: format!("{:?}", standing.reason),

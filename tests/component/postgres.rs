@@ -10,6 +10,11 @@ use amas_operator::{
         names::{ExtensionName, SqlName},
         sensitive::Sensitive,
     },
+    migrate::{
+        plan::Options,
+        runner::{self, Goal, Request, Urgency},
+        source::Source,
+    },
     stores::{
         endpoint::{Endpoint, Tls},
         health::{Reason, Verdict},
@@ -247,6 +252,23 @@ async fn a_fresh_server_gets_the_duty_once() {
     }
 }
 
+/// One migration by the engine, as a Job runs it.
+async fn migrate(owner: &mut PgConnection, sql: &str) {
+    let request = Request {
+        source: Source::from_files(vec![("0001_batch.sql".into(), sql.into())]).unwrap(),
+        goal: Goal::Up(None),
+        options: Options::default(),
+        plan_hash: None,
+        attempt: "test".into(),
+        lock_timeout: Duration::from_secs(5),
+        seeds: vec![],
+        hashes: vec![],
+    };
+    let (_go_on, stop) = watch::channel(Urgency::No);
+    let report = runner::run(owner, &request, stop, &mut |_| {}).await;
+    assert!(report.failure.is_none(), "{:?}", report.failure);
+}
+
 #[tokio::test]
 async fn rights_follow_the_migrations() {
     let server = Server::start().await;
@@ -256,14 +278,8 @@ async fn rights_follow_the_migrations() {
     let mut owner = login(&server, "amas_owner", OWNER_PASSWORD).await.unwrap();
     let batch = "CREATE SCHEMA app; CREATE TABLE app.agents (id bigserial PRIMARY KEY, name text, api_key text);
         COMMENT ON COLUMN app.agents.api_key IS 'of the provider; amas:secret';
-        CREATE TABLE public.plain (id int GENERATED ALWAYS AS IDENTITY, v text);
-        CREATE TABLE public._sqlx_migrations (version bigint, success bool);
-        INSERT INTO public._sqlx_migrations VALUES (1, true);
-        CREATE SCHEMA amas_migrate; CREATE TABLE amas_migrate.history (id bigserial, t text);
-        CREATE TABLE amas_migrate.runs (id bigserial, outcome text);
-        INSERT INTO amas_migrate.history (t) VALUES ('x'); INSERT INTO amas_migrate.runs (outcome) VALUES ('succeeded');
-        NOTIFY amas_migrate, '1'";
-    run(&mut owner, batch).await.unwrap();
+        CREATE TABLE public.plain (id int GENERATED ALWAYS AS IDENTITY, v text);";
+    migrate(&mut owner, batch).await;
     let took = kept.until(5., |now| now.facts.rights_at == Some(1)).await;
     println!("notify to rights in: {took:?}");
 
