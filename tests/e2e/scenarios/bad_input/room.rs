@@ -16,8 +16,8 @@ use crate::{
     harness::{Result, context::Ctx},
 };
 
-/// Time for writes that are still under way, and how long nothing may be written after that.
-const SETTLE: Duration = Duration::from_secs(8);
+/// Time for steps that were still under way, which are told after ten seconds; then how long nothing may be written.
+const SETTLE: Duration = Duration::from_secs(12);
 const SILENCE: Duration = Duration::from_secs(10);
 
 /// How long a condition may take.
