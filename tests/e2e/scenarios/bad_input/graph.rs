@@ -41,15 +41,7 @@ pub async fn run(ctx: &Ctx) -> Result {
     )
     .await?;
     clients::run(&graph, query(DUPLICATES)).await?;
-    let spec = json!({
-        "databaseRef": { "name": "graph" },
-        "constraints": [
-            { "name": "item_unique", "label": "Item", "properties": ["id"], "type": "Unique" },
-            { "name": "other_unique", "label": "Other", "properties": ["id"], "type": "Unique" },
-        ],
-        "indexes": [{ "name": "item_name", "label": "Item", "properties": ["name"], "type": "Range" }],
-    });
-    room.apply(object("GraphSchema", "graph", spec)?).await?;
+    room.apply(object("GraphSchema", "graph", schema())?).await?;
     let words = [
         "item_unique: 3 values occur more than once, on 7 nodes",
         "remove the duplicates",
@@ -91,6 +83,18 @@ pub async fn run(ctx: &Ctx) -> Result {
     room.database_ready("graph", "its GraphSchema is Ready")
         .await
         .map(|_| ())
+}
+
+/// One constraint that the data violates, one that it does not, and an index.
+fn schema() -> Value {
+    json!({
+        "databaseRef": { "name": "graph" },
+        "constraints": [
+            { "name": "item_unique", "label": "Item", "properties": ["id"], "type": "Unique" },
+            { "name": "other_unique", "label": "Other", "properties": ["id"], "type": "Unique" },
+        ],
+        "indexes": [{ "name": "item_name", "label": "Item", "properties": ["name"], "type": "Range" }],
+    })
 }
 
 /// How many and which, in fields; the rest of the schema came in.

@@ -38,15 +38,23 @@ type Words = &'static [&'static str];
 type Case = (&'static str, &'static str, String, Value, Words);
 
 fn cases() -> Vec<Case> {
+    [structure(), amounts(), names(), policies(), graphs()].concat()
+}
+
+fn database(what: &'static str, spec: Value, words: Words) -> Case {
+    (what, "AmasDatabase", "bad".to_owned(), spec, words)
+}
+
+fn policy(what: &'static str, more: Value, words: Words) -> Case {
+    let spec = with(json!({ "databaseRef": { "name": "d" }, "prefix": "p" }), more);
+    (what, "CachePolicy", "bad".to_owned(), spec, words)
+}
+
+/// Blocks that exclude or need each other.
+fn structure() -> Vec<Case> {
     let external = json!({ "secretRef": { "name": "s" }, "tls": { "mode": "Disable" } });
     let both = |base: Value| with(base, json!({ "external": external }));
-    let database = |what, spec: Value, words: Words| (what, "AmasDatabase", "bad".to_owned(), spec, words);
-    let policy = |what, more: Value, words: Words| {
-        let spec = with(json!({ "databaseRef": { "name": "d" }, "prefix": "p" }), more);
-        (what, "CachePolicy", "bad".to_owned(), spec, words)
-    };
     let neo4j = json!({ "managed": { "storage": { "size": "1Gi" } } });
-    let sized = |size: Value| json!({ "managed": { "storage": { "size": size } } });
     vec![
         database(
             "both modes of PostgreSQL",
@@ -69,6 +77,38 @@ fn cases() -> Vec<Case> {
             &["neo4j: set exactly one"],
         ),
         database("no store", json!({}), &["name at least one store"]),
+        database(
+            "Delete with an external store",
+            json!({ "deletionPolicy": "Delete", "redis": { "external": external } }),
+            &["deletionPolicy Delete is refused with an external store"],
+        ),
+        database(
+            "migrations without PostgreSQL",
+            json!({ "redis": redis(), "migrations": { "source": { "bundle": "amas" } } }),
+            &["spec.migrations needs spec.postgres"],
+        ),
+        database(
+            "two migration sources",
+            json!({ "postgres": postgres(json!({})), "migrations": { "source": { "bundle": "amas", "configMaps": ["m"] } } }),
+            &["set exactly one of bundle and configMaps"],
+        ),
+        database(
+            "a seed without a bundle",
+            json!({ "postgres": postgres(json!({})), "seed": { "profile": "test" } }),
+            &["spec.seed needs spec.migrations.source.bundle"],
+        ),
+        database(
+            "a misspelt field",
+            json!({ "redis": redis(), "deletePolicy": "Delete" }),
+            &["deletePolicy"],
+        ),
+    ]
+}
+
+/// Quantities, durations, numbers, versions.
+fn amounts() -> Vec<Case> {
+    let sized = |size: Value| json!({ "managed": { "storage": { "size": size } } });
+    vec![
         database(
             "quantity 20GB",
             json!({ "redis": sized(json!("20GB")) }),
@@ -95,36 +135,6 @@ fn cases() -> Vec<Case> {
             &["statementTimeout", "should match"],
         ),
         database(
-            "Delete with an external store",
-            json!({ "deletionPolicy": "Delete", "redis": { "external": external } }),
-            &["deletionPolicy Delete is refused with an external store"],
-        ),
-        database(
-            "migrations without PostgreSQL",
-            json!({ "redis": redis(), "migrations": { "source": { "bundle": "amas" } } }),
-            &["spec.migrations needs spec.postgres"],
-        ),
-        database(
-            "two migration sources",
-            json!({ "postgres": postgres(json!({})), "migrations": { "source": { "bundle": "amas", "configMaps": ["m"] } } }),
-            &["set exactly one of bundle and configMaps"],
-        ),
-        database(
-            "a seed without a bundle",
-            json!({ "postgres": postgres(json!({})), "seed": { "profile": "test" } }),
-            &["spec.seed needs spec.migrations.source.bundle"],
-        ),
-        database(
-            "the owner as a role",
-            json!({ "postgres": postgres(json!({ "owner": "boss", "roles": [{ "name": "boss", "access": "ReadOnly" }] })) }),
-            &["the owner must not be listed under roles"],
-        ),
-        database(
-            "a role twice",
-            json!({ "postgres": postgres(json!({ "roles": [{ "name": "a", "access": "ReadOnly" }, { "name": "a", "access": "ReadWrite" }] })) }),
-            &["roles", "uplicate"],
-        ),
-        database(
             "connection limit 0",
             json!({ "postgres": postgres(json!({ "roles": [{ "name": "a", "access": "ReadOnly", "connectionLimit": 0 }] })) }),
             &["connectionLimit", "greater than or equal to 1"],
@@ -134,10 +144,21 @@ fn cases() -> Vec<Case> {
             json!({ "postgres": { "managed": { "version": "14", "storage": { "size": "1Gi" } }, "database": "app" } }),
             &["spec.postgres.managed.version"],
         ),
+    ]
+}
+
+/// Names of objects, roles and databases.
+fn names() -> Vec<Case> {
+    vec![
         database(
-            "a misspelt field",
-            json!({ "redis": redis(), "deletePolicy": "Delete" }),
-            &["deletePolicy"],
+            "the owner as a role",
+            json!({ "postgres": postgres(json!({ "owner": "boss", "roles": [{ "name": "boss", "access": "ReadOnly" }] })) }),
+            &["the owner must not be listed under roles"],
+        ),
+        database(
+            "a role twice",
+            json!({ "postgres": postgres(json!({ "roles": [{ "name": "a", "access": "ReadOnly" }, { "name": "a", "access": "ReadWrite" }] })) }),
+            &["roles", "uplicate"],
         ),
         database(
             "a role of 64 characters",
@@ -175,6 +196,12 @@ fn cases() -> Vec<Case> {
             json!({ "redis": redis() }),
             &["use at most 40 lower-case letters"],
         ),
+    ]
+}
+
+/// Cache policies.
+fn policies() -> Vec<Case> {
+    vec![
         policy(
             "a TTL of 300 without a unit",
             json!({ "defaultTTL": { "ttl": "300" } }),
@@ -205,6 +232,12 @@ fn cases() -> Vec<Case> {
             json!({ "prefix": "a*" }),
             &["spec.prefix", "should match"],
         ),
+    ]
+}
+
+/// Graph schemas.
+fn graphs() -> Vec<Case> {
+    vec![
         (
             "a constraint of an unknown kind",
             "GraphSchema",

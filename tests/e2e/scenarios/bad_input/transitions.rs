@@ -70,30 +70,56 @@ pub async fn run(ctx: &Ctx) -> Result {
 }
 
 /// (what, JSON pointer below spec, new value or null for unset, word of the refusal).
-fn changes() -> Vec<(&'static str, &'static str, Value, &'static str)> {
-    let external = json!({ "secretRef": { "name": "s" }, "tls": { "mode": "Disable" } });
+type Change = (&'static str, &'static str, Value, &'static str);
+
+fn changes() -> Vec<Change> {
+    let mut all = fields();
+    all.extend(blocks());
+    all
+}
+
+/// Single fields changed, unset, or set where there was none.
+fn fields() -> Vec<Change> {
+    let immutable = |what, pointer, value| (what, pointer, value, IMMUTABLE);
     vec![
-        ("database changed", "/postgres/database", json!("other"), IMMUTABLE),
-        ("owner changed", "/postgres/owner", json!("other"), IMMUTABLE),
-        ("owner unset", "/postgres/owner", Value::Null, IMMUTABLE),
-        (
-            "PostgreSQL version changed",
-            "/postgres/managed/version",
-            json!("16"),
-            IMMUTABLE,
-        ),
-        (
+        immutable("database changed", "/postgres/database", json!("other")),
+        immutable("owner changed", "/postgres/owner", json!("other")),
+        immutable("owner unset", "/postgres/owner", Value::Null),
+        immutable("PostgreSQL version changed", "/postgres/managed/version", json!("16")),
+        immutable(
             "storage class set",
             "/postgres/managed/storage/storageClassName",
             json!("standard"),
-            IMMUTABLE,
         ),
-        (
+        immutable(
             "storage class unset",
             "/neo4j/managed/storage/storageClassName",
             Value::Null,
-            IMMUTABLE,
         ),
+        immutable(
+            "storage class changed",
+            "/neo4j/managed/storage/storageClassName",
+            json!("other"),
+        ),
+        immutable("persistence changed", "/redis/managed/persistence", json!("RDB")),
+        immutable("Redis version changed", "/redis/managed/version", json!("7")),
+        immutable(
+            "initial database changed",
+            "/neo4j/managed/initialDatabase",
+            json!("other"),
+        ),
+        immutable("initial database unset", "/neo4j/managed/initialDatabase", Value::Null),
+    ]
+}
+
+/// The block around a field replaced, or the whole store.
+fn blocks() -> Vec<Change> {
+    let external = json!({ "secretRef": { "name": "s" }, "tls": { "mode": "Disable" } });
+    let managed = json!({ "storage": { "size": "1Gi", "storageClassName": "standard" } });
+    let outside = json!({ "external": external });
+    let moved = json!({ "database": "app", "owner": "boss", "external": external });
+    let other = postgres(json!({ "database": "other", "owner": "boss" }));
+    vec![
         (
             "storage replaced without the class",
             "/neo4j/managed/storage",
@@ -101,60 +127,15 @@ fn changes() -> Vec<(&'static str, &'static str, Value, &'static str)> {
             IMMUTABLE,
         ),
         (
-            "storage class changed",
-            "/neo4j/managed/storage/storageClassName",
-            json!("other"),
-            IMMUTABLE,
-        ),
-        (
-            "persistence changed",
-            "/redis/managed/persistence",
-            json!("RDB"),
-            IMMUTABLE,
-        ),
-        ("Redis version changed", "/redis/managed/version", json!("7"), IMMUTABLE),
-        (
-            "initial database changed",
-            "/neo4j/managed/initialDatabase",
-            json!("other"),
-            IMMUTABLE,
-        ),
-        (
-            "initial database unset",
-            "/neo4j/managed/initialDatabase",
-            Value::Null,
-            IMMUTABLE,
-        ),
-        (
             "managed replaced without the initial database",
             "/neo4j/managed",
-            json!({ "storage": { "size": "1Gi", "storageClassName": "standard" } }),
+            managed,
             IMMUTABLE,
         ),
-        (
-            "PostgreSQL replaced by an external one",
-            "/postgres",
-            json!({ "database": "app", "owner": "boss", "external": external }),
-            MODES,
-        ),
-        (
-            "PostgreSQL replaced by another database",
-            "/postgres",
-            postgres(json!({ "database": "other", "owner": "boss" })),
-            IMMUTABLE,
-        ),
-        (
-            "Redis replaced by an external one",
-            "/redis",
-            json!({ "external": external }),
-            MODES,
-        ),
-        (
-            "Neo4j replaced by an external one",
-            "/neo4j",
-            json!({ "external": external }),
-            MODES,
-        ),
+        ("PostgreSQL replaced by another database", "/postgres", other, IMMUTABLE),
+        ("PostgreSQL replaced by an external one", "/postgres", moved, MODES),
+        ("Redis replaced by an external one", "/redis", outside.clone(), MODES),
+        ("Neo4j replaced by an external one", "/neo4j", outside, MODES),
     ]
 }
 

@@ -52,6 +52,12 @@ fn values(sql: &Values, cache: &Values, graph: &Values, namespace: &str, book: &
         seen == [uri.as_str(), "neo4j", "neo4j"],
         || format!("{seen:?}"),
     );
+    pools(sql, cache, graph, book);
+    Ok(())
+}
+
+/// The arguments of the application's pools, beside the connection values.
+fn pools(sql: &Values, cache: &Values, graph: &Values, book: &mut Book) {
     let pools = [
         (
             "A-RD-02",
@@ -112,7 +118,6 @@ fn values(sql: &Values, cache: &Values, graph: &Values, namespace: &str, book: &
             || format!("wrong or missing: {wrong:?}"),
         );
     }
-    Ok(())
 }
 
 fn required(platform: &Platform, book: &mut Book) {
