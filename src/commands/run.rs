@@ -7,29 +7,16 @@ use std::{
     time::Duration,
 };
 
-use kube::{Api, Client, api::ListParams, runtime::reflector};
-use tokio::sync::{mpsc, watch as signal_channel};
+use futures::FutureExt;
+use kube::{Api, Client, api::ListParams};
+use tokio::sync::watch as signal_channel;
 
 use crate::{
     api::{amas_database::AmasDatabase, cache_policy::CachePolicy, graph_schema::GraphSchema},
     commands::telemetry,
-    controllers::{
-        AllKeepers, Books, Caches, Context, Settings, Taken, cache_policy, credentials, database, graph_schema, live,
-        sources::Sources,
-        wakes::{Queues, Wakes},
-    },
-    engine::{
-        MANAGER,
-        children::Children,
-        events::Events,
-        http,
-        lease::Candidate,
-        metrics::Metrics,
-        queue,
-        watch::{self, Scope},
-        writer::Writer,
-    },
-    stores::{images::Images, keeper::Keepers},
+    controllers::{Context, Settings, live, operator::Operator},
+    engine::{MANAGER, http, lease::Candidate, metrics::Metrics, watch::Scope, writer::Writer},
+    stores::images::Images,
 };
 
 /// Run the operator in a cluster.
@@ -97,8 +84,8 @@ async fn operate(args: Args) -> Result<(), RunError> {
     let client = connect().await?;
     let metrics = Metrics::default();
     let waiting_for = Arc::new(RwLock::new(Some("the Kubernetes API".to_owned())));
-    let keepers_slot: Arc<RwLock<Option<Arc<Context>>>> = Arc::default();
-    serve_pages(args.http_port, &metrics, &waiting_for, &keepers_slot);
+    let context_slot: Arc<RwLock<Option<Arc<Context>>>> = Arc::default();
+    serve_pages(args.http_port, &metrics, &waiting_for, &context_slot);
     let scope = Scope::new(
         args.watch_namespaces
             .iter()
@@ -125,20 +112,12 @@ async fn operate(args: Args) -> Result<(), RunError> {
     tracing::info!(lease = args.lease_name, holder = args.pod_name, "leading");
 
     let writer = Writer::new(client.clone(), leading, metrics.clone());
-    let controllers = start(
-        client,
-        scope,
-        settings,
-        writer,
-        &args,
-        metrics,
-        stop.clone(),
-        &keepers_slot,
-    )
-    .await;
+    let operator = Operator::new(client, scope, writer, metrics, settings);
+    *context_slot.write().unwrap_or_else(PoisonError::into_inner) = Some(operator.context.clone());
     tokio::select! {
+        // The lease is renewed from the start: the first listings may take long.
         error = candidate.keep() => Err(error.into()),
-        () = controllers => {
+        () = operator.run(stopped(stop).shared()) => {
             candidate.release().await;
             Ok(())
         }
@@ -225,110 +204,8 @@ async fn settings(args: &Args, client: &Client, images: Images) -> Settings {
         own_image: args.image.clone(),
         operator_namespace: args.pod_namespace.clone(),
         cluster_id,
-    }
-}
-
-/// Starts caches, keepers and controllers. The future that it gives ends after a stop, when all reconciles have.
-#[allow(clippy::too_many_arguments)]
-async fn start(
-    client: Client,
-    scope: Scope,
-    settings: Settings,
-    writer: Writer,
-    args: &Args,
-    metrics: Metrics,
-    stop: signal_channel::Receiver<bool>,
-    slot: &Arc<RwLock<Option<Arc<Context>>>>,
-) -> impl Future<Output = ()> + use<> {
-    let (database_cache, databases) = reflector::store();
-    let (cache_policy_cache, cache_policies) = reflector::store();
-    let (graph_schema_cache, graph_schemas) = reflector::store();
-    let (woken, wakes) = mpsc::unbounded_channel();
-    let context = Arc::new(Context {
-        children: Arc::new(Children::default()),
-        caches: Caches {
-            databases: database_cache,
-            cache_policies: cache_policy_cache,
-            graph_schemas: graph_schema_cache,
-        },
-        keepers: AllKeepers {
-            postgres: Keepers::new(woken.clone()),
-            redis: Keepers::new(woken.clone()),
-            neo4j: Keepers::new(woken),
-        },
-        books: Books::default(),
-        credentials: credentials::Memory::default(),
-        sources: Sources::new(args.migrations_dir.clone()),
-        taken: Taken::default(),
-        events: Events::new(client.clone(), writer.clone(), &args.pod_name),
-        metrics: metrics.clone(),
-        settings,
-        writer,
-    });
-    *slot.write().unwrap_or_else(PoisonError::into_inner) = Some(context.clone());
-    let (wake, queues) = Wakes::new(context.clone());
-
-    // Children first: a controller that does not know them would make them again.
-    let for_children = wake.clone();
-    watch::children(&client, &scope, &context.children, move |owner| {
-        for_children.databases.wake(&owner.0, &owner.1)
-    })
-    .await;
-    tokio::spawn(wake.clone().forward(wakes));
-    let on = |wake: &Wakes| wake.clone();
-    let (a, b, c) = (on(&wake), on(&wake), on(&wake));
-    tokio::spawn(watch::resources(
-        client.clone(),
-        scope.clone(),
-        databases,
-        move |event| a.database(event),
-    ));
-    tokio::spawn(watch::resources(
-        client.clone(),
-        scope.clone(),
-        cache_policies,
-        move |event| b.cache_policy(event),
-    ));
-    tokio::spawn(watch::resources(client, scope, graph_schemas, move |event| {
-        c.graph_schema(event)
-    }));
-    let caches = &context.caches;
-    let _ = tokio::join!(
-        caches.databases.wait_until_ready(),
-        caches.cache_policies.wait_until_ready(),
-        caches.graph_schemas.wait_until_ready()
-    );
-
-    let Queues {
-        databases,
-        cache_policies,
-        graph_schemas,
-    } = queues;
-    let runs = (
-        queue::run(
-            Arc::new(database::Databases(context.clone())),
-            caches.databases.clone(),
-            databases,
-            metrics.clone(),
-            stopped(stop.clone()),
-        ),
-        queue::run(
-            Arc::new(cache_policy::CachePolicies(context.clone())),
-            caches.cache_policies.clone(),
-            cache_policies,
-            metrics.clone(),
-            stopped(stop.clone()),
-        ),
-        queue::run(
-            Arc::new(graph_schema::GraphSchemas(context.clone())),
-            caches.graph_schemas.clone(),
-            graph_schemas,
-            metrics,
-            stopped(stop),
-        ),
-    );
-    async move {
-        tokio::join!(runs.0, runs.1, runs.2);
+        bundles: args.migrations_dir.clone(),
+        instance: args.pod_name.clone(),
     }
 }
 

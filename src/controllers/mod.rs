@@ -5,12 +5,14 @@ pub mod credentials;
 pub mod database;
 pub mod graph_schema;
 pub mod live;
+pub mod operator;
 pub mod policy;
 pub mod sources;
 pub mod wakes;
 
 use std::{
     collections::HashMap,
+    path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
@@ -43,6 +45,10 @@ pub struct Settings {
     pub operator_namespace: String,
     /// Names this cluster in claims.
     pub cluster_id: String,
+    /// Folder with one folder a migration bundle.
+    pub bundles: PathBuf,
+    /// Names this process in Events.
+    pub instance: String,
 }
 
 /// The three kinds as they were last seen.

@@ -114,6 +114,8 @@ impl Situation {
             own_image: "operator".into(),
             operator_namespace: "amas-system".into(),
             cluster_id: "c".into(),
+            bundles: "migrations".into(),
+            instance: "test".into(),
         };
         Self {
             object,
