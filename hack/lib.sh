@@ -14,6 +14,17 @@ PATH=$CACHE/go-$GO_VERSION/bin:$HOME/.cargo/bin:$PATH
 CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$CACHE/target}
 export PATH CARGO_TARGET_DIR
 
+# Checkouts share what is compiled of the dependencies. Their own files cargo tells apart by time alone, so what another checkout has
+# compiled of ours is forgotten.
+forget_other_checkout() {
+  local mark=$CARGO_TARGET_DIR/.checkout
+  [ "$(cat "$mark" 2>/dev/null)" != "$ROOT" ] || return 0
+  mkdir -p "$CARGO_TARGET_DIR"
+  find "$CARGO_TARGET_DIR" -path '*/.fingerprint/amas-operator-*' -prune -exec rm -rf {} +
+  printf '%s' "$ROOT" >"$mark"
+}
+forget_other_checkout
+
 seconds_since() { # NANOSECONDS: with one decimal
   local ms=$((($(date +%s%N) - $1) / 1000000))
   printf '%d.%d' $((ms / 1000)) $((ms % 1000 / 100))
