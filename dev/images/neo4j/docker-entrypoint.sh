@@ -1,6 +1,6 @@
 #!/bin/bash
-# Stands in for the public neo4j image's entry point: NEO4J_* settings, the initial password, then the
-# server. It starts one JVM, where the public image starts a launcher, a password command and the server.
+# Stands in for the public neo4j image's entry point: NEO4J_* settings, the initial password by the server's own
+# command (a JVM of its own, as in the public image), then the server.
 set -euo pipefail
 
 CONF=$NEO4J_HOME/conf/neo4j.conf
@@ -34,18 +34,6 @@ settings_from_environment() {
   done
 }
 
-# The line of an auth.ini as `set-initial-password` writes it, without a JVM of its own.
-auth_line() { # PASSWORD
-  local salt hash
-  salt=$(head -c 32 /dev/urandom | sha256sum | cut -d' ' -f1)
-  hash=$(perl -MDigest::SHA=sha256 -e '
-    chomp(my $password = <STDIN>);
-    my $h = sha256(pack("H*", $ARGV[0]) . $password);
-    $h = sha256($h) for 1 .. 1023;
-    print unpack("H*", $h)' "$salt" <<<"$1")
-  printf 'neo4j:SHA-256,%s,%s,1024:\n' "$hash" "$salt"
-}
-
 initial_password() {
   local auth=${NEO4J_AUTH:-} password
   [ -n "$auth" ] || [ -z "${NEO4J_AUTH_PATH:-}" ] || auth=$(<"$NEO4J_AUTH_PATH")
@@ -56,10 +44,9 @@ initial_password() {
     *) echo "Invalid value for NEO4J_AUTH: it is neo4j/PASSWORD or none" >&2; exit 1 ;;
   esac
   [ "$password" != neo4j ] || { echo "Invalid value for password. It cannot be 'neo4j', which is the default." >&2; exit 1; }
-  # Like set-initial-password: without effect once a system database exists.
+  # Without effect once a system database exists, as the command itself would say.
   [ ! -e /data/databases/system ] || return 0
-  mkdir -p /data/dbms
-  (umask 077 && auth_line "$password" >/data/dbms/auth.ini)
+  java "${OPENS[@]}" -cp "$CLASSPATH" org.neo4j.server.startup.Neo4jAdminCommand dbms set-initial-password "$password"
 }
 
 # As the public image: from a file or an emptyDir as conf folder, both must do.
