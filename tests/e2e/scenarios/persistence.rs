@@ -17,6 +17,8 @@ use crate::{
 };
 
 /// Rows, list entries and nodes that are written.
+/// By then everything that the operator owes is written.
+const SETTLE: Duration = Duration::from_secs(20);
 const COUNT: usize = 100;
 /// How long servers may take to answer again.
 const PATIENCE: Duration = Duration::from_secs(180);
@@ -111,8 +113,8 @@ impl Scene<'_> {
     }
 
     async fn operator_killed(&self) -> Result {
-        // What the deleted pods set going must be over.
-        tokio::time::sleep(Duration::from_secs(10)).await;
+        // What the deleted pods set going must be over; steps on the way may be written up to 10 s late.
+        tokio::time::sleep(SETTLE).await;
         let mark = self.ctx.audit()?;
         let old = operator::pid(self.ctx).await?;
         process::signal("KILL", &[old]).await?;
