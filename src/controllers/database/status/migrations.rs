@@ -1,6 +1,6 @@
 //! The part of the status that is about migrations. Pure.
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
 
 use crate::{
     api::{
@@ -162,7 +162,7 @@ impl Draft<'_> {
         let history = applied.iter().rev().take(10).map(|applied| AppliedMigration {
             version: applied.version,
             description: applied.description.clone(),
-            applied_at: Some(Time(applied.applied_at)),
+            applied_at: Some(whole_seconds(applied.applied_at)),
         });
         let attempts = self.observed.children.keys().filter(|(kind, name)| {
             *kind == ChildKind::Job
@@ -193,6 +193,11 @@ impl Draft<'_> {
             plan,
         })
     }
+}
+
+/// A time as the API keeps it; a finer one would differ from what is read back after a restart.
+fn whole_seconds(time: Timestamp) -> Time {
+    Time(Timestamp::from_second(time.as_second()).unwrap_or(time))
 }
 
 fn failure_status(failure: &Failure) -> MigrationFailure {
