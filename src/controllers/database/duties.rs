@@ -157,12 +157,7 @@ fn postgres_duty(postgres: &PostgresSpec, valid: &Valid, observed: &Observed, cl
             .collect(),
         roles: postgres.roles.iter().map(role).collect::<Option<_>>()?,
         exclusive: postgres.managed.is_some(),
-        claim: postgres::Claim {
-            cluster_id: claim.cluster_id.clone(),
-            namespace: claim.namespace.clone(),
-            name: claim.name.clone(),
-            uid: claim.uid.clone(),
-        },
+        claim: claim.clone(),
         look_again: String::new(),
     })
 }

@@ -5,6 +5,7 @@ use std::{
     time::Duration,
 };
 
+pub use crate::stores::claim::Claim;
 use crate::{
     api::{
         names::{ExtensionName, SqlName},
@@ -85,16 +86,6 @@ pub struct Session {
     pub application_name: Option<String>,
     /// Empty: the server's default.
     pub search_path: Vec<SqlName>,
-}
-
-/// Who a database belongs to, as written into it.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Claim {
-    /// The uid of the namespace kube-system, or the configured cluster id.
-    pub cluster_id: String,
-    pub namespace: String,
-    pub name: String,
-    pub uid: String,
 }
 
 /// What was read from the server and which duty is in.
