@@ -119,9 +119,7 @@ impl Ctx {
 
     /// One line of progress or detail.
     pub fn say(&self, text: impl AsRef<str>) {
-        text.as_ref()
-            .lines()
-            .for_each(|line| println!("{}{line}", self.margin));
+        text.as_ref().lines().for_each(|line| println!("{}{line}", self.margin));
     }
 
     /// A point in the audit log; `since` reads what was requested after it.
