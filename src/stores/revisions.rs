@@ -103,7 +103,9 @@ pub fn config(workload: &Workload) -> String {
 }
 
 fn lines<'a, K: AsRef<str> + 'a>(pairs: impl Iterator<Item = (K, &'a String)>) -> String {
-    pairs.map(|(name, text)| format!("{}={text}\n", name.as_ref())).collect()
+    pairs
+        .map(|(name, text)| format!("{}={text}\n", name.as_ref()))
+        .collect()
 }
 
 #[cfg(test)]
@@ -160,7 +162,11 @@ mod tests {
                 all.into_iter().map(|template| template.body).collect::<Vec<_>>()
             };
             let now: Value = workloads(&family).into_iter().flat_map(render).collect();
-            let path = format!("{}/src/stores/revisions/{}.json", env!("CARGO_MANIFEST_DIR"), revision.name);
+            let path = format!(
+                "{}/src/stores/revisions/{}.json",
+                env!("CARGO_MANIFEST_DIR"),
+                revision.name
+            );
             if std::env::var_os("AMAS_BLESS").is_some() {
                 std::fs::write(&path, serde_json::to_string_pretty(&now).unwrap() + "\n").unwrap();
             }

@@ -15,7 +15,10 @@ use crate::api::{
 
 /// Sixteen hexadecimal digits that name a text, the same in every release of this program: what is compared with what an older one wrote.
 pub fn digest(text: &str) -> String {
-    Sha256::digest(text)[..8].iter().map(|byte| format!("{byte:02x}")).collect()
+    Sha256::digest(text)[..8]
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect()
 }
 
 /// The AmasDatabase that objects are made for.
@@ -259,7 +262,8 @@ fn network_policy(family: &Family, workload: &Workload, shared: Shared<'_>) -> V
 fn stateful_set(family: &Family, workload: &Workload, shared: Shared<'_>, stamp: &Stamp) -> Value {
     let mut metadata = metadata(family, workload, "", true);
     let name = metadata["name"].clone();
-    metadata["annotations"] = json!({TEMPLATE_REVISION: stamp.revision, IMAGE: stamp.image_note(workload.image_source)});
+    metadata["annotations"] =
+        json!({TEMPLATE_REVISION: stamp.revision, IMAGE: stamp.image_note(workload.image_source)});
     json!({"metadata": metadata, "spec": {
         "replicas": 1, "serviceName": name, "podManagementPolicy": "OrderedReady",
         "selector": {"matchLabels": selector(family, workload)},

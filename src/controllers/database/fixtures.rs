@@ -220,7 +220,13 @@ impl Situation {
         let index = Children::default();
         index.wrote(kind, object);
         let of = |field: &str| object["metadata"][field].as_str().unwrap().to_owned();
-        let owner = (of("namespace"), object["metadata"]["labels"]["amas.dev/database"].as_str().unwrap().to_owned());
+        let owner = (
+            of("namespace"),
+            object["metadata"]["labels"]["amas.dev/database"]
+                .as_str()
+                .unwrap()
+                .to_owned(),
+        );
         self.observed.children.extend(index.of(&owner));
     }
 

@@ -213,7 +213,11 @@ fn stuck_pods(valid: &Valid, observed: &Observed) -> Vec<Step> {
         let wanted = set.facts.template.as_ref()?.wanted.as_ref()?;
         let pod = (ChildKind::Pod, format!("{name}-0"));
         let seen = observed.children.get(&pod)?;
-        let old = seen.facts.made_from.as_ref().is_some_and(|made_from| made_from != wanted);
+        let old = seen
+            .facts
+            .made_from
+            .as_ref()
+            .is_some_and(|made_from| made_from != wanted);
         (old && seen.facts.trouble.is_some() && !seen.deleting).then_some(Step::Delete(pod.0, pod.1))
     };
     valid.workloads.iter().filter_map(stuck).collect()
@@ -222,9 +226,9 @@ fn stuck_pods(valid: &Valid, observed: &Observed) -> Vec<Step> {
 /// The step for a child that is not as it should be.
 fn change(kind: ChildKind, body: Value, rollout: &Rollout) -> Option<Step> {
     match rollout {
-        Rollout::Render {
-            restart: Some(why), ..
-        } if kind == ChildKind::StatefulSet => Some(Step::Replace(body, why.clone())),
+        Rollout::Render { restart: Some(why), .. } if kind == ChildKind::StatefulSet => {
+            Some(Step::Replace(body, why.clone()))
+        }
         Rollout::Leave { .. } if matches!(kind, ChildKind::StatefulSet | ChildKind::ConfigMap) => None,
         _ => Some(Step::Update(kind, body)),
     }
@@ -436,10 +440,16 @@ mod tests {
         let mut situation = Situation::converged(platform());
         situation.settle();
         situation.settings.images =
-            crate::stores::images::Images::new(None, "redis:8=localhost/redis:8.1,postgres:17=localhost/postgres").unwrap();
+            crate::stores::images::Images::new(None, "redis:8=localhost/redis:8.1,postgres:17=localhost/postgres")
+                .unwrap();
         let plan = situation.plan();
         assert_eq!(plan.steps, []);
-        assert!(plan.rollouts["redis"].pending().unwrap().contains("localhost/redis:8.1"));
+        assert!(
+            plan.rollouts["redis"]
+                .pending()
+                .unwrap()
+                .contains("localhost/redis:8.1")
+        );
 
         situation.observed.restart = Some("redis/now".into());
         let steps = situation.plan().steps;
@@ -453,7 +463,14 @@ mod tests {
     fn a_pod_that_cannot_run_makes_way_for_its_correction() {
         let mut situation = Situation::converged(platform());
         let set = (ChildKind::StatefulSet, "amas-redis".to_owned());
-        let template = situation.observed.children.get_mut(&set).unwrap().facts.template.as_mut();
+        let template = situation
+            .observed
+            .children
+            .get_mut(&set)
+            .unwrap()
+            .facts
+            .template
+            .as_mut();
         template.unwrap().wanted = Some("new".into());
         let pod = |revision: &str, trouble: Option<&str>| {
             let waiting = trouble.map(|reason| serde_json::json!({"reason": reason}));

@@ -75,7 +75,14 @@ pub fn decide(
     newest.restarted_at.clone_from(&kept.restarted_at);
     let known = revisions.knows(&kept.revision);
     let waits = pending(&kept, &newest, known, revisions);
-    if let Some(why) = reason(workload, &kept, &newest, asked, known && render(&kept) != live.hash, waits.is_some()) {
+    if let Some(why) = reason(
+        workload,
+        &kept,
+        &newest,
+        asked,
+        known && render(&kept) != live.hash,
+        waits.is_some(),
+    ) {
         // The new configuration comes with the restart; without one it is the server that says when it needs one.
         return Rollout::Render {
             stamp: newest,
@@ -145,7 +152,10 @@ fn reason(
     }
     // Once for each configuration: a server that still wants a restart after one is not restarted again.
     if !asked.settings.is_empty() && kept.config != config(workload) {
-        return Some(format!("{} can only be changed by a restart", asked.settings.join(", ")));
+        return Some(format!(
+            "{} can only be changed by a restart",
+            asked.settings.join(", ")
+        ));
     }
     if newest.restart != kept.restart {
         let value = newest.restart.as_deref().unwrap_or_default();

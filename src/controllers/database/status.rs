@@ -295,7 +295,10 @@ impl Draft<'_> {
     fn ready_message(&self) -> String {
         match self.waiting().len() {
             0 => "everything declared is in".to_owned(),
-            _ => format!("everything declared is in; waiting for a restart: {}", self.waiting().join("; ")),
+            _ => format!(
+                "everything declared is in; waiting for a restart: {}",
+                self.waiting().join("; ")
+            ),
         }
     }
 

@@ -24,10 +24,12 @@ pub fn at(window: &MaintenanceWindow, now: Timestamp) -> Result<Window, String> 
             window.time_zone
         )
     })?;
-    let start: Time = window
-        .start
-        .parse()
-        .map_err(|_| format!("spec.maintenanceWindow.start: {:?} is not a time such as 02:30", window.start))?;
+    let start: Time = window.start.parse().map_err(|_| {
+        format!(
+            "spec.maintenanceWindow.start: {:?} is not a time such as 02:30",
+            window.start
+        )
+    })?;
     let duration = window.duration.get();
     if duration.is_zero() || duration > LONGEST {
         return Err("spec.maintenanceWindow.duration: write a time of at most 24h".into());
@@ -35,7 +37,9 @@ pub fn at(window: &MaintenanceWindow, now: Timestamp) -> Result<Window, String> 
     let now = now.to_zoned(zone);
     // Yesterday's may still be open; of a week every day has been looked at.
     for day in -1..=7 {
-        let Some(begin) = begin(&now, day, start, window) else { continue };
+        let Some(begin) = begin(&now, day, start, window) else {
+            continue;
+        };
         if begin > now {
             return Ok(Window::OpensIn(between(&now, &begin)));
         }

@@ -54,7 +54,12 @@ pub fn workload(family: &Family, spec: &ManagedNeo4j, image: Image) -> Workload 
         user: 7474,
         command: Vec::new(),
         environment: Vec::new(),
-        reload: Reload::AllBut(settings.iter().map(|(name, value)| format!("{name}={value}\n")).collect()),
+        reload: Reload::AllBut(
+            settings
+                .iter()
+                .map(|(name, value)| format!("{name}={value}\n"))
+                .collect(),
+        ),
         config: Config::Environment(settings),
         secret: SecretFile {
             secret: family.child_name("neo4j-connection"),

@@ -63,7 +63,9 @@ impl Draft<'_> {
                         true,
                         false,
                         Reason::NewerAvailable,
-                        format!("{at}; the source has up to {newest}, which is applied when the specification changes or asks for it"),
+                        format!(
+                            "{at}; the source has up to {newest}, which is applied when the specification changes or asks for it"
+                        ),
                     ),
                 }
             }

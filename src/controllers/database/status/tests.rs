@@ -201,7 +201,11 @@ fn an_update_that_waits_is_shown_and_keeps_ready_true() {
     assert_eq!(kstatus(&status, 1), "Current");
     assert_eq!(condition(&status, "UpdatePending"), "True/WaitingForRestart");
     let ready = status.conditions.iter().find(|one| one.type_ == "Ready").unwrap();
-    assert!(ready.message.contains("redis: image localhost/redis:8.1"), "{}", ready.message);
+    assert!(
+        ready.message.contains("redis: image localhost/redis:8.1"),
+        "{}",
+        ready.message
+    );
     assert_eq!(situation.report().status, status, "and is not written again");
 
     // In the window it is done; the clock wakes the object for that.
@@ -216,7 +220,11 @@ fn an_update_that_waits_is_shown_and_keeps_ready_true() {
 fn the_annotation_is_handled_once_it_is_carried_out() {
     let mut situation = Situation::converged(platform());
     situation.observed.restart = Some("redis/7".into());
-    assert_eq!(situation.settle().handled.get("restart"), None, "there is something to write yet");
+    assert_eq!(
+        situation.settle().handled.get("restart"),
+        None,
+        "there is something to write yet"
+    );
     for step in situation.plan().steps {
         let crate::controllers::database::plan::Step::Replace(mut body, _) = step else {
             panic!("{step:?}")
