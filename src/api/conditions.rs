@@ -13,6 +13,7 @@ pub enum ConditionType {
     Reconciling,
     Stalled,
     Degraded,
+    UpdatePending,
     PostgresReady,
     RedisReady,
     Neo4jReady,
@@ -81,6 +82,14 @@ pub enum Reason {
     OptionalStoreUnavailable,
     /// Stored data violates a constraint.
     ConstraintViolated,
+    /// What a newer operator brings waits for a restart of the server.
+    WaitingForRestart,
+    /// The storage class does not let the volume grow.
+    VolumeCannotGrow,
+    /// The volume holds the data of a server of another version.
+    DataVersionMismatch,
+    /// The server does not accept a parameter's value.
+    InvalidParameter,
     /// The object is being deleted.
     Deleting,
 }
