@@ -14,8 +14,8 @@ PATH=$CACHE/go-$GO_VERSION/bin:$HOME/.cargo/bin:$PATH
 CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$CACHE/target}
 export PATH CARGO_TARGET_DIR
 
-# Checkouts share what is compiled of the dependencies. Their own files cargo tells apart by time alone, so what another checkout has
-# compiled of ours is forgotten.
+# Checkouts share what is compiled of the dependencies, so they take turns. Their own files cargo tells apart by time alone: what another
+# checkout has compiled of ours is forgotten.
 forget_other_checkout() {
   local mark=$CARGO_TARGET_DIR/.checkout
   [ "$(cat "$mark" 2>/dev/null)" != "$ROOT" ] || return 0
@@ -23,7 +23,8 @@ forget_other_checkout() {
   find "$CARGO_TARGET_DIR" -path '*/.fingerprint/amas-operator-*' -prune -exec rm -rf {} +
   printf '%s' "$ROOT" >"$mark"
 }
-forget_other_checkout
+cargo_in_turn() { forget_other_checkout && command cargo "$@"; }
+cargo() { with_lock "$CARGO_TARGET_DIR.lock" cargo_in_turn "$@"; }
 
 seconds_since() { # NANOSECONDS: with one decimal
   local ms=$((($(date +%s%N) - $1) / 1000000))

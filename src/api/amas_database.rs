@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 pub use super::status::AmasDatabaseStatus;
 use super::{
-    common::{DeletionPolicy, NetworkSettings, PodSettings},
+    common::{DeletionPolicy, Disruption, MaintenanceWindow, NetworkSettings, PodSettings},
     migrations::{Migrations, Seed},
     neo4j::Neo4jSpec,
     postgres::PostgresSpec,
@@ -85,6 +85,14 @@ pub struct AmasDatabaseSpec {
     /// Network access to the managed stores.
     #[serde(default)]
     pub network: NetworkSettings,
+    /// When managed servers may be restarted for what a newer operator brings. Default: never by itself; such an update is shown (condition
+    /// UpdatePending) and taken up with the next change that restarts the server anyway, or with the annotation `amas.dev/restart`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub maintenance_window: Option<MaintenanceWindow>,
+    /// `Allow` (default): the node of a managed server can be drained; the server is away until it runs elsewhere. `Block`: a
+    /// PodDisruptionBudget refuses that, and draining waits until somebody deletes the pod.
+    #[serde(default)]
+    pub disruption: Disruption,
 }
 
 fn default_startup_timeout() -> Span {

@@ -7,7 +7,7 @@ use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::units::Quantity;
+use super::units::{Quantity, Span};
 
 /// The AmasDatabase an object belongs to, in the same namespace.
 #[derive(Clone, Debug, Deserialize, Serialize, PartialEq, JsonSchema)]
@@ -98,6 +98,56 @@ pub struct PodSettings {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 8))]
     pub image_pull_secrets: Vec<LocalObjectReference>,
+}
+
+/// A day of the week.
+#[derive(Clone, Copy, Debug, Deserialize, Serialize, PartialEq, Eq, JsonSchema)]
+pub enum Day {
+    Monday,
+    Tuesday,
+    Wednesday,
+    Thursday,
+    Friday,
+    Saturday,
+    Sunday,
+}
+
+/// When managed servers may be restarted for an update that the operator brings: a newer image of the same version, newer pod templates.
+/// It begins at `start` on each of the days and lasts for `duration`, also past midnight.
+#[derive(Clone, Debug, Deserialize, Serialize, PartialEq, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct MaintenanceWindow {
+    /// Days on which it begins. Default: every day.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 7))]
+    #[x_kube(merge_strategy = ListMerge::Set)]
+    pub days: Vec<Day>,
+    /// Time of the day at which it begins, such as `02:30`.
+    #[schemars(regex(pattern = "^([01][0-9]|2[0-3]):[0-5][0-9]$"))]
+    pub start: String,
+    /// How long it lasts, at most 24h. Default: 1h.
+    #[serde(default = "one_hour")]
+    pub duration: Span,
+    /// Time zone of days and start, by its name in the IANA database, such as `Europe/Paris`. Default: UTC.
+    #[serde(default = "utc")]
+    #[schemars(regex(pattern = "^[A-Za-z0-9_/+-]+$"), length(max = 64))]
+    pub time_zone: String,
+}
+
+fn one_hour() -> Span {
+    Span::from_secs(3600)
+}
+
+fn utc() -> String {
+    "UTC".into()
+}
+
+/// What happens to a managed server when its node is drained.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, PartialEq, Eq, JsonSchema)]
+pub enum Disruption {
+    #[default]
+    Allow,
+    Block,
 }
 
 /// Who may open connections to the managed stores.

@@ -23,6 +23,19 @@ pub const DATABASE_LABEL: &str = "amas.dev/database";
 /// Annotation on a StatefulSet: the revision of the template that rendered it, so that a newer operator can go on rendering the same.
 pub const TEMPLATE_REVISION: &str = "amas.dev/template-revision";
 
+/// Annotation on a StatefulSet: the image that the operator's table had when it was rendered, or [`IMAGE_OF_SPECIFICATION`].
+pub const IMAGE: &str = "amas.dev/image";
+pub const IMAGE_OF_SPECIFICATION: &str = "spec";
+/// Annotation on a PersistentVolumeClaim: the server that filled it and that server's version, such as `postgresql 17`.
+pub const DATA: &str = "amas.dev/data";
+/// Annotation on an AmasDatabase: restarts its managed servers once for each new value; `STORE/VALUE` only that store. On a pod: the value
+/// that it was last restarted for.
+pub const RESTART: &str = "amas.dev/restart";
+/// Annotation on a pod: names the configuration that it was started for.
+pub const CONFIG: &str = "amas.dev/config";
+/// Annotation on a pod: what `kubectl rollout restart` writes.
+pub const RESTARTED_AT: &str = "kubectl.kubernetes.io/restartedAt";
+
 /// Default of a flag that is on unless switched off.
 fn yes() -> bool {
     true

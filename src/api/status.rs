@@ -1,5 +1,7 @@
 //! The status of an AmasDatabase: facts that changed materially, never live figures.
 
+use std::collections::BTreeMap;
+
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::KubeSchema;
 use schemars::JsonSchema;
@@ -28,6 +30,10 @@ pub struct AmasDatabaseStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64))]
     pub secrets: Vec<String>,
+    /// The last handled value of each one-shot annotation, by the annotation's name without `amas.dev/`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(extend("maxProperties" = 16))]
+    pub handled: BTreeMap<String, String>,
     /// PersistentVolumeClaims of the managed stores. They outlive this object when deletionPolicy is Retain.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16))]

@@ -16,7 +16,7 @@ use crate::{
     commands::telemetry,
     controllers::{Context, Settings, live, operator::Operator},
     engine::{MANAGER, http, lease::Candidate, metrics::Metrics, watch::Scope, writer::Writer},
-    stores::images::Images,
+    stores::{images::Images, revisions::Revisions},
 };
 
 /// Run the operator in a cluster.
@@ -201,6 +201,7 @@ async fn settings(args: &Args, client: &Client, images: Images) -> Settings {
     }
     Settings {
         images,
+        revisions: Revisions::default(),
         own_image: args.image.clone(),
         operator_namespace: args.pod_namespace.clone(),
         cluster_id,

@@ -32,6 +32,7 @@ use crate::{
         neo4j::Neo4j,
         postgres::Postgres,
         redis::Redis,
+        revisions::Revisions,
     },
 };
 
@@ -39,6 +40,8 @@ use crate::{
 #[derive(Clone, Debug)]
 pub struct Settings {
     pub images: Images,
+    /// The templates that this program can render.
+    pub revisions: Revisions,
     /// Our own image, for migration Jobs.
     pub own_image: String,
     /// Where the operator's pods run; their traffic is always admitted.

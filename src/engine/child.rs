@@ -15,7 +15,7 @@ use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
 use super::selection::Selection;
-use crate::api::units::Quantity;
+use crate::api::{self, units::Quantity};
 
 /// The kinds of objects we make.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -101,7 +101,7 @@ impl ChildKind {
                 "securityContext{runAsNonRoot runAsUser runAsGroup fsGroup fsGroupChangePolicy seccompProfile} ",
                 "nodeSelector priorityClassName imagePullSecrets tolerations ",
                 "initContainers{name image command args securityContext volumeMounts{name mountPath readOnly}} ",
-                "containers{name image command args env{name value} envFrom ports{name containerPort} resources{requests limits} securityContext ",
+                "containers{name image command args terminationMessagePolicy env{name value} envFrom ports{name containerPort} resources{requests limits} securityContext ",
                 "volumeMounts{name mountPath readOnly subPath} ",
                 "readinessProbe{exec tcpSocket{port} periodSeconds timeoutSeconds failureThreshold} ",
                 "livenessProbe{exec tcpSocket{port} periodSeconds timeoutSeconds failureThreshold} ",
@@ -116,6 +116,15 @@ impl ChildKind {
         let mut hasher = DefaultHasher::new();
         // serde_json keeps object keys sorted, so equal values print equally.
         normalise(self.selection().project(object))
+            .to_string()
+            .hash(&mut hasher);
+        hasher.finish()
+    }
+
+    /// Hash of the fields we own in the pod template of a StatefulSet: whether a change of it would replace the pod.
+    pub fn pod_template_hash(self, object: &Value) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        normalise(self.selection().project(object))["spec"]["template"]
             .to_string()
             .hash(&mut hasher);
         hasher.finish()
@@ -184,8 +193,29 @@ pub struct Facts {
     pub termination_message: Option<String>,
     /// Service: the address inside the cluster.
     pub cluster_ip: Option<String>,
-    /// Annotations of ours.
+    /// StatefulSet: what its pods are made of, and whether the pod that runs is.
+    pub template: Option<Box<PodTemplate>>,
+    /// Pod: the StatefulSet's revision that it was made from.
+    pub made_from: Option<String>,
+}
+
+/// What a StatefulSet says of its pods.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct PodTemplate {
+    /// Hash of the fields of the pod template that are ours.
+    pub hash: u64,
+    /// The image of its first container.
+    pub image: Option<String>,
+    /// Annotations of ours on the StatefulSet and on the template.
     pub revision: Option<String>,
+    pub image_note: Option<String>,
+    pub config: Option<String>,
+    pub restart: Option<String>,
+    pub restarted_at: Option<String>,
+    /// The StatefulSet's own name for the template that pods shall be made from.
+    pub wanted: Option<String>,
+    /// The pod is, or will be at once, made from it.
+    pub rolled_out: bool,
 }
 
 /// A watched child in its lean form.
@@ -274,9 +304,15 @@ fn lean_metadata(object: &Value) -> ObjectMeta {
 
 fn facts(kind: ChildKind, object: &Value) -> Facts {
     let text = |value: &Value| value.as_str().map(str::to_owned);
-    let revision = text(&object["metadata"]["annotations"][super::TEMPLATE_REVISION]);
     match kind {
-        ChildKind::Pod => pod_facts(&object["status"]),
+        ChildKind::Pod => Facts {
+            made_from: text(&object["metadata"]["labels"]["controller-revision-hash"]),
+            ..pod_facts(&object["status"])
+        },
+        ChildKind::StatefulSet => Facts {
+            template: Some(Box::new(pod_template(object))),
+            ..Facts::default()
+        },
         ChildKind::Job => Facts {
             finished: job_finished(&object["status"]["conditions"]),
             ..Facts::default()
@@ -285,10 +321,31 @@ fn facts(kind: ChildKind, object: &Value) -> Facts {
             cluster_ip: text(&object["spec"]["clusterIP"]),
             ..Facts::default()
         },
-        _ => Facts {
-            revision,
-            ..Facts::default()
-        },
+        _ => Facts::default(),
+    }
+}
+
+pub fn pod_template(object: &Value) -> PodTemplate {
+    let text = |value: &Value| value.as_str().map(str::to_owned);
+    let (notes, template, status) = (
+        &object["metadata"]["annotations"],
+        &object["spec"]["template"],
+        &object["status"],
+    );
+    let annotations = &template["metadata"]["annotations"];
+    let number = |value: &Value| value.as_i64().unwrap_or_default();
+    let seen = number(&status["observedGeneration"]) >= number(&object["metadata"]["generation"]);
+    let all = status["currentRevision"] == status["updateRevision"] || number(&status["updatedReplicas"]) > 0;
+    PodTemplate {
+        hash: ChildKind::StatefulSet.pod_template_hash(object),
+        image: text(&template["spec"]["containers"][0]["image"]),
+        revision: text(&notes[api::TEMPLATE_REVISION]),
+        image_note: text(&notes[api::IMAGE]),
+        config: text(&annotations[api::CONFIG]),
+        restart: text(&annotations[api::RESTART]),
+        restarted_at: text(&annotations[api::RESTARTED_AT]),
+        wanted: text(&status["updateRevision"]),
+        rolled_out: seen && all,
     }
 }
 

@@ -37,7 +37,7 @@ impl Own for crate::api::graph_schema::GraphSchema {
     const KIND: &'static str = "GraphSchema";
 }
 
-pub use crate::api::{DATABASE_LABEL, TEMPLATE_REVISION};
+pub use crate::api::DATABASE_LABEL;
 
 /// How we name ourselves as writer of fields and in API requests.
 pub const MANAGER: &str = "amas-operator";

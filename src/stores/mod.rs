@@ -10,4 +10,5 @@ pub mod keeper;
 pub mod neo4j;
 pub mod postgres;
 pub mod redis;
+pub mod revisions;
 pub mod workload;

@@ -1,18 +1,25 @@
 //! The Kubernetes objects of one managed server, the same for every engine: what differs is a [`Workload`], which each engine's folder makes.
 //! Pure: from data to manifests.
 
-use std::{
-    collections::BTreeMap,
-    hash::{DefaultHasher, Hash, Hasher},
-};
+use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::ResourceRequirements;
 use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
 
-use crate::api::common::{NetworkAccess, PodSettings, Resources, Storage};
+use super::revisions::Stamp;
+use crate::api::{
+    CONFIG, DATA, IMAGE, RESTART, RESTARTED_AT, TEMPLATE_REVISION,
+    common::{NetworkAccess, PodSettings, Resources, Storage},
+};
 
-/// The revision of the templates below. A newer operator goes on rendering the revision that an object carries.
-pub const TEMPLATE_REVISION: &str = "1";
+/// Sixteen hexadecimal digits that name a text, the same in every release of this program: what is compared with what an older one wrote.
+pub fn digest(text: &str) -> String {
+    Sha256::digest(text)[..8]
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect()
+}
 
 /// The AmasDatabase that objects are made for.
 #[derive(Clone, Debug, PartialEq)]
@@ -29,9 +36,7 @@ impl Family {
         if name.len() <= 63 {
             return name;
         }
-        let mut hasher = DefaultHasher::new();
-        name.hash(&mut hasher);
-        format!("{}-{:08x}", name[..54].trim_end_matches('-'), hasher.finish() as u32)
+        format!("{}-{}", name[..54].trim_end_matches('-'), &digest(&name)[..8])
     }
 
     /// The labels of every child.
@@ -85,6 +90,31 @@ pub enum Config {
     Environment(BTreeMap<String, String>),
 }
 
+/// Who chose the image.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ImageSource {
+    /// The specification.
+    Specification,
+    /// The operator's table, or the chart's overrides of it: a change of it restarts nothing by itself.
+    Table,
+}
+
+/// An image and who chose it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Image {
+    pub name: String,
+    pub source: ImageSource,
+}
+
+/// What a running server can take up of a changed configuration.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Reload {
+    /// All but this part of it: the pod is replaced when the text changes.
+    AllBut(String),
+    /// The server says itself, once it has read the files: the pod is replaced when it asks for a restart.
+    AsTheServerSays,
+}
+
 /// What one engine's server needs.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Workload {
@@ -92,14 +122,16 @@ pub struct Workload {
     pub component: &'static str,
     /// `app.kubernetes.io/name`.
     pub application: &'static str,
+    /// The version of the server, as in the specification.
+    pub version: String,
     pub image: String,
+    pub image_source: ImageSource,
     /// User and group of the server in the public image.
     pub user: i64,
     pub command: Vec<String>,
     pub environment: Vec<(&'static str, String)>,
     pub config: Config,
-    /// The part of the configuration that a running server cannot take up: the pod is replaced when it changes.
-    pub restart_key: String,
+    pub reload: Reload,
     pub secret: SecretFile,
     /// Runs before the server, with the data and the Secret's file: a shell script.
     pub prepare: Option<String>,
@@ -112,6 +144,13 @@ pub struct Workload {
     pub grace_seconds: i64,
     pub storage: Storage,
     pub resources: Resources,
+}
+
+impl Workload {
+    /// What the volume holds: the server and its version.
+    pub fn data(&self) -> String {
+        format!("{} {}", self.application, self.version)
+    }
 }
 
 /// Settings that all pods of a database share.
@@ -141,14 +180,14 @@ pub enum TemplateKind {
     StatefulSet,
 }
 
-/// Everything a managed server consists of, but for its Secrets.
-pub fn templates(family: &Family, workload: &Workload, shared: Shared<'_>) -> Vec<Template> {
+/// Everything a managed server consists of, but for its Secrets, in the first revision; [`super::revisions`] has the later ones.
+pub fn templates(family: &Family, workload: &Workload, shared: Shared<'_>, stamp: &Stamp) -> Vec<Template> {
     let make = |kind, body: Value| Template { kind, body };
     let mut all = vec![
         make(TemplateKind::PersistentVolumeClaim, claim(family, workload)),
         make(TemplateKind::ServiceAccount, service_account(family, workload)),
         make(TemplateKind::ConfigMap, config_map(family, workload)),
-        make(TemplateKind::StatefulSet, stateful_set(family, workload, shared)),
+        make(TemplateKind::StatefulSet, stateful_set(family, workload, shared, stamp)),
         make(TemplateKind::Service, service(family, workload)),
     ];
     if shared.access != NetworkAccess::None {
@@ -174,7 +213,10 @@ fn claim(family: &Family, workload: &Workload) -> Value {
     if let Some(class) = &workload.storage.storage_class_name {
         spec["storageClassName"] = json!(class);
     }
-    json!({"metadata": metadata(family, workload, "", false), "spec": spec})
+    let mut metadata = metadata(family, workload, "", false);
+    // The volume outlives its object; who takes it up again learns what is in it.
+    metadata["annotations"] = json!({DATA: workload.data()});
+    json!({"metadata": metadata, "spec": spec})
 }
 
 fn service_account(family: &Family, workload: &Workload) -> Value {
@@ -217,23 +259,29 @@ fn network_policy(family: &Family, workload: &Workload, shared: Shared<'_>) -> V
     }})
 }
 
-fn stateful_set(family: &Family, workload: &Workload, shared: Shared<'_>) -> Value {
+fn stateful_set(family: &Family, workload: &Workload, shared: Shared<'_>, stamp: &Stamp) -> Value {
     let mut metadata = metadata(family, workload, "", true);
     let name = metadata["name"].clone();
-    metadata["annotations"] = json!({crate::api::TEMPLATE_REVISION: TEMPLATE_REVISION});
+    metadata["annotations"] =
+        json!({TEMPLATE_REVISION: stamp.revision, IMAGE: stamp.image_note(workload.image_source)});
     json!({"metadata": metadata, "spec": {
         "replicas": 1, "serviceName": name, "podManagementPolicy": "OrderedReady",
         "selector": {"matchLabels": selector(family, workload)},
-        "template": {"metadata": pod_metadata(family, workload, shared.pods), "spec": pod_spec(family, workload, shared.pods)},
+        "template": {"metadata": pod_metadata(family, workload, shared.pods, stamp), "spec": pod_spec(family, workload, shared.pods, stamp)},
     }})
 }
 
-fn pod_metadata(family: &Family, workload: &Workload, pods: &PodSettings) -> Value {
+fn pod_metadata(family: &Family, workload: &Workload, pods: &PodSettings, stamp: &Stamp) -> Value {
     let mut labels = json!(pods.labels);
     let mut annotations = json!(pods.annotations);
-    let mut hasher = DefaultHasher::new();
-    workload.restart_key.hash(&mut hasher);
-    annotations["amas.dev/config"] = json!(format!("{:016x}", hasher.finish()));
+    annotations[CONFIG] = json!(stamp.config);
+    if let Some(asked) = &stamp.restart {
+        annotations[RESTART] = json!(asked);
+    }
+    // `kubectl rollout restart` is not undone: that would be a second restart.
+    if let Some(at) = &stamp.restarted_at {
+        annotations[RESTARTED_AT] = json!(at);
+    }
     if let (Some(labels), Some(ours)) = (
         labels.as_object_mut(),
         family.labels(workload.application, workload.component).as_object(),
@@ -243,7 +291,7 @@ fn pod_metadata(family: &Family, workload: &Workload, pods: &PodSettings) -> Val
     json!({"labels": labels, "annotations": annotations})
 }
 
-fn pod_spec(family: &Family, workload: &Workload, pods: &PodSettings) -> Value {
+fn pod_spec(family: &Family, workload: &Workload, pods: &PodSettings, stamp: &Stamp) -> Value {
     let name = family.child_name(workload.component);
     let mut spec = json!({
         "serviceAccountName": name,
@@ -254,12 +302,12 @@ fn pod_spec(family: &Family, workload: &Workload, pods: &PodSettings) -> Value {
             "runAsNonRoot": true, "runAsUser": workload.user, "runAsGroup": workload.user, "fsGroup": workload.user,
             "fsGroupChangePolicy": "OnRootMismatch", "seccompProfile": {"type": "RuntimeDefault"},
         },
-        "containers": [container(family, workload)],
+        "containers": [container(family, workload, &stamp.image)],
         "volumes": volumes(family, workload),
     });
     if let Some(script) = &workload.prepare {
         spec["initContainers"] = json!([{
-            "name": "prepare", "image": workload.image, "command": ["sh", "-c", script],
+            "name": "prepare", "image": stamp.image, "command": ["sh", "-c", script],
             "securityContext": security(true), "volumeMounts": [data_mount(workload), secret_mount(workload)],
         }]);
     }
@@ -288,16 +336,18 @@ pub fn security(read_only_root: bool) -> Value {
     json!({"allowPrivilegeEscalation": false, "capabilities": {"drop": ["ALL"]}, "readOnlyRootFilesystem": read_only_root})
 }
 
-fn container(family: &Family, workload: &Workload) -> Value {
+fn container(family: &Family, workload: &Workload, image: &str) -> Value {
     let (_, port) = workload.ports.first().copied().unwrap_or_default();
     let probe = |period: u32, failures: u32| json!({"tcpSocket": {"port": port}, "periodSeconds": period, "timeoutSeconds": 2, "failureThreshold": failures});
     let mut container = json!({
         "name": workload.component,
-        "image": workload.image,
+        "image": image,
         "env": workload.environment.iter().map(|(name, value)| json!({"name": name, "value": value})).collect::<Vec<_>>(),
         "ports": workload.ports.iter().map(|(name, port)| json!({"name": name, "containerPort": port})).collect::<Vec<_>>(),
         "securityContext": security(workload.read_only_root),
         "resources": ResourceRequirements::from(&workload.resources),
+        // The last lines of its log, when it ends by an error: they become part of the condition.
+        "terminationMessagePolicy": "FallbackToLogsOnError",
         // An hour for a recovery; the operator's own sentinel is what decides on readiness.
         "startupProbe": probe(1, 3600),
         "readinessProbe": probe(5, 3),

@@ -1,7 +1,8 @@
 //! End to end: what the operator promises, shown on a real cluster, with figures.
 //!
 //! Run it inside the cluster's network: `dev/cluster exec cargo test --test e2e -- [--list] [--filter WORD]...`.
-//! Scenarios run one after the other, each in fresh namespaces; a failed one is diagnosed and the suite goes on.
+//! Scenarios that measure run one after the other, the rest side by side, each in fresh namespaces; a failed one is diagnosed and the
+//! suite goes on.
 
 mod arms;
 mod cluster;

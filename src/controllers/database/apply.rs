@@ -11,6 +11,7 @@ use crate::{
     },
     engine::{
         child::ChildKind,
+        events::News,
         writer::{Created, WriteError},
     },
     stores::{keeper::Key, workload::Family},
@@ -62,7 +63,7 @@ fn wave_of(step: &Step) -> u8 {
         Step::AddFinalizer => 0,
         Step::CreateSecret(_) | Step::UpdateSecret(..) => 1,
         Step::Create(ChildKind::PersistentVolumeClaim | ChildKind::ServiceAccount | ChildKind::ConfigMap, _) => 2,
-        Step::Create(..) | Step::Update(..) | Step::Delete(..) => 3,
+        Step::Create(..) | Step::Update(..) | Step::Replace(..) | Step::Delete(..) => 3,
     }
 }
 
@@ -97,6 +98,17 @@ async fn apply_one(context: &Context, object: &AmasDatabase, family: &Family, st
         Step::Update(kind, body) => {
             let updated = context.writer.update(*kind, namespace, body).await?;
             context.children.wrote(*kind, &updated);
+        }
+        Step::Replace(body, why) => {
+            let updated = context.writer.update(ChildKind::StatefulSet, namespace, body).await?;
+            context.children.wrote(ChildKind::StatefulSet, &updated);
+            let name = body["metadata"]["name"].as_str().unwrap_or_default();
+            let news = News {
+                warning: false,
+                reason: "Restarting".into(),
+                note: format!("{name} restarts: {why}"),
+            };
+            context.events.publish(object, &news).await;
         }
         Step::Delete(kind, name) => {
             context.writer.delete(*kind, namespace, name).await?;

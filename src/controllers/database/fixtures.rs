@@ -30,6 +30,7 @@ use crate::{
         neo4j::{Neo4j, Neo4jFacts},
         postgres::{MigrationFacts, Postgres, PostgresFacts},
         redis::{Redis, RedisFacts},
+        revisions::Revisions,
     },
 };
 
@@ -94,6 +95,7 @@ impl Situation {
             files: Some(Files::Read(Arc::new(source))),
             seed_files: None,
             same_generation: false,
+            restart: None,
             policies: ["CachePolicy", "GraphSchema"]
                 .map(|kind| Policy {
                     kind,
@@ -111,6 +113,7 @@ impl Situation {
         };
         let settings = Settings {
             images: Images::default(),
+            revisions: Revisions::default(),
             own_image: "operator".into(),
             operator_namespace: "amas-system".into(),
             cluster_id: "c".into(),
@@ -210,6 +213,21 @@ impl Situation {
             StoreKind::Redis => Arc::make_mut(self.observed.redis.as_mut().unwrap()).health = down,
             StoreKind::Neo4j => Arc::make_mut(self.observed.neo4j.as_mut().unwrap()).health = down,
         }
+    }
+
+    /// A child as the API shows it.
+    pub fn see(&mut self, kind: ChildKind, object: &Value) {
+        let index = Children::default();
+        index.wrote(kind, object);
+        let of = |field: &str| object["metadata"][field].as_str().unwrap().to_owned();
+        let owner = (
+            of("namespace"),
+            object["metadata"]["labels"]["amas.dev/database"]
+                .as_str()
+                .unwrap()
+                .to_owned(),
+        );
+        self.observed.children.extend(index.of(&owner));
     }
 
     /// Somebody edits a child by hand.

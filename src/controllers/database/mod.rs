@@ -10,9 +10,11 @@ mod fixtures;
 mod jobs;
 mod observe;
 mod plan;
+mod rollout;
 mod status;
 mod stores;
 mod validate;
+mod window;
 
 use std::{sync::Arc, time::Duration};
 

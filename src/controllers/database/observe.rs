@@ -7,10 +7,11 @@ use kube::Resource;
 
 use crate::{
     api::{
+        RESTART,
         amas_database::{AmasDatabase, AmasDatabaseStatus},
         cache_policy::{CachePolicy, Eviction},
         common::External,
-        conditions::{ConditionType, is_true},
+        conditions::{ConditionType, is_true, shorten},
     },
     controllers::{
         Context,
@@ -29,6 +30,9 @@ use crate::{
 };
 
 use super::external;
+
+/// Of a one-shot annotation's value, which may be as long as it likes, this much counts.
+const HANDLED_LIMIT: usize = 253;
 
 /// An engine of ours; the table of stores.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -93,6 +97,8 @@ pub struct Observed {
     /// The status describes the present generation.
     pub same_generation: bool,
     pub policies: Vec<Policy>,
+    /// The annotation that asks for a restart of the managed servers.
+    pub restart: Option<String>,
 }
 
 impl Observed {
@@ -178,6 +184,7 @@ pub async fn observe(context: &Context, object: &AmasDatabase, wanted: &[SecretS
         seed_files: seed_files(context, object),
         same_generation: status.observed_generation == meta.generation,
         policies: policies(context, object),
+        restart: annotation(object, RESTART).map(|value| shorten(&value, HANDLED_LIMIT)),
         status,
         children,
     };
@@ -301,11 +308,7 @@ async fn files(
     );
     let reason = Reason {
         generation: meta.generation.unwrap_or_default(),
-        asked: meta
-            .annotations
-            .as_ref()
-            .and_then(|annotations| annotations.get(REREAD))
-            .cloned(),
+        asked: annotation(object, REREAD),
         failures: status.migrations.as_ref().map_or(0, |migrations| migrations.attempts),
     };
     context
@@ -313,6 +316,10 @@ async fn files(
         .get(&context.writer, &uid, &namespace, &migrations.source, reason)
         .await
         .map(Some)
+}
+
+fn annotation(object: &AmasDatabase, name: &str) -> Option<String> {
+    object.metadata.annotations.as_ref()?.get(name).cloned()
 }
 
 fn seed_files(context: &Context, object: &AmasDatabase) -> Option<SeedFiles> {

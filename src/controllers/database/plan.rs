@@ -1,5 +1,7 @@
 //! What has to be written, as a list of small steps. Pure: from valid values and what was seen.
 
+use std::{collections::BTreeMap, time::Duration};
+
 use serde_json::Value;
 
 use crate::{
@@ -15,7 +17,8 @@ use crate::{
     engine::child::ChildKind,
     stores::{
         postgres::PostgresDuty,
-        workload::{Shared, Template, TemplateKind, Workload, templates},
+        revisions::Stamp,
+        workload::{Shared, Template, TemplateKind, Workload},
     },
 };
 
@@ -23,7 +26,9 @@ use super::{
     duties::{Duties, duties},
     jobs::{self, Decision, JobInput, Seeds},
     observe::Observed,
+    rollout::{self, Asked, Rollout},
     validate::Valid,
+    window::{self, Window},
 };
 
 /// One write.
@@ -34,6 +39,8 @@ pub enum Step {
     UpdateSecret(SecretSpec, Entries),
     Create(ChildKind, Value),
     Update(ChildKind, Value),
+    /// Changes what a server's pod is made of, which replaces it; with the reason.
+    Replace(Value, String),
     Delete(ChildKind, String),
 }
 
@@ -48,8 +55,14 @@ pub struct Plan {
     pub missing: Vec<String>,
     /// Names that somebody else's objects have.
     pub taken: Vec<(ChildKind, String)>,
+    /// How each managed server is rendered, by its component.
+    pub rollouts: BTreeMap<&'static str, Rollout>,
+    /// The clock may change something: the maintenance window opens.
+    pub look_again: Option<Duration>,
 }
 
+/// Where the status keeps the last handled value of the annotation that asks for a restart.
+pub const HANDLED_RESTART: &str = "restart";
 /// The finalizer of objects whose data goes with them.
 pub const FINALIZER: &str = "amas.dev/delete-data";
 
@@ -61,6 +74,8 @@ pub fn plan(spec: &AmasDatabaseSpec, valid: &Valid, observed: &Observed, setting
         migrations: None,
         missing: Vec::new(),
         taken: Vec::new(),
+        rollouts: BTreeMap::new(),
+        look_again: None,
     };
     if spec.deletion_policy == DeletionPolicy::Delete && !finalized {
         plan.steps.push(Step::AddFinalizer);
@@ -116,26 +131,27 @@ fn child_steps(spec: &AmasDatabaseSpec, valid: &Valid, observed: &Observed, sett
         access: mode,
         operator_namespace: &settings.operator_namespace,
     };
-    let wanted = valid
-        .workloads
-        .iter()
-        .flat_map(|workload| server_templates(valid, workload, observed, shared));
+    let asked = asked(spec, observed, plan);
     let mut names = Vec::new();
-    for template in wanted {
-        let kind = child_kind(template.kind);
-        let name = template.body["metadata"]["name"]
-            .as_str()
-            .unwrap_or_default()
-            .to_owned();
-        let key = (kind, name);
-        match observed.children.get(&key) {
-            None if observed.taken.contains(&key) => plan.taken.push(key.clone()),
-            None => plan.steps.push(Step::Create(kind, template.body)),
-            Some(seen) if seen.deleting || seen.hash == kind.hash(&template.body) => {}
-            Some(_) => plan.steps.push(Step::Update(kind, template.body)),
+    for workload in &valid.workloads {
+        let rollout = roll_out(valid, workload, observed, settings, (&asked, shared));
+        for template in server_templates(valid, workload, observed, settings, (&rollout, shared)) {
+            let kind = child_kind(template.kind);
+            let key = (kind, name_of(&template).to_owned());
+            match observed.children.get(&key) {
+                None if observed.taken.contains(&key) => plan.taken.push(key.clone()),
+                None => plan.steps.push(Step::Create(kind, template.body)),
+                Some(seen) if seen.deleting || seen.hash == kind.hash(&template.body) => {}
+                Some(_) => plan.steps.extend(change(kind, template.body, &rollout)),
+            }
+            names.push(key);
         }
-        names.push(key);
+        plan.rollouts.insert(workload.component, rollout);
     }
+    if plan.rollouts.values().all(|rollout| rollout.pending().is_none()) {
+        plan.look_again = None;
+    }
+    plan.steps.extend(stuck_pods(valid, observed));
     // What a store that is no longer asked for has left: its workload goes, its volume stays.
     let ours = |kind: ChildKind| {
         !matches!(
@@ -151,15 +167,92 @@ fn child_steps(spec: &AmasDatabaseSpec, valid: &Valid, observed: &Observed, sett
         .extend(left.map(|((kind, name), _)| Step::Delete(*kind, name.clone())));
 }
 
-/// The templates of one server; without its pods while a name that they would use is somebody else's.
-fn server_templates(valid: &Valid, workload: &Workload, observed: &Observed, shared: Shared<'_>) -> Vec<Template> {
-    let mut all = templates(&valid.family, workload, shared);
-    let name = |template: &Template| {
-        template.body["metadata"]["name"]
-            .as_str()
-            .unwrap_or_default()
-            .to_owned()
+/// What a person asks for, and the clock allows.
+fn asked(spec: &AmasDatabaseSpec, observed: &Observed, plan: &mut Plan) -> Asked {
+    let handled = observed.status.handled.get(HANDLED_RESTART);
+    let window = spec
+        .maintenance_window
+        .as_ref()
+        .and_then(|window| window::at(window, observed.now).ok());
+    if let Some(Window::OpensIn(time)) = window {
+        plan.look_again = Some(time);
+    }
+    Asked {
+        restart: observed.restart.clone().filter(|value| Some(value) != handled),
+        window_open: window == Some(Window::Open),
+        settings: Vec::new(),
+    }
+}
+
+fn roll_out(
+    valid: &Valid,
+    workload: &Workload,
+    observed: &Observed,
+    settings: &Settings,
+    (asked, shared): (&Asked, Shared<'_>),
+) -> Rollout {
+    let key = (ChildKind::StatefulSet, valid.family.child_name(workload.component));
+    let live = observed
+        .children
+        .get(&key)
+        .and_then(|seen| seen.facts.template.as_deref());
+    let hash = |stamp: &Stamp| {
+        let all = settings.revisions.templates(&valid.family, workload, shared, stamp);
+        let set = all.iter().find(|template| template.kind == TemplateKind::StatefulSet);
+        set.map_or(0, |template| ChildKind::StatefulSet.pod_template_hash(&template.body))
     };
+    rollout::decide(workload, live, asked, settings.revisions, hash)
+}
+
+/// Pods that cannot run and are made from what their StatefulSet said before: Kubernetes waits for ever until such a pod is ready, so a
+/// corrected image would never be tried.
+fn stuck_pods(valid: &Valid, observed: &Observed) -> Vec<Step> {
+    let stuck = |workload: &Workload| {
+        let name = valid.family.child_name(workload.component);
+        let set = observed.children.get(&(ChildKind::StatefulSet, name.clone()))?;
+        let wanted = set.facts.template.as_ref()?.wanted.as_ref()?;
+        let pod = (ChildKind::Pod, format!("{name}-0"));
+        let seen = observed.children.get(&pod)?;
+        let old = seen
+            .facts
+            .made_from
+            .as_ref()
+            .is_some_and(|made_from| made_from != wanted);
+        (old && seen.facts.trouble.is_some() && !seen.deleting).then_some(Step::Delete(pod.0, pod.1))
+    };
+    valid.workloads.iter().filter_map(stuck).collect()
+}
+
+/// The step for a child that is not as it should be.
+fn change(kind: ChildKind, body: Value, rollout: &Rollout) -> Option<Step> {
+    match rollout {
+        Rollout::Render { restart: Some(why), .. } if kind == ChildKind::StatefulSet => {
+            Some(Step::Replace(body, why.clone()))
+        }
+        Rollout::Leave { .. } if matches!(kind, ChildKind::StatefulSet | ChildKind::ConfigMap) => None,
+        _ => Some(Step::Update(kind, body)),
+    }
+}
+
+fn name_of(template: &Template) -> &str {
+    template.body["metadata"]["name"].as_str().unwrap_or_default()
+}
+
+/// The templates of one server; without its pods while a name that they would use is somebody else's.
+fn server_templates(
+    valid: &Valid,
+    workload: &Workload,
+    observed: &Observed,
+    settings: &Settings,
+    (rollout, shared): (&Rollout, Shared<'_>),
+) -> Vec<Template> {
+    let newest = Stamp::newest(settings.revisions, workload);
+    let stamp = match rollout {
+        Rollout::Render { stamp, .. } => stamp,
+        Rollout::Leave { .. } => &newest,
+    };
+    let mut all = settings.revisions.templates(&valid.family, workload, shared, stamp);
+    let name = |template: &Template| name_of(template).to_owned();
     let taken = |key: (ChildKind, String)| observed.taken.contains(&key);
     let secret = &workload.secret.secret;
     let foreign = taken((ChildKind::Secret, secret.clone())) || observed.secrets.get(secret) == Some(&Known::Foreign);
@@ -340,6 +433,62 @@ mod tests {
             deleted.contains(&ChildKind::StatefulSet) && !deleted.contains(&ChildKind::PersistentVolumeClaim),
             "{steps:?}"
         );
+    }
+
+    #[test]
+    fn an_upgrade_of_the_operator_gives_nothing_to_do() {
+        let mut situation = Situation::converged(platform());
+        situation.settle();
+        situation.settings.images =
+            crate::stores::images::Images::new(None, "redis:8=localhost/redis:8.1,postgres:17=localhost/postgres")
+                .unwrap();
+        let plan = situation.plan();
+        assert_eq!(plan.steps, []);
+        assert!(
+            plan.rollouts["redis"]
+                .pending()
+                .unwrap()
+                .contains("localhost/redis:8.1")
+        );
+
+        situation.observed.restart = Some("redis/now".into());
+        let steps = situation.plan().steps;
+        assert!(
+            matches!(&steps[..], [Step::Replace(body, _)] if body["metadata"]["name"] == "amas-redis"),
+            "{steps:?}"
+        );
+    }
+
+    #[test]
+    fn a_pod_that_cannot_run_makes_way_for_its_correction() {
+        let mut situation = Situation::converged(platform());
+        let set = (ChildKind::StatefulSet, "amas-redis".to_owned());
+        let template = situation
+            .observed
+            .children
+            .get_mut(&set)
+            .unwrap()
+            .facts
+            .template
+            .as_mut();
+        template.unwrap().wanted = Some("new".into());
+        let pod = |revision: &str, trouble: Option<&str>| {
+            let waiting = trouble.map(|reason| serde_json::json!({"reason": reason}));
+            serde_json::json!({
+                "metadata": {"name": "amas-redis-0", "namespace": "amas", "uid": revision, "labels": {
+                    "amas.dev/database": "amas", "controller-revision-hash": revision}},
+                "status": {"containerStatuses": [{"state": {"waiting": waiting}}]},
+            })
+        };
+        for (revision, trouble, stuck) in [
+            ("old", Some("ImagePullBackOff"), true),
+            ("old", None, false),
+            ("new", Some("ImagePullBackOff"), false),
+        ] {
+            situation.see(ChildKind::Pod, &pod(revision, trouble));
+            let expected = [Step::Delete(ChildKind::Pod, "amas-redis-0".into())];
+            assert_eq!(situation.plan().steps == expected, stuck, "{revision} {trouble:?}");
+        }
     }
 
     #[test]

@@ -3,10 +3,11 @@
 mod members;
 mod migrations;
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use crate::{
     api::{
+        RESTART,
         amas_database::{AmasDatabase, AmasDatabaseStatus},
         conditions::{ConditionType, Reason, Wanted, is_true, merge},
     },
@@ -20,7 +21,7 @@ use super::{
     facts,
     jobs::Decision,
     observe::{Observed, StoreKind},
-    plan::Plan,
+    plan::{HANDLED_RESTART, Plan},
     validate::Valid,
 };
 use members::Judged;
@@ -78,6 +79,7 @@ pub fn report(object: &AmasDatabase, observed: &Observed, ground: &Ground<'_>) -
     let stores = draft.stores(valid);
     draft.migrations();
     draft.policies(&stores);
+    draft.updates();
     let available = draft.available(&stores);
     draft.finish(generation, valid, available)
 }
@@ -237,7 +239,7 @@ impl Draft<'_> {
             Some(_) => Verdict::Waiting,
         };
         let (ready, reason, message) = match first {
-            None => (true, Reason::Ready, "everything declared is in".to_owned()),
+            None => (true, Reason::Ready, self.ready_message()),
             Some(blocker) => (false, blocker.reason, blocker.message),
         };
         let mut wanted = vec![Wanted::new(ConditionType::Ready, ready, reason, message.clone())];
@@ -255,6 +257,7 @@ impl Draft<'_> {
             stores: facts::stores(self.object, valid, self.observed),
             migrations: self.migrations_status(),
             secrets: self.secrets(valid),
+            handled: self.handled(),
             volumes: self.volumes(),
         };
         Report {
@@ -262,6 +265,53 @@ impl Draft<'_> {
             verdict,
             look_again: self.look_again,
         }
+    }
+
+    /// What waits for a restart of a server. Nothing is wrong with it, so it is told beside the readiness.
+    fn updates(&mut self) {
+        let waiting = self.waiting();
+        if waiting.is_empty() {
+            return;
+        }
+        let how = match &self.object.spec.maintenance_window {
+            Some(window) => format!("in the maintenance window ({} {})", window.start, window.time_zone),
+            None => "when the server is restarted anyway".to_owned(),
+        };
+        let message = format!(
+            "{}; applied {how}, or at once after: kubectl annotate amasdb {} {RESTART}=\"$(date +%s)\" --overwrite",
+            waiting.join("; "),
+            self.object.metadata.name.as_deref().unwrap_or_default(),
+        );
+        self.set(ConditionType::UpdatePending, true, Reason::WaitingForRestart, message);
+        self.look_again = self.look_again.into_iter().chain(self.plan.look_again).min();
+    }
+
+    fn waiting(&self) -> Vec<String> {
+        let all = self.plan.rollouts.iter();
+        all.filter_map(|(component, rollout)| Some(format!("{component}: {}", rollout.pending()?)))
+            .collect()
+    }
+
+    fn ready_message(&self) -> String {
+        match self.waiting().len() {
+            0 => "everything declared is in".to_owned(),
+            _ => format!(
+                "everything declared is in; waiting for a restart: {}",
+                self.waiting().join("; ")
+            ),
+        }
+    }
+
+    /// A one-shot annotation is handled once nothing is left to write for it.
+    fn handled(&self) -> BTreeMap<String, String> {
+        let mut handled = self.observed.status.handled.clone();
+        if self.plan.steps.is_empty()
+            && self.plan.missing.is_empty()
+            && let Some(value) = &self.observed.restart
+        {
+            handled.insert(HANDLED_RESTART.into(), value.clone());
+        }
+        handled
     }
 
     /// The Secrets that are there and ours.

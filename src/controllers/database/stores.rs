@@ -2,6 +2,7 @@
 
 use crate::{
     api::conditions::{Reason, Wanted},
+    engine::child::ChildKind,
     stores::health::{Reason as HealthReason, Verdict},
 };
 
@@ -17,7 +18,7 @@ pub enum StoreState {
     /// Serves, and everything declared for it is in.
     Serving,
     /// Serves, while something declared is still being brought in.
-    Changing,
+    Changing(String),
     /// Serves, but something declared cannot be brought in.
     Refusing(Reason, String),
     /// Does not serve. `human`: and will not by itself.
@@ -37,7 +38,7 @@ pub enum StoreState {
 impl StoreState {
     pub fn serves(&self) -> bool {
         match self {
-            Self::Serving | Self::Changing | Self::Refusing(..) => true,
+            Self::Serving | Self::Changing(_) | Self::Refusing(..) => true,
             Self::AsBefore { served, .. } => *served,
             Self::Away { .. } => false,
         }
@@ -47,7 +48,7 @@ impl StoreState {
     pub fn blocker(&self) -> Option<(bool, Reason, String)> {
         match self {
             Self::Serving | Self::AsBefore { served: true, .. } => None,
-            Self::Changing => Some((false, Reason::Configuring, "being brought to the specification".into())),
+            Self::Changing(what) => Some((false, Reason::Configuring, what.clone())),
             Self::Refusing(reason, message) => Some((true, *reason, message.clone())),
             Self::Away { human, reason, message } => Some((*human, *reason, message.clone())),
             Self::AsBefore { message, .. } => Some((false, Reason::Provisioning, message.clone())),
@@ -56,7 +57,7 @@ impl StoreState {
 
     pub fn condition(&self, store: StoreKind) -> Wanted {
         let (status, reason, message) = match self {
-            Self::Serving | Self::Changing => (true, Reason::Serving, "the server answers".to_owned()),
+            Self::Serving | Self::Changing(_) => (true, Reason::Serving, "the server answers".to_owned()),
             Self::Refusing(reason, message) => (false, *reason, message.clone()),
             Self::Away { reason, message, .. } => (false, *reason, message.clone()),
             Self::AsBefore { served: true, .. } => (true, Reason::Serving, "the server answers".to_owned()),
@@ -97,7 +98,12 @@ pub fn state(store: StoreKind, managed: bool, valid: &Valid, observed: &Observed
         .iter()
         .find(|condition| condition.type_ == format!("{:?}", store.condition()));
     match (health.verdict, before) {
-        (Verdict::Up, _) => serving(store, observed, plan),
+        (Verdict::Up, _) => match serving(store, observed, plan) {
+            StoreState::Serving if managed && !rolled_out(&prefix, observed) => {
+                StoreState::Changing(format!("pod {prefix}-0 is about to be replaced"))
+            }
+            state => state,
+        },
         (Verdict::Unknown, Some(before)) => StoreState::AsBefore {
             served: before.status == "True",
             reason: before.reason.clone(),
@@ -114,6 +120,13 @@ pub fn state(store: StoreKind, managed: bool, valid: &Valid, observed: &Observed
             },
         },
     }
+}
+
+/// Whether the pod that runs is made from what its StatefulSet says.
+fn rolled_out(name: &str, observed: &Observed) -> bool {
+    let seen = observed.children.get(&(ChildKind::StatefulSet, name.to_owned()));
+    seen.and_then(|seen| seen.facts.template.as_ref())
+        .is_none_or(|template| template.rolled_out)
 }
 
 fn trouble_reason(word: &str) -> Reason {
@@ -198,7 +211,8 @@ fn serving(store: StoreKind, observed: &Observed, plan: &Plan) -> StoreState {
             }
         }),
     };
-    let Some(said) = said else { return StoreState::Changing };
+    let changing = || StoreState::Changing("being brought to the specification".into());
+    let Some(said) = said else { return changing() };
     match said {
         Said {
             conflict: Some(conflict),
@@ -219,6 +233,6 @@ fn serving(store: StoreKind, observed: &Observed, plan: &Plan) -> StoreState {
             reason: Reason::Provisioning,
             message: "the server is starting".into(),
         },
-        _ => StoreState::Changing,
+        _ => changing(),
     }
 }

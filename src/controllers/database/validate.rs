@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use k8s_openapi::jiff::Timestamp;
+
 use crate::{
     api::{
         amas_database::{AmasDatabase, AmasDatabaseSpec},
@@ -15,11 +17,14 @@ use crate::{
     stores::{
         images::Images,
         neo4j, postgres, redis,
-        workload::{Family, Workload},
+        workload::{Family, Image, ImageSource, Workload},
     },
 };
 
-use super::observe::{ExternalEndpoint, StoreKind};
+use super::{
+    observe::{ExternalEndpoint, StoreKind},
+    window,
+};
 
 /// The external endpoints, as their Secrets describe them.
 pub type Externals = BTreeMap<StoreKind, ExternalEndpoint>;
@@ -65,6 +70,13 @@ pub fn validate(
         problems.extend(postgres_problems(postgres, owner.as_ref()));
     }
     problems.extend(connection_problems(spec));
+    if let Some(Err(problem)) = spec
+        .maintenance_window
+        .as_ref()
+        .map(|maintenance| window::at(maintenance, Timestamp::UNIX_EPOCH))
+    {
+        problems.push(problem);
+    }
     let workloads = workloads(&family, spec, images, eviction, &mut problems);
     if !problems.is_empty() {
         return Err(problems);
@@ -179,12 +191,17 @@ fn workloads(
     problems: &mut Vec<String>,
 ) -> Vec<Workload> {
     let mut image = |engine: &str, version: &str, own: &Option<String>| {
-        own.clone().or_else(|| images.of(engine, version)).unwrap_or_else(|| {
+        let (name, source) = match own {
+            Some(own) => (Some(own.clone()), ImageSource::Specification),
+            None => (images.of(engine, version), ImageSource::Table),
+        };
+        let name = name.unwrap_or_else(|| {
             problems.push(format!(
                 "spec.{engine}.managed.version: there is no image for {engine} {version}"
             ));
             String::new()
-        })
+        });
+        Image { name, source }
     };
     let mut all = Vec::new();
     if let Some((spec, managed)) = spec

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::{
     api::neo4j::ManagedNeo4j,
-    stores::workload::{Config, Family, SecretFile, Workload},
+    stores::workload::{Config, Family, Image, Reload, SecretFile, Workload},
 };
 
 pub const PORT: u16 = 7687;
@@ -43,16 +43,23 @@ fn settings(spec: &ManagedNeo4j) -> BTreeMap<String, String> {
 }
 
 /// What the server needs. Its login is put in place before the first start: a volume that has a system database already keeps its own.
-pub fn workload(family: &Family, spec: &ManagedNeo4j, image: String) -> Workload {
+pub fn workload(family: &Family, spec: &ManagedNeo4j, image: Image) -> Workload {
     let settings = settings(spec);
     Workload {
         component: "neo4j",
         application: "neo4j",
-        image,
+        version: spec.version.clone(),
+        image: image.name,
+        image_source: image.source,
         user: 7474,
         command: Vec::new(),
         environment: Vec::new(),
-        restart_key: format!("{settings:?}"),
+        reload: Reload::AllBut(
+            settings
+                .iter()
+                .map(|(name, value)| format!("{name}={value}\n"))
+                .collect(),
+        ),
         config: Config::Environment(settings),
         secret: SecretFile {
             secret: family.child_name("neo4j-connection"),

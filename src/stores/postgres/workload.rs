@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
     api::{names::ExtensionName, postgres::ManagedPostgres},
-    stores::workload::{Config, Family, SecretFile, Workload},
+    stores::workload::{Config, Family, Image, Reload, SecretFile, Workload},
 };
 
 pub const PORT: u16 = 5432;
@@ -117,12 +117,14 @@ pub fn max_connections(spec: &ManagedPostgres) -> i64 {
 }
 
 /// What the server needs.
-pub fn workload(family: &Family, spec: &ManagedPostgres, extensions: &[ExtensionName], image: String) -> Workload {
+pub fn workload(family: &Family, spec: &ManagedPostgres, extensions: &[ExtensionName], image: Image) -> Workload {
     let configuration = configuration(spec, extensions);
     Workload {
         component: "postgres",
         application: "postgresql",
-        image,
+        version: spec.version.clone(),
+        image: image.name,
+        image_source: image.source,
         user: 999,
         command: ["postgres", "-c", "config_file=/etc/postgresql/postgresql.conf"]
             .map(Into::into)
@@ -136,7 +138,7 @@ pub fn workload(family: &Family, spec: &ManagedPostgres, extensions: &[Extension
                 "--encoding=UTF8 --locale=C.UTF-8 --data-checksums".into(),
             ),
         ],
-        restart_key: configuration.clone(),
+        reload: Reload::AllBut(configuration.clone()),
         config: Config::Files {
             folder: "/etc/postgresql",
             files: [("postgresql.conf", configuration)].into(),

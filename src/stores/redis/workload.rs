@@ -5,7 +5,7 @@ use crate::{
         cache_policy::Eviction,
         redis::{ManagedRedis, Persistence},
     },
-    stores::workload::{Config, Family, SecretFile, Workload},
+    stores::workload::{Config, Family, Image, Reload, SecretFile, Workload},
 };
 
 pub const PORT: u16 = 6379;
@@ -24,7 +24,7 @@ fn base(spec: &ManagedRedis) -> String {
 }
 
 /// What the server needs. Eviction is also set while it runs, so a change of it does not replace the pod.
-pub fn workload(family: &Family, spec: &ManagedRedis, eviction: Option<&Eviction>, image: String) -> Workload {
+pub fn workload(family: &Family, spec: &ManagedRedis, eviction: Option<&Eviction>, image: Image) -> Workload {
     let base = base(spec);
     let eviction = eviction.map(|eviction| {
         format!(
@@ -36,7 +36,9 @@ pub fn workload(family: &Family, spec: &ManagedRedis, eviction: Option<&Eviction
     Workload {
         component: "redis",
         application: "redis",
-        image,
+        version: spec.version.clone(),
+        image: image.name,
+        image_source: image.source,
         user: 999,
         command: ["redis-server", "/etc/redis/redis.conf"].map(Into::into).into(),
         environment: Vec::new(),
@@ -44,7 +46,7 @@ pub fn workload(family: &Family, spec: &ManagedRedis, eviction: Option<&Eviction
             folder: "/etc/redis",
             files: [("redis.conf", base.clone() + &eviction.unwrap_or_default())].into(),
         },
-        restart_key: base,
+        reload: Reload::AllBut(base),
         secret: SecretFile {
             secret: family.child_name("redis-connection"),
             key: ACL_KEY,
@@ -64,7 +66,15 @@ pub fn workload(family: &Family, spec: &ManagedRedis, eviction: Option<&Eviction
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::stores::workload::ImageSource;
     use serde_json::json;
+
+    fn image() -> Image {
+        Image {
+            name: "i".into(),
+            source: ImageSource::Table,
+        }
+    }
 
     #[test]
     fn eviction_is_in_the_file_but_does_not_restart() {
@@ -77,14 +87,14 @@ mod tests {
         let eviction: Eviction =
             serde_json::from_value(json!({"maxMemory": "200Mi", "policy": "volatile-lru"})).unwrap();
         let (without, with) = (
-            workload(&family, &spec, None, "i".into()),
-            workload(&family, &spec, Some(&eviction), "i".into()),
+            workload(&family, &spec, None, image()),
+            workload(&family, &spec, Some(&eviction), image()),
         );
         let Config::Files { files, .. } = &with.config else {
             panic!("files")
         };
         assert!(files["redis.conf"].ends_with("maxmemory 209715200\nmaxmemory-policy volatile-lru\n"));
         assert!(files["redis.conf"].contains("appendonly yes"));
-        assert_eq!(without.restart_key, with.restart_key);
+        assert_eq!(without.reload, with.reload);
     }
 }

@@ -43,14 +43,22 @@ pub async fn create(client: &Client, name: &str) -> Result {
     Ok(())
 }
 
-/// Deletes a namespace with everything in it and waits until it is gone. Databases get a second to stop.
-///
-/// In the order in which nothing comes back, and pods first: the namespace controller comes by rarely while pods have time to end.
-pub async fn remove(client: &Client, name: &str) -> Result {
-    let api: Api<Namespace> = Api::all(client.clone());
-    if api.get_opt(name).await?.is_none() {
+/// Deletes a namespace with everything in it and waits until it is gone.
+async fn remove(client: &Client, name: &str) -> Result {
+    let namespaces = Api::all_with(client.clone(), &objects::resource::<Namespace>());
+    if namespaces.get_opt(name).await?.is_none() {
         return Ok(());
     }
+    empty(client, name).await?;
+    wait::gone(&namespaces, name, PATIENCE)
+        .await
+        .about(format!("namespace {name}"))
+}
+
+/// Deletes a namespace and waits until nothing runs in it any more; what is left of it goes by itself. Databases get a second to stop.
+///
+/// In the order in which nothing comes back, and pods first: the namespace controller comes by rarely while pods have time to end.
+async fn empty(client: &Client, name: &str) -> Result {
     for kind in [
         objects::resource::<AmasDatabase>(),
         objects::resource::<CachePolicy>(),
@@ -69,13 +77,11 @@ pub async fn remove(client: &Client, name: &str) -> Result {
         Ok(())
     };
     wait::retry(PATIENCE, no_pods).await.about(format!("pods of {name}"))?;
+    let api: Api<Namespace> = Api::all(client.clone());
     api.delete(name, &DeleteParams::default())
         .await
-        .about(format!("delete namespace {name}"))?;
-    let namespaces = Api::all_with(client.clone(), &objects::resource::<Namespace>());
-    wait::gone(&namespaces, name, PATIENCE)
-        .await
-        .about(format!("namespace {name}"))
+        .about(format!("delete namespace {name}"))
+        .map(|_| ())
 }
 
 /// Deletes all objects of a kind; a kind that the cluster does not know has none.
@@ -90,7 +96,7 @@ async fn delete_all(client: &Client, namespace: &str, kind: &ApiResource) -> Res
     }
 }
 
-/// Removes what the present scenario made. A failure here is said, not counted.
+/// Removes what a scenario made. A failure here is said, not counted.
 pub async fn clear(ctx: &Ctx) {
     for name in ctx.namespaces() {
         discard(ctx, &name).await;
@@ -99,7 +105,7 @@ pub async fn clear(ctx: &Ctx) {
 
 /// Removes one namespace of the scenario before its end.
 pub async fn discard(ctx: &Ctx, name: &str) {
-    if let Err(error) = remove(&ctx.client, name).await {
+    if let Err(error) = empty(&ctx.client, name).await {
         ctx.say(format!("note: {error}"));
     }
     ctx.forget_namespace(name);

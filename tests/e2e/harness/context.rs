@@ -1,7 +1,8 @@
 //! What a scenario gets: the client, the audit log, its namespaces, and where figures go.
 
 use std::{
-    sync::{Mutex, MutexGuard, PoisonError},
+    collections::BTreeMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -12,14 +13,18 @@ use crate::cluster::{audit, namespaces};
 
 pub struct Ctx {
     pub client: Client,
-    pub settings: Settings,
+    pub settings: Arc<Settings>,
     scenario: &'static str,
+    /// What each line begins with: the scenario's name where several run at once.
+    margin: String,
     state: Mutex<State>,
 }
 
 #[derive(Default)]
 struct State {
     namespaces: Vec<String>,
+    /// How many of each purpose there have been.
+    made: BTreeMap<String, usize>,
     figures: Vec<Figure>,
 }
 
@@ -36,8 +41,9 @@ impl Ctx {
             .about("the API server does not answer")?;
         Ok(Self {
             client,
-            settings,
+            settings: Arc::new(settings),
             scenario: "",
+            margin: "  ".into(),
             state: Mutex::default(),
         })
     }
@@ -46,9 +52,15 @@ impl Ctx {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn begin(&mut self, scenario: &'static str) {
-        self.scenario = scenario;
-        *self.state() = State::default();
+    /// The same cluster, for one scenario; `beside` others when several run at once.
+    pub(super) fn of(&self, scenario: &'static str, beside: bool) -> Self {
+        Self {
+            client: self.client.clone(),
+            settings: self.settings.clone(),
+            scenario,
+            margin: if beside { format!("  {scenario}: ") } else { "  ".into() },
+            state: Mutex::default(),
+        }
     }
 
     pub(super) fn take_figures(&self) -> Vec<Figure> {
@@ -70,10 +82,19 @@ impl Ctx {
         self.state().namespaces.retain(|known| known != name);
     }
 
-    /// A fresh namespace `e2e-<scenario>-<purpose>` with the restricted Pod security level. It is deleted after the scenario.
+    /// A fresh namespace `e2e-<scenario>-<purpose>` with the restricted Pod security level, numbered from the second of its purpose on.
+    /// It is deleted after the scenario.
     pub async fn namespace(&self, purpose: &str) -> Result<String> {
-        let name = format!("e2e-{}-{purpose}", self.scenario);
-        self.state().namespaces.push(name.clone());
+        let mut name = format!("e2e-{}-{purpose}", self.scenario);
+        {
+            let mut state = self.state();
+            let made = state.made.entry(purpose.to_owned()).or_default();
+            *made += 1;
+            if *made > 1 {
+                name = format!("{name}-{made}");
+            }
+            state.namespaces.push(name.clone());
+        }
         namespaces::create(&self.client, &name)
             .await
             .about(format!("namespace {name}"))?;
@@ -90,15 +111,15 @@ impl Ctx {
         };
         let verdict = if ok { "" } else { "  MISSED" };
         println!(
-            "  {}: {} (target {}){verdict}",
-            figure.topic, figure.value, figure.target
+            "{}{}: {} (target {}){verdict}",
+            self.margin, figure.topic, figure.value, figure.target
         );
         self.state().figures.push(figure);
     }
 
     /// One line of progress or detail.
     pub fn say(&self, text: impl AsRef<str>) {
-        text.as_ref().lines().for_each(|line| println!("  {line}"));
+        text.as_ref().lines().for_each(|line| println!("{}{line}", self.margin));
     }
 
     /// A point in the audit log; `since` reads what was requested after it.

@@ -26,6 +26,12 @@ impl Report {
         }
     }
 
+    pub fn extend(&mut self, other: Self) {
+        self.figures.extend(other.figures);
+        self.passed += other.passed;
+        self.failed.extend(other.failed);
+    }
+
     /// Prints the table and the closing line. Exit code 1 when anything failed.
     pub fn print(&self) -> ExitCode {
         println!();

@@ -1,8 +1,11 @@
-//! Runs scenarios one after the other; says what failed and shows why; goes on.
+//! Runs scenarios one after the other, then those that mind no company side by side; says what failed and shows why; goes on.
 
-use std::time::{Duration, Instant};
+use std::{
+    cell::RefCell,
+    time::{Duration, Instant},
+};
 
-use futures::future::LocalBoxFuture;
+use futures::future::{LocalBoxFuture, join_all};
 
 use super::{Result, context::Ctx, report::Report};
 use crate::cluster::{diagnostics, namespaces, operator};
@@ -18,6 +21,8 @@ pub struct Scenario {
     pub needs_operator: bool,
     /// Run only when a filter names it.
     pub on_request: bool,
+    /// Measures nothing that others disturb, so it runs side by side with its like.
+    pub sociable: bool,
     pub run: for<'a> fn(&'a Ctx) -> LocalBoxFuture<'a, Result>,
 }
 
@@ -36,8 +41,14 @@ impl Scenario {
             limit,
             needs_operator: true,
             on_request: false,
+            sociable: false,
             run,
         }
+    }
+
+    /// A scenario that runs side by side with others: it counts only its own namespaces, and seconds do not matter to it.
+    pub const fn sociable(self) -> Self {
+        Self { sociable: true, ..self }
     }
 
     /// A scenario about the suite itself, for whoever asks for it.
@@ -50,28 +61,45 @@ impl Scenario {
     }
 }
 
-pub async fn run(mut ctx: Ctx, scenarios: &[&Scenario]) -> Report {
+pub async fn run(ctx: Ctx, scenarios: &[&Scenario]) -> Report {
     let mut report = Report::default();
-    for scenario in scenarios {
-        println!("== {}: {}", scenario.name, scenario.about);
-        let started = Instant::now();
-        ctx.begin(scenario.name);
-        let outcome = one(&ctx, scenario).await;
-        let seconds = started.elapsed().as_secs_f64();
-        match &outcome {
-            Ok(()) => println!("ok  {} ({seconds:.1} s)", scenario.name),
-            Err(error) => {
-                println!("FAILED  {} ({seconds:.1} s)\n  {error}", scenario.name);
-                diagnostics::print(&ctx).await;
-            }
+    let (sociable, alone): (Vec<&Scenario>, Vec<&Scenario>) =
+        scenarios.iter().copied().partition(|scenario| scenario.sociable);
+    for scenario in alone {
+        told(&ctx.of(scenario.name, false), scenario, &mut report).await;
+    }
+    let report = RefCell::new(report);
+    let side_by_side = sociable.len() > 1;
+    join_all(sociable.into_iter().map(|scenario| {
+        let (ctx, report) = (ctx.of(scenario.name, side_by_side), &report);
+        async move {
+            let mut own = Report::default();
+            told(&ctx, scenario, &mut own).await;
+            report.borrow_mut().extend(own);
         }
-        report.scenario(scenario.name, outcome.is_ok());
-        report.figures.extend(ctx.take_figures());
-        if outcome.is_ok() || !ctx.settings.keep {
-            namespaces::clear(&ctx).await;
+    }))
+    .await;
+    report.into_inner()
+}
+
+/// Runs one scenario, says how it went, and clears up after it.
+async fn told(ctx: &Ctx, scenario: &Scenario, report: &mut Report) {
+    println!("== {}: {}", scenario.name, scenario.about);
+    let started = Instant::now();
+    let outcome = one(ctx, scenario).await;
+    let seconds = started.elapsed().as_secs_f64();
+    match &outcome {
+        Ok(()) => println!("ok  {} ({seconds:.1} s)", scenario.name),
+        Err(error) => {
+            println!("FAILED  {} ({seconds:.1} s)\n  {error}", scenario.name);
+            diagnostics::print(ctx).await;
         }
     }
-    report
+    report.scenario(scenario.name, outcome.is_ok());
+    report.figures.extend(ctx.take_figures());
+    if outcome.is_ok() || !ctx.settings.keep {
+        namespaces::clear(ctx).await;
+    }
 }
 
 async fn one(ctx: &Ctx, scenario: &Scenario) -> Result {

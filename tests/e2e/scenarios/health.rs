@@ -50,6 +50,8 @@ const KILLED: f64 = 2.0;
 const STOPPED: f64 = 6.0;
 /// How long a loss is waited for before it counts as unseen.
 const UNSEEN: Duration = Duration::from_secs(30);
+/// A second loss of one store within half a minute is another matter (Flapping).
+const APART: Duration = Duration::from_secs(31);
 /// How long a connection lives in the idle-timeout part, and how long that goes on.
 const IDLE: Duration = Duration::from_secs(12);
 
@@ -71,8 +73,13 @@ pub async fn run(ctx: &Ctx) -> Result {
         api,
     };
     scene.idle_timeout().await?;
+    let mut recovered = Vec::new();
     for store in &STORES {
         scene.stopped(store).await?;
+        recovered.push(tokio::time::Instant::now());
+    }
+    for (store, recovered) in STORES.iter().zip(recovered) {
+        tokio::time::sleep_until(recovered + APART).await;
         scene.killed(store).await?;
     }
     Ok(())
@@ -153,8 +160,6 @@ impl Scene<'_> {
             "yes",
             true,
         );
-        // A second loss within half a minute is another matter (Flapping).
-        tokio::time::sleep(Duration::from_secs(31)).await;
         Ok(())
     }
 

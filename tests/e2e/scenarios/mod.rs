@@ -53,31 +53,36 @@ pub static ALL: &[Scenario] = &[
         "published Secrets log in, rights hold, and no generated password is seen anywhere else",
         6,
         |ctx| Box::pin(credentials::run(ctx)),
-    ),
+    )
+    .sociable(),
     Scenario::new(
         "requirements",
         "every requirement of AMAS by its id: columns, constraints, views, rights, key families, the graph",
         6,
         |ctx| Box::pin(requirements::run(ctx)),
-    ),
+    )
+    .sociable(),
     Scenario::new(
         "bad-input",
         "a rejected apply or a plain condition, nothing of anybody else touched, no noise, and a way back",
         8,
         |ctx| Box::pin(bad_input::run(ctx)),
-    ),
+    )
+    .sociable(),
     Scenario::new(
         "flapping",
         "external servers restarted twenty times in a minute cost four status writes each, and are Ready again",
         5,
         |ctx| Box::pin(flapping::run(ctx)),
-    ),
+    )
+    .sociable(),
     Scenario::new(
         "retain-delete",
         "with Retain the next of the name has the same data and passwords; with Delete nothing is left",
         5,
         |ctx| Box::pin(retain_delete::run(ctx)),
-    ),
+    )
+    .sociable(),
     Scenario::new(
         "self-check",
         "the suite's own parts: audit lines, objects, watches",

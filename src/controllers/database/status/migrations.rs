@@ -56,12 +56,18 @@ impl Draft<'_> {
             ),
             Decision::Done => {
                 let current = self.current_version().unwrap_or_default();
-                (
-                    true,
-                    false,
-                    Reason::Applied,
-                    format!("the schema is at version {current}"),
-                )
+                let at = format!("the schema is at version {current}");
+                match self.newer() {
+                    None => (true, false, Reason::Applied, at),
+                    Some(newest) => (
+                        true,
+                        false,
+                        Reason::NewerAvailable,
+                        format!(
+                            "{at}; the source has up to {newest}, which is applied when the specification changes or asks for it"
+                        ),
+                    ),
+                }
             }
             Decision::Running { pending, .. } | Decision::Start { pending, .. } => (
                 false,
@@ -79,6 +85,15 @@ impl Draft<'_> {
                 (false, true, reason, problem.to_string())
             }
         }
+    }
+
+    /// The newest version of the source, where that is beyond the one asked for.
+    fn newer(&self) -> Option<i64> {
+        let Some(Files::Read(source)) = &self.observed.files else {
+            return None;
+        };
+        let newest = source.newest();
+        (newest > target(&self.object.spec, self.observed, newest)).then_some(newest)
     }
 
     /// The app roles' rights have followed the last migration.

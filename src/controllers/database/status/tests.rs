@@ -191,3 +191,66 @@ fn a_restarted_operator_lets_the_status_stand() {
     situation.observed.postgres = None;
     assert_eq!(situation.report().status, before);
 }
+
+#[test]
+fn an_update_that_waits_is_shown_and_keeps_ready_true() {
+    let mut situation = Situation::converged(platform());
+    situation.settle();
+    situation.settings.images = crate::stores::images::Images::new(None, "redis:8=localhost/redis:8.1").unwrap();
+    let status = situation.settle();
+    assert_eq!(kstatus(&status, 1), "Current");
+    assert_eq!(condition(&status, "UpdatePending"), "True/WaitingForRestart");
+    let ready = status.conditions.iter().find(|one| one.type_ == "Ready").unwrap();
+    assert!(
+        ready.message.contains("redis: image localhost/redis:8.1"),
+        "{}",
+        ready.message
+    );
+    assert_eq!(situation.report().status, status, "and is not written again");
+
+    // In the window it is done; the clock wakes the object for that.
+    let window = serde_json::json!({"start": "00:00", "timeZone": "UTC", "duration": "1h"});
+    situation.object.spec.maintenance_window = serde_json::from_value(window).unwrap();
+    let pause = situation.report().look_again.unwrap();
+    situation.observed.now += k8s_openapi::jiff::SignedDuration::try_from(pause).unwrap();
+    assert_eq!(situation.plan().steps.len(), 1);
+}
+
+#[test]
+fn the_annotation_is_handled_once_it_is_carried_out() {
+    let mut situation = Situation::converged(platform());
+    situation.observed.restart = Some("redis/7".into());
+    assert_eq!(
+        situation.settle().handled.get("restart"),
+        None,
+        "there is something to write yet"
+    );
+    for step in situation.plan().steps {
+        let crate::controllers::database::plan::Step::Replace(mut body, _) = step else {
+            panic!("{step:?}")
+        };
+        body["metadata"]["uid"] = serde_json::json!("child");
+        situation.see(ChildKind::StatefulSet, &body);
+    }
+    let status = situation.settle();
+    assert_eq!(status.handled["restart"], "redis/7");
+    assert_eq!(situation.plan().steps, []);
+}
+
+#[test]
+fn newer_migrations_wait_for_a_change_of_the_specification() {
+    let mut situation = Situation::converged(platform());
+    situation.settle();
+    let files = vec![
+        ("0001_a.sql".into(), b"SELECT 1".to_vec()),
+        ("0002_b.sql".into(), b"SELECT 2".to_vec()),
+    ];
+    let source = crate::migrate::source::Source::from_files(files).unwrap();
+    situation.observed.files = Some(Files::Read(source.into()));
+    let status = situation.settle();
+    assert_eq!(kstatus(&status, 1), "Current");
+    assert_eq!(condition(&status, "MigrationsApplied"), "True/NewerAvailable");
+    assert_eq!(situation.plan().steps, []);
+    situation.observed.same_generation = false;
+    assert_eq!(situation.plan().steps.len(), 1, "the Job");
+}
