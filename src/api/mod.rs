@@ -31,6 +31,8 @@ pub const DATA: &str = "amas.dev/data";
 /// Annotation on an AmasDatabase: restarts its managed servers once for each new value; `STORE/VALUE` only that store. On a pod: the value
 /// that it was last restarted for.
 pub const RESTART: &str = "amas.dev/restart";
+/// Annotation on an AmasDatabase: makes stores and roles that somebody else claims its own, once for each new value.
+pub const TAKE_OVER: &str = "amas.dev/take-over";
 /// Annotation on a pod: names the configuration that it was started for.
 pub const CONFIG: &str = "amas.dev/config";
 /// Annotation on a pod: what `kubectl rollout restart` writes.

@@ -126,13 +126,38 @@ mod tests {
         let cases = [
             (None, false, write(false, None), "nobody's"),
             (Some(stored("c1", "u1", false)), false, ClaimVerdict::Ours, "ours"),
-            (Some(stored("c1", "old", false)), false, write(true, epoch), "adoption keeps what the record says"),
-            (Some(stored("c1", "u1", true)), false, write(true, epoch), "ours, released before"),
+            (
+                Some(stored("c1", "old", false)),
+                false,
+                write(true, epoch),
+                "adoption keeps what the record says",
+            ),
+            (
+                Some(stored("c1", "u1", true)),
+                false,
+                write(true, epoch),
+                "ours, released before",
+            ),
             (Some(stored("c2", "u1", false)), false, foreign, "somebody else's"),
-            (Some(stored("c2", "u1", true)), false, write(false, None), "released by somebody else"),
-            (Some(stored("c2", "u1", false)), true, write(false, None), "taken over: not our making"),
+            (
+                Some(stored("c2", "u1", true)),
+                false,
+                write(false, None),
+                "released by somebody else",
+            ),
+            (
+                Some(stored("c2", "u1", false)),
+                true,
+                write(false, None),
+                "taken over: not our making",
+            ),
             (Some("nonsense".into()), false, unreadable, "unreadable"),
-            (Some("nonsense".into()), true, write(false, None), "unreadable, taken over"),
+            (
+                Some("nonsense".into()),
+                true,
+                write(false, None),
+                "unreadable, taken over",
+            ),
         ];
         for (found, take_over, expected, what) in cases {
             assert_eq!(ours.judge(found.as_deref(), false, take_over), expected, "{what}");

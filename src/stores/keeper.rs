@@ -105,6 +105,8 @@ pub trait Store: Sized + Send + Sync + Debug + Clone + PartialEq + Default + 'st
         duty: &Duty<Self>,
         facts: &mut Self::Facts,
     ) -> impl Future<Output = Result<Progress, StoreError>> + Send;
+    /// Whether the operator made this server, which then goes or stays with its volume.
+    fn is_managed(base: &Self::Base) -> bool;
     /// Takes leave of the server; done a second time it finds nothing to do. Gives what should have gone and had to stay, in words.
     fn part(base: &Self::Base, how: Parting) -> impl Future<Output = Result<Vec<String>, StoreError>> + Send;
     /// Whether objects that showed `before` have to be woken for `after`. Engines leave out figures that move by themselves.

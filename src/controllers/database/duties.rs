@@ -37,6 +37,7 @@ pub fn duties(spec: &AmasDatabaseSpec, valid: &Valid, observed: &Observed, setti
         name: valid.family.database.clone(),
         uid: valid.family.uid.clone(),
     };
+    let take_over = &observed.take_over;
     Duties {
         postgres: spec
             .postgres
@@ -54,6 +55,7 @@ pub fn duties(spec: &AmasDatabaseSpec, valid: &Valid, observed: &Observed, setti
                 endpoint,
                 claim: claim.clone(),
                 managed: redis.managed.is_some(),
+                take_over: take_over.clone(),
             })
         }),
         neo4j: spec.neo4j.as_ref().and_then(|neo4j| {
@@ -73,6 +75,7 @@ pub fn duties(spec: &AmasDatabaseSpec, valid: &Valid, observed: &Observed, setti
                 database: GraphName::parse(database).ok()?,
                 claim: claim.clone(),
                 managed: neo4j.managed.is_some(),
+                take_over: take_over.clone(),
             })
         }),
     }
@@ -158,6 +161,7 @@ fn postgres_duty(postgres: &PostgresSpec, valid: &Valid, observed: &Observed, cl
         roles: postgres.roles.iter().map(role).collect::<Option<_>>()?,
         exclusive: postgres.managed.is_some(),
         claim: claim.clone(),
+        take_over: observed.take_over.clone(),
         look_again: String::new(),
     })
 }

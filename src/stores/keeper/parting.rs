@@ -7,7 +7,6 @@ use std::{
 
 use tokio::{
     sync::mpsc,
-    task::JoinSet,
     time::{Instant, sleep, timeout},
 };
 
@@ -31,7 +30,13 @@ pub enum Departure {
 pub(super) struct Leave {
     pub how: Parting,
     state: Arc<Mutex<Departure>>,
-    _task: JoinSet<()>,
+    task: tokio::task::JoinHandle<()>,
+}
+
+impl Drop for Leave {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
 }
 
 impl Leave {
@@ -44,8 +49,8 @@ impl Leave {
         wake: mpsc::UnboundedSender<Key>,
     ) -> Self {
         let state = Arc::new(Mutex::new(Departure::UnderWay(None)));
-        let (tell, mut task) = (state.clone(), JoinSet::new());
-        task.spawn(async move {
+        let tell = state.clone();
+        let task = tokio::spawn(async move {
             let give_up = Instant::now() + within;
             for failures in 1.. {
                 let error = match attempt::<S>(&base, how).await {
@@ -68,11 +73,12 @@ impl Leave {
                 sleep(retry_delay(&error, failures, rand::random_range(0.8..1.2)).min(LONGEST_PAUSE)).await;
             }
         });
-        Self {
-            how,
-            state,
-            _task: task,
-        }
+        Self { how, state, task }
+    }
+
+    /// Done or given up.
+    pub fn is_over(&self) -> bool {
+        self.task.is_finished()
     }
 
     pub fn state(&self) -> Departure {
@@ -87,6 +93,9 @@ fn set(state: &Mutex<Departure>, now: Departure) {
 async fn attempt<S: Store>(base: &S::Base, how: Parting) -> Result<Vec<String>, StoreError> {
     match timeout(ATTEMPT, S::part(base, how)).await {
         Ok(outcome) => outcome,
-        Err(_) => Err(StoreError::Unreachable(format!("no end within {} s", ATTEMPT.as_secs()))),
+        Err(_) => Err(StoreError::Unreachable(format!(
+            "no end within {} s",
+            ATTEMPT.as_secs()
+        ))),
     }
 }

@@ -16,6 +16,9 @@ use tokio::{
 
 use super::{Departure, Duty, Parting, Snapshot, Store, parting::Leave, watch::watch_server, work::work_duty};
 
+/// How long a claim is tried to be let go.
+const RELEASE: Duration = Duration::from_secs(60);
+
 /// Which AmasDatabase a keeper belongs to. Sent as the wake-up when its snapshot changed materially.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Key {
@@ -207,11 +210,14 @@ impl<S: Store> Keepers<S> {
         }
     }
 
-    /// The same with the base that it has, letting the claim go; nothing where there is no keeper.
-    pub fn release(&self, key: &Key, within: Duration) {
+    /// The store is no longer ours to look after: like [`Keepers::dismiss`], and on a server that we did not make the claim is let go.
+    pub fn let_go(&self, key: &Key) {
+        self.lock().retain(|_, entry| !entry.has_left());
         let base = self.with_running(key, |shared| shared.duty.borrow().base.clone());
-        if let Some(base) = base {
-            self.part(key, base, Parting::Release, within);
+        match base {
+            Some(base) if !S::is_managed(&base) => self.part(key, base, Parting::Release, RELEASE),
+            Some(_) => self.dismiss(key),
+            None => {}
         }
     }
 
@@ -285,6 +291,12 @@ impl<S: Store> Default for Entry<S> {
 impl<S: Store> Entry<S> {
     fn is_idle(&self) -> bool {
         self.running.is_none() && self.policies.is_empty() && self.leave.is_none()
+    }
+
+    /// Only the memory of a leave is left.
+    fn has_left(&self) -> bool {
+        let over = self.leave.as_ref().is_some_and(Leave::is_over);
+        over && self.running.is_none() && self.policies.is_empty()
     }
 
     fn pass_policies_on(&self) {

@@ -21,9 +21,7 @@ async fn read(session: &Session) -> Result<Vec<Option<String>>, StoreError> {
 
 async fn write(session: &Session, record: &ClaimRecord) -> Result<(), StoreError> {
     let text = serde_json::to_string(record).map_err(|error| StoreError::Rejected(error.to_string()))?;
-    session
-        .write(query(&cypher::write_claim()).param("record", text))
-        .await
+    session.write(query(&cypher::write_claim()).param("record", text)).await
 }
 
 /// Writes our claim where it is to be ours; gives the text of somebody else's.

@@ -52,6 +52,10 @@ impl Store for Neo4j {
         Neo4jSentinel::open(base).await
     }
 
+    fn is_managed(base: &Neo4jDuty) -> bool {
+        base.managed
+    }
+
     async fn work(worker: &mut Neo4jWorker, duty: &Duty<Self>, facts: &mut Neo4jFacts) -> Result<Progress, StoreError> {
         let outcome = worker.slice(duty, facts).await;
         facts.error = outcome.as_ref().err().map(ToString::to_string);

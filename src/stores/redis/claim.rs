@@ -22,13 +22,15 @@ async fn read(connection: &mut Connection) -> Result<Option<String>, StoreError>
 /// Writes our claim where it is to be ours; gives the text of somebody else's.
 pub async fn hold(connection: &mut Connection, base: &RedisDuty) -> Result<Option<String>, StoreError> {
     let found = read(connection).await?;
-    let verdict = base.claim.judge(found.as_deref(), base.managed, base.take_over.is_some());
+    let verdict = base
+        .claim
+        .judge(found.as_deref(), base.managed, base.take_over.is_some());
     let record = match verdict {
         ClaimVerdict::Ours => return Ok(None),
         ClaimVerdict::Foreign(holder) => return Ok(Some(holder)),
-        ClaimVerdict::Write { created_by_us, since } => base
-            .claim
-            .record(created_by_us, since.unwrap_or_else(Timestamp::now)),
+        ClaimVerdict::Write { created_by_us, since } => {
+            base.claim.record(created_by_us, since.unwrap_or_else(Timestamp::now))
+        }
     };
     let mut set = redis::cmd("SET");
     set.arg(CLAIM_KEY).arg(text(&record)?);
@@ -44,7 +46,9 @@ pub async fn hold(connection: &mut Connection, base: &RedisDuty) -> Result<Optio
 
 /// Marks our claim as released; somebody else's stays as it is.
 pub async fn release(connection: &mut Connection, base: &RedisDuty) -> Result<(), StoreError> {
-    let found = read(connection).await?.and_then(|text| serde_json::from_str::<ClaimRecord>(&text).ok());
+    let found = read(connection)
+        .await?
+        .and_then(|text| serde_json::from_str::<ClaimRecord>(&text).ok());
     let Some(record) = found.filter(|record| record.claim == base.claim) else {
         return Ok(());
     };

@@ -88,6 +88,10 @@ impl Store for Redis {
         RedisSentinel::open(&base.endpoint).await
     }
 
+    fn is_managed(base: &RedisDuty) -> bool {
+        base.managed
+    }
+
     async fn work(worker: &mut RedisWorker, duty: &Duty<Self>, facts: &mut RedisFacts) -> Result<Progress, StoreError> {
         let outcome = worker.slice(duty, facts).await;
         facts.error = outcome.as_ref().err().map(ToString::to_string);
