@@ -11,6 +11,8 @@ mod keeper;
 mod migrate;
 #[path = "component/neo4j.rs"]
 mod neo4j;
+#[path = "component/parameters.rs"]
+mod parameters;
 #[path = "component/postgres.rs"]
 mod postgres;
 #[path = "component/redis.rs"]

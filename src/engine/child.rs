@@ -197,6 +197,8 @@ pub struct Facts {
     pub template: Option<Box<PodTemplate>>,
     /// Pod: the StatefulSet's revision that it was made from.
     pub made_from: Option<String>,
+    /// ConfigMap: the configuration that it holds. Pod: the one that was last sent to it.
+    pub config: Option<String>,
 }
 
 /// What a StatefulSet says of its pods.
@@ -307,7 +309,12 @@ fn facts(kind: ChildKind, object: &Value) -> Facts {
     match kind {
         ChildKind::Pod => Facts {
             made_from: text(&object["metadata"]["labels"]["controller-revision-hash"]),
+            config: text(&object["metadata"]["annotations"][api::CONFIG_SENT]),
             ..pod_facts(&object["status"])
+        },
+        ChildKind::ConfigMap => Facts {
+            config: text(&object["metadata"]["annotations"][api::CONFIG]),
+            ..Facts::default()
         },
         ChildKind::StatefulSet => Facts {
             template: Some(Box::new(pod_template(object))),

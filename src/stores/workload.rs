@@ -7,7 +7,7 @@ use k8s_openapi::api::core::v1::ResourceRequirements;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-use super::revisions::Stamp;
+use super::revisions::{Stamp, config};
 use crate::api::{
     CONFIG, DATA, IMAGE, RESTART, RESTARTED_AT, TEMPLATE_REVISION,
     common::{NetworkAccess, PodSettings, Resources, Storage},
@@ -111,8 +111,8 @@ pub struct Image {
 pub enum Reload {
     /// All but this part of it: the pod is replaced when the text changes.
     AllBut(String),
-    /// The server says itself, once it has read the files: the pod is replaced when it asks for a restart.
-    AsTheServerSays,
+    /// The server says itself, once it has read the files: the pod is replaced when it asks for a restart. Names the configuration.
+    AsTheServerSays(String),
 }
 
 /// What one engine's server needs.
@@ -228,7 +228,9 @@ fn config_map(family: &Family, workload: &Workload) -> Value {
         Config::Files { files, .. } => json!(files),
         Config::Environment(variables) => json!(variables),
     };
-    json!({"metadata": metadata(family, workload, "-config", true), "data": data})
+    let mut metadata = metadata(family, workload, "-config", true);
+    metadata["annotations"] = json!({CONFIG: config(workload)});
+    json!({"metadata": metadata, "data": data})
 }
 
 /// The address clients use. A pod that is not ready is published too: there is no other to send them to, and a refused connection is the

@@ -18,6 +18,7 @@ use crate::{
 };
 
 use super::{
+    configuration,
     observe::{Observed, StoreKind},
     validate::{Valid, role_secret},
 };
@@ -158,6 +159,7 @@ fn postgres_duty(postgres: &PostgresSpec, valid: &Valid, observed: &Observed, cl
         roles: postgres.roles.iter().map(role).collect::<Option<_>>()?,
         exclusive: postgres.managed.is_some(),
         claim: claim.clone(),
+        configuration: configuration::judge(postgres, valid, observed).map(|judged| judged.duty),
         look_again: String::new(),
     })
 }

@@ -3,7 +3,10 @@
 use crate::{
     api::conditions::{Reason, Wanted},
     engine::child::ChildKind,
-    stores::health::{Reason as HealthReason, Verdict},
+    stores::{
+        health::{Reason as HealthReason, Verdict},
+        postgres::{self, ConfigurationFacts},
+    },
 };
 
 use super::{
@@ -122,6 +125,33 @@ pub fn state(store: StoreKind, managed: bool, valid: &Valid, observed: &Observed
     }
 }
 
+/// What is wrong with the server's configuration, or still on its way.
+fn configuration_state(plan: &Plan, facts: Option<&ConfigurationFacts>) -> Option<StoreState> {
+    if !plan.refused.is_empty() {
+        let refused = plan.refused.join("; ");
+        return Some(StoreState::Refusing(
+            Reason::InvalidParameter,
+            format!("spec.postgres.managed.parameters: {refused}; the server goes on with the values it has"),
+        ));
+    }
+    let (facts, wanted) = (facts?, plan.duties.postgres.as_ref()?.configuration.as_ref()?);
+    if !facts.overridden.is_empty() {
+        let names = facts.overridden.join(", ");
+        let message = format!(
+            "{names}: ALTER SYSTEM goes before the specification; run ALTER SYSTEM RESET as {}",
+            postgres::workload::ADMIN
+        );
+        return Some(StoreState::Refusing(Reason::Refused, message));
+    }
+    if facts.loaded.as_ref() != Some(&wanted.written) {
+        return Some(StoreState::Changing(
+            "the changed configuration is on its way to the server".into(),
+        ));
+    }
+    let restart = facts.restart.join(", ");
+    (!restart.is_empty()).then(|| StoreState::Changing(format!("{restart}: the new value waits for a restart")))
+}
+
 /// Whether the pod that runs is made from what its StatefulSet says.
 fn rolled_out(name: &str, observed: &Observed) -> bool {
     let seen = observed.children.get(&(ChildKind::StatefulSet, name.to_owned()));
@@ -163,6 +193,7 @@ fn serving(store: StoreKind, observed: &Observed, plan: &Plan) -> StoreState {
         conflict: Option<String>,
         error: Option<String>,
         missing: Option<String>,
+        configuration: Option<StoreState>,
     }
     let said = match store {
         StoreKind::Postgres => observed.postgres.as_ref().map(|snapshot| {
@@ -186,6 +217,7 @@ fn serving(store: StoreKind, observed: &Observed, plan: &Plan) -> StoreState {
                 conflict: facts.conflict.clone(),
                 error: facts.error.clone(),
                 missing,
+                configuration: configuration_state(plan, facts.configuration.as_ref()),
             }
         }),
         StoreKind::Redis => observed.redis.as_ref().map(|snapshot| {
@@ -197,6 +229,7 @@ fn serving(store: StoreKind, observed: &Observed, plan: &Plan) -> StoreState {
                 conflict: facts.claim_conflict.clone(),
                 error: facts.error.clone(),
                 missing: None,
+                configuration: None,
             }
         }),
         StoreKind::Neo4j => observed.neo4j.as_ref().map(|snapshot| {
@@ -208,6 +241,7 @@ fn serving(store: StoreKind, observed: &Observed, plan: &Plan) -> StoreState {
                 conflict: facts.claim_conflict.clone(),
                 error: facts.error.clone(),
                 missing: None,
+                configuration: None,
             }
         }),
     };
@@ -221,6 +255,10 @@ fn serving(store: StoreKind, observed: &Observed, plan: &Plan) -> StoreState {
         Said {
             missing: Some(missing), ..
         } => StoreState::Refusing(Reason::ExtensionMissing, missing),
+        Said {
+            configuration: Some(state),
+            ..
+        } => state,
         Said { error: Some(error), .. } => StoreState::Refusing(Reason::Refused, error),
         Said {
             duty_in: Some(duty_in),

@@ -1,11 +1,14 @@
 //! PostgreSQL: one database, its roles and their rights, watched over one connection of the owner.
 //!
 //! `duty` says what is asked and what is known; `sentinel` watches (over `wire`, `tls`); `work` makes it true:
-//! `catalog` reads, `plan` decides on `step`s, `rights` is the same for the app roles' rights.
+//! `catalog` reads, `plan` decides on `step`s, `rights` is the same for the app roles' rights; `configure` sees to the parameters of a
+//! managed server, by the rules in `parameters`.
 
 mod catalog;
+mod configure;
 mod connect;
 mod duty;
+mod parameters;
 mod plan;
 mod rights;
 mod scram;
@@ -17,6 +20,7 @@ mod wire;
 mod work;
 pub mod workload;
 
+pub use configure::{Configuration, ConfigurationFacts};
 pub use duty::{
     Access, Claim, ExtensionDuty, Figures, MigrationFacts, MissingExtension, PostgresDuty, PostgresFacts, RoleDuty,
     Session,

@@ -287,6 +287,7 @@ mod tests {
                 name: "db".into(),
                 uid: "1".into(),
             },
+            configuration: None,
             look_again: String::new(),
         }
     }

@@ -341,6 +341,7 @@ mod tests {
                 name: text(),
                 uid: text(),
             },
+            configuration: None,
             look_again: text(),
         }
     }
