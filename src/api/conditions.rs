@@ -98,7 +98,7 @@ pub enum Reason {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Wanted {
     pub kind: ConditionType,
-    pub status: Option<bool>,
+    pub status: bool,
     pub reason: Reason,
     pub message: String,
 }
@@ -107,17 +107,7 @@ impl Wanted {
     pub fn new(kind: ConditionType, status: bool, reason: Reason, message: impl Into<String>) -> Self {
         Self {
             kind,
-            status: Some(status),
-            reason,
-            message: message.into(),
-        }
-    }
-
-    /// Neither true nor false: not known yet.
-    pub fn unknown(kind: ConditionType, reason: Reason, message: impl Into<String>) -> Self {
-        Self {
-            kind,
-            status: None,
+            status,
             reason,
             message: message.into(),
         }
@@ -131,11 +121,7 @@ const MESSAGE_LIMIT: usize = 1024;
 pub fn merge(old: &[Condition], wanted: &[Wanted], generation: i64, now: Timestamp) -> Vec<Condition> {
     let one = |wanted: &Wanted| {
         let type_ = format!("{:?}", wanted.kind);
-        let status = match wanted.status {
-            Some(true) => "True",
-            Some(false) => "False",
-            None => "Unknown",
-        };
+        let status = if wanted.status { "True" } else { "False" };
         let kept = old.iter().find(|old| old.type_ == type_ && old.status == status);
         Condition {
             last_transition_time: kept.map_or(Time(now), |old| old.last_transition_time.clone()),

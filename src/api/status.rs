@@ -7,6 +7,8 @@ use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::redis::RedisEngine;
+
 /// What is true of the data layer, as last observed.
 #[derive(Clone, Debug, Default, Deserialize, Serialize, PartialEq, KubeSchema)]
 #[serde(rename_all = "camelCase")]
@@ -81,6 +83,9 @@ pub struct PostgresStatus {
 #[derive(Clone, Debug, Default, Deserialize, Serialize, PartialEq, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct RedisStatus {
+    /// The program that answers, whatever the specification says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub engine: Option<RedisEngine>,
     /// Version of the server.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub version: Option<String>,

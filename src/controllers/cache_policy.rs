@@ -1,130 +1,124 @@
-//! The CachePolicy controller: observe, validate, plan, apply, report. Its plan is one duty; the Redis keeper carries it out.
+//! What is the CachePolicy's own: eviction and expiry as a duty of the Redis keeper, and what is shown of them.
 
-use std::{sync::Arc, time::Duration};
-
-use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
-use kube::Resource;
+use k8s_openapi::{
+    apimachinery::pkg::apis::meta::v1::{Condition, Time},
+    jiff::Timestamp,
+};
+use kube::{Resource, runtime::reflector::Store as Cache};
 
 use crate::{
     api::{
+        amas_database::AmasDatabase,
         cache_policy::{self as api, CachePolicy, CachePolicyStatus, EvictionStatus, RuleCounts, RuleStatus},
-        conditions::{ConditionType, Reason, is_true, merge},
+        conditions::Reason,
         names::KeyPattern,
     },
     controllers::{
         Context,
-        database::eviction_owner,
-        policy::{Change, Standing, database_key, find_database, report, stands, store_missing},
+        database::{StoreKind, eviction_owner},
+        policy::{Policy, PolicyStatus, Standing, database_key},
+        wakes::Wakes,
     },
-    engine::{
-        metrics::Object,
-        queue::{Next, Reconcile, ReconcileError, Verdict},
-        status::Weight,
-    },
+    engine::{queue::Waker, status::Book},
     stores::{
-        keeper::Snapshot,
+        keeper::Keepers,
         redis::{
             CacheDuty, CacheFacts, DefaultTtl, EnforcedBy, Eviction, EvictionPolicy, Expires, FamilyFacts, KeyType,
-            Mode, Redis, Rule,
+            Mode, Redis, RedisFacts, Rule,
         },
     },
 };
 
-/// Reconciles CachePolicies.
-pub struct CachePolicies(pub Arc<Context>);
+impl PolicyStatus for CachePolicyStatus {
+    fn observed_generation(&self) -> Option<i64> {
+        self.observed_generation
+    }
 
-impl Reconcile<CachePolicy> for CachePolicies {
-    async fn reconcile(&self, object: Arc<CachePolicy>) -> Result<Next, ReconcileError> {
-        let context = &*self.0;
-        let name = object.meta().name.clone().unwrap_or_default();
-        // Caches and the keeper's snapshot; no request.
-        let key = database_key(&*object, &object.spec.database_ref.name);
-        let database = find_database(context, &key);
-        let snapshot = context.keepers.redis.snapshot(&key);
-        let owner = eviction_owner(context, &key.namespace, &key.database).map(|(owner, _)| owner);
-        // Pure: the duty, or what is wrong.
-        let duty = validate(&object, owner.as_deref());
-        // The duty to the keeper; nothing is written to Kubernetes.
-        match &duty {
-            Ok(duty) => context.keepers.redis.assign_policy(&key, &name, duty.clone()),
-            Err(_) => context.keepers.redis.withdraw_policy(&key, &name),
-        }
-        let declared = database.as_ref().is_some_and(|database| database.spec.redis.is_some());
-        let missing = store_missing(
-            database.as_deref(),
-            declared,
-            "redis",
-            &key.database,
-            snapshot.as_ref().map(|snapshot| &snapshot.health),
-        );
-        let facts = snapshot
-            .as_deref()
-            .and_then(|snapshot: &Snapshot<Redis>| snapshot.facts.policies.get(&name))
-            .cloned();
-        let standing = match (duty, missing) {
-            (Err(standing), _) => standing,
-            (_, Some(standing)) => standing,
-            (Ok(duty), None) => standing(&duty, facts.as_ref(), snapshot.as_deref()),
-        };
-        let old = context
-            .books
-            .cache_policies
-            .last(object.meta().uid.as_deref().unwrap_or_default())
-            .map(|(status, _)| status);
-        let first = old.is_none() && object.status.as_ref().is_none_or(|status| status.conditions.is_empty());
-        let old = old.or_else(|| object.status.clone()).unwrap_or_default();
-        let ready = is_true(&old.conditions, ConditionType::Ready);
-        let health = snapshot.as_ref().map(|snapshot| &snapshot.health);
-        if stands(
-            &standing,
-            health,
-            old.observed_generation,
-            object.meta().generation,
-            ready,
-        ) {
-            return Ok(Next {
-                verdict: Verdict::Converged,
-                after: None,
-            });
-        }
-        let new = status(&object, &old, &standing, facts.as_ref(), Timestamp::now());
-        let weight = weight(&old, &new);
-        let age = old
-            .as_of
-            .as_ref()
-            .and_then(|time| Duration::try_from(Timestamp::now().duration_since(time.0)).ok());
-        report(
-            context,
-            &*object,
-            &context.books.cache_policies,
-            Change {
-                new,
-                weight,
-                standing,
-                first,
-                was_stalled: is_true(&old.conditions, ConditionType::Stalled),
-                age,
-            },
-        )
-        .await
+    fn conditions(&self) -> &[Condition] {
+        &self.conditions
+    }
+
+    fn observe(&mut self, generation: i64, conditions: Vec<Condition>) {
+        (self.observed_generation, self.conditions) = (Some(generation), conditions);
     }
 }
 
-/// Forgets everything about an object that is gone.
-pub fn forget(context: &Context, object: &CachePolicy) {
-    let meta = object.meta();
-    let key = database_key(object, &object.spec.database_ref.name);
-    let name = meta.name.clone().unwrap_or_default();
-    context.keepers.redis.withdraw_policy(&key, &name);
-    context
-        .books
-        .cache_policies
-        .forget(meta.uid.as_deref().unwrap_or_default());
-    context.metrics.ready.remove(&Object {
-        kind: "CachePolicy",
-        namespace: key.namespace,
-        name,
-    });
+impl Policy for CachePolicy {
+    type Engine = Redis;
+    type Facts = CacheFacts;
+    const STORE: StoreKind = StoreKind::Redis;
+
+    fn database(&self) -> &str {
+        &self.spec.database_ref.name
+    }
+
+    fn is_declared(database: &AmasDatabase) -> bool {
+        database.spec.redis.is_some()
+    }
+
+    fn cache(context: &Context) -> &Cache<Self> {
+        &context.caches.cache_policies
+    }
+
+    fn book(context: &Context) -> &Book<CachePolicyStatus> {
+        &context.books.cache_policies
+    }
+
+    fn keepers(context: &Context) -> &Keepers<Redis> {
+        &context.keepers.redis
+    }
+
+    fn waker(wakes: &Wakes) -> &Waker<Self> {
+        &wakes.cache_policies
+    }
+
+    fn validate(&self, context: &Context) -> Result<CacheDuty, Standing> {
+        let key = database_key(self);
+        let owner = eviction_owner(context, &key.namespace, &key.database).map(|(owner, _)| owner);
+        validate(self, owner.as_deref())
+    }
+
+    fn facts<'a>(all: &'a RedisFacts, name: &str) -> Option<&'a CacheFacts> {
+        all.policies.get(name)
+    }
+
+    fn generation(facts: &CacheFacts) -> i64 {
+        facts.generation
+    }
+
+    fn conflict(all: &RedisFacts) -> Option<&str> {
+        all.claim_conflict.as_deref()
+    }
+
+    fn standing(duty: &CacheDuty, facts: &CacheFacts) -> Standing {
+        standing(duty, facts)
+    }
+
+    fn show(&self, facts: &CacheFacts, old: &CachePolicyStatus, new: &mut CachePolicyStatus, now: Timestamp) {
+        show(self, facts, new);
+        if without_times(old) != without_times(new) {
+            new.as_of = Some(Time(now));
+        }
+    }
+
+    fn without_figures(status: &CachePolicyStatus) -> CachePolicyStatus {
+        CachePolicyStatus {
+            rules: Vec::new(),
+            default_ttl: None,
+            matched: None,
+            without_ttl: None,
+            ..without_times(status)
+        }
+    }
+
+    fn figures(status: &CachePolicyStatus) -> Vec<i64> {
+        let all = status.rules.iter().map(|rule| rule.counts).chain(status.default_ttl);
+        all.flat_map(|counts| [counts.matched, counts.without_ttl]).collect()
+    }
+
+    fn figures_at(status: &CachePolicyStatus) -> Option<&Time> {
+        status.as_of.as_ref()
+    }
 }
 
 /// The duty that the specification means. Only one policy of a server sets eviction: the first by name.
@@ -210,14 +204,7 @@ fn key_type(kind: api::KeyType) -> KeyType {
     }
 }
 
-/// How a policy stands whose store answers.
-fn standing(duty: &CacheDuty, facts: Option<&CacheFacts>, snapshot: Option<&Snapshot<Redis>>) -> Standing {
-    if let Some(conflict) = snapshot.and_then(|snapshot| snapshot.facts.claim_conflict.as_ref()) {
-        return Standing::invalid(Reason::Conflicted, conflict);
-    }
-    let Some(facts) = facts.filter(|facts| facts.generation == duty.generation) else {
-        return Standing::waiting(Reason::Configuring, "the policy is being taken up");
-    };
+fn standing(duty: &CacheDuty, facts: &CacheFacts) -> Standing {
     let refused = facts
         .eviction_error
         .as_ref()
@@ -244,22 +231,7 @@ fn counts(family: &FamilyFacts, never: bool) -> RuleCounts {
     }
 }
 
-fn status(
-    object: &CachePolicy,
-    old: &CachePolicyStatus,
-    standing: &Standing,
-    facts: Option<&CacheFacts>,
-    now: Timestamp,
-) -> CachePolicyStatus {
-    let generation = object.meta().generation.unwrap_or_default();
-    let mut new = CachePolicyStatus {
-        observed_generation: Some(generation),
-        conditions: merge(&old.conditions, &standing.conditions(), generation, now),
-        ..old.clone()
-    };
-    let Some(facts) = facts.filter(|facts| facts.generation == generation) else {
-        return new;
-    };
+fn show(object: &CachePolicy, facts: &CacheFacts, new: &mut CachePolicyStatus) {
     if let Some(sweep) = &facts.sweep {
         let never = |name: &str| {
             object
@@ -288,7 +260,9 @@ fn status(
         );
         (new.matched, new.without_ttl) = (Some(matched), Some(without_ttl));
     }
-    new.last_change_sweep = facts.last_change_sweep.map(Time).or(new.last_change_sweep);
+    if let Some(at) = facts.last_change_sweep {
+        new.last_change_sweep = Some(Time(at));
+    }
     new.eviction = facts.eviction.as_ref().map(|eviction| EvictionStatus {
         max_memory: i64::try_from(eviction.max_memory).unwrap_or(i64::MAX),
         policy: eviction.policy.clone(),
@@ -298,10 +272,6 @@ fn status(
             EnforcedBy::Unverified => "Unverified".into(),
         },
     });
-    if without_times(old) != without_times(&new) {
-        new.as_of = Some(Time(now));
-    }
-    new
 }
 
 fn without_times(status: &CachePolicyStatus) -> CachePolicyStatus {
@@ -312,42 +282,10 @@ fn without_times(status: &CachePolicyStatus) -> CachePolicyStatus {
     }
 }
 
-fn without_figures(status: &CachePolicyStatus) -> CachePolicyStatus {
-    CachePolicyStatus {
-        rules: Vec::new(),
-        default_ttl: None,
-        matched: None,
-        without_ttl: None,
-        ..without_times(status)
-    }
-}
-
-/// Counts are figures; they matter when they moved by a fifth.
-fn weight(old: &CachePolicyStatus, new: &CachePolicyStatus) -> Weight {
-    if without_figures(old) != without_figures(new) {
-        let ready = |status: &CachePolicyStatus| is_true(&status.conditions, ConditionType::Ready);
-        let stalled = |status: &CachePolicyStatus| is_true(&status.conditions, ConditionType::Stalled);
-        return if (ready(old), stalled(old)) != (ready(new), stalled(new)) {
-            Weight::News
-        } else {
-            Weight::Progress
-        };
-    }
-    let moved = |old: i64, new: i64| (new - old).unsigned_abs() * 5 >= old.unsigned_abs().max(5);
-    let figures = |status: &CachePolicyStatus| -> Vec<i64> {
-        let rules = status.rules.iter().map(|rule| rule.counts).chain(status.default_ttl);
-        rules.flat_map(|counts| [counts.matched, counts.without_ttl]).collect()
-    };
-    let (old, new) = (figures(old), figures(new));
-    if old.len() != new.len() || old.iter().zip(&new).any(|(old, new)| moved(*old, *new)) {
-        return Weight::Figures;
-    }
-    Weight::None
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{controllers::policy::weight, engine::status::Weight};
     use serde_json::json;
 
     fn policy(spec: serde_json::Value) -> CachePolicy {
@@ -375,12 +313,12 @@ mod tests {
             }],
             ..Default::default()
         };
-        assert_eq!(weight(&status(100), &status(110)), Weight::None);
-        assert_eq!(weight(&status(100), &status(130)), Weight::Figures);
+        assert_eq!(weight::<CachePolicy>(&status(100), &status(110)), Weight::None);
+        assert_eq!(weight::<CachePolicy>(&status(100), &status(130)), Weight::Figures);
         let other = CachePolicyStatus {
             observed_generation: Some(2),
             ..status(100)
         };
-        assert_eq!(weight(&status(100), &other), Weight::Progress);
+        assert_eq!(weight::<CachePolicy>(&status(100), &other), Weight::Progress);
     }
 }

@@ -1,123 +1,105 @@
-//! The GraphSchema controller: observe, validate, plan, apply, report. Its plan is one duty; the Neo4j keeper carries it out.
+//! What is the GraphSchema's own: constraints and indexes as a duty of the Neo4j keeper, and what is shown of them.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::collections::BTreeSet;
 
-use k8s_openapi::jiff::Timestamp;
-use kube::Resource;
+use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Condition, jiff::Timestamp};
+use kube::{Resource, runtime::reflector::Store as Cache};
 
 use crate::{
     api::{
-        conditions::{ConditionType, Reason, is_true, merge},
+        amas_database::AmasDatabase,
+        conditions::Reason,
         graph_schema::{self as api, GraphSchema, GraphSchemaStatus, ItemStatus},
     },
     controllers::{
         Context,
-        policy::{Change, Standing, database_key, find_database, report, stands, store_missing},
+        database::StoreKind,
+        policy::{Policy, PolicyStatus, Standing},
+        wakes::Wakes,
     },
-    engine::{
-        metrics::Object,
-        queue::{Next, Reconcile, ReconcileError, Verdict},
-        status::Weight,
-    },
+    engine::{queue::Waker, status::Book},
     stores::{
-        keeper::Snapshot,
+        keeper::Keepers,
         neo4j::{
             ConstraintDuty, ConstraintKind, GraphDuty, GraphFacts, IndexDuty, IndexKind, ItemFacts, ItemState, Neo4j,
+            Neo4jFacts,
         },
     },
 };
 
-/// Reconciles GraphSchemas.
-pub struct GraphSchemas(pub Arc<Context>);
+impl PolicyStatus for GraphSchemaStatus {
+    fn observed_generation(&self) -> Option<i64> {
+        self.observed_generation
+    }
 
-impl Reconcile<GraphSchema> for GraphSchemas {
-    async fn reconcile(&self, object: Arc<GraphSchema>) -> Result<Next, ReconcileError> {
-        let context = &*self.0;
-        let name = object.meta().name.clone().unwrap_or_default();
-        // Caches and the keeper's snapshot; no request.
-        let key = database_key(&*object, &object.spec.database_ref.name);
-        let database = find_database(context, &key);
-        let snapshot = context.keepers.neo4j.snapshot(&key);
-        // Pure: the duty, or what is wrong.
-        let duty = validate(&object);
-        // The duty to the keeper; nothing is written to Kubernetes.
-        match &duty {
-            Ok(duty) => context.keepers.neo4j.assign_policy(&key, &name, duty.clone()),
-            Err(_) => context.keepers.neo4j.withdraw_policy(&key, &name),
-        }
-        let declared = database.as_ref().is_some_and(|database| database.spec.neo4j.is_some());
-        let missing = store_missing(
-            database.as_deref(),
-            declared,
-            "neo4j",
-            &key.database,
-            snapshot.as_ref().map(|snapshot| &snapshot.health),
-        );
-        let facts = snapshot
-            .as_deref()
-            .and_then(|snapshot: &Snapshot<Neo4j>| snapshot.facts.policies.get(&name))
-            .cloned();
-        let standing = match (duty, missing) {
-            (Err(standing), _) => standing,
-            (_, Some(standing)) => standing,
-            (Ok(duty), None) => standing(&duty, facts.as_ref(), snapshot.as_deref()),
-        };
-        let old = context
-            .books
-            .graph_schemas
-            .last(object.meta().uid.as_deref().unwrap_or_default())
-            .map(|(status, _)| status);
-        let first = old.is_none() && object.status.as_ref().is_none_or(|status| status.conditions.is_empty());
-        let old = old.or_else(|| object.status.clone()).unwrap_or_default();
-        let ready = is_true(&old.conditions, ConditionType::Ready);
-        let health = snapshot.as_ref().map(|snapshot| &snapshot.health);
-        if stands(
-            &standing,
-            health,
-            old.observed_generation,
-            object.meta().generation,
-            ready,
-        ) {
-            return Ok(Next {
-                verdict: Verdict::Converged,
-                after: None,
-            });
-        }
-        let new = status(&object, &old, &standing, facts.as_ref(), Timestamp::now());
-        let weight = weight(&old, &new);
-        let age = None;
-        report(
-            context,
-            &*object,
-            &context.books.graph_schemas,
-            Change {
-                new,
-                weight,
-                standing,
-                first,
-                was_stalled: is_true(&old.conditions, ConditionType::Stalled),
-                age,
-            },
-        )
-        .await
+    fn conditions(&self) -> &[Condition] {
+        &self.conditions
+    }
+
+    fn observe(&mut self, generation: i64, conditions: Vec<Condition>) {
+        (self.observed_generation, self.conditions) = (Some(generation), conditions);
     }
 }
 
-/// Forgets everything about an object that is gone.
-pub fn forget(context: &Context, object: &GraphSchema) {
-    let meta = object.meta();
-    let key = database_key(object, &object.spec.database_ref.name);
-    let name = meta.name.clone().unwrap_or_default();
-    context.keepers.neo4j.withdraw_policy(&key, &name);
-    context
-        .books
-        .graph_schemas
-        .forget(meta.uid.as_deref().unwrap_or_default());
-    context.metrics.ready.remove(&Object {
-        kind: "GraphSchema",
-        namespace: key.namespace,
-        name,
-    });
+impl Policy for GraphSchema {
+    type Engine = Neo4j;
+    type Facts = GraphFacts;
+    const STORE: StoreKind = StoreKind::Neo4j;
+
+    fn database(&self) -> &str {
+        &self.spec.database_ref.name
+    }
+
+    fn is_declared(database: &AmasDatabase) -> bool {
+        database.spec.neo4j.is_some()
+    }
+
+    fn cache(context: &Context) -> &Cache<Self> {
+        &context.caches.graph_schemas
+    }
+
+    fn book(context: &Context) -> &Book<GraphSchemaStatus> {
+        &context.books.graph_schemas
+    }
+
+    fn keepers(context: &Context) -> &Keepers<Neo4j> {
+        &context.keepers.neo4j
+    }
+
+    fn waker(wakes: &Wakes) -> &Waker<Self> {
+        &wakes.graph_schemas
+    }
+
+    fn validate(&self, _: &Context) -> Result<GraphDuty, Standing> {
+        validate(self)
+    }
+
+    fn facts<'a>(all: &'a Neo4jFacts, name: &str) -> Option<&'a GraphFacts> {
+        all.policies.get(name)
+    }
+
+    fn generation(facts: &GraphFacts) -> i64 {
+        facts.generation
+    }
+
+    fn conflict(all: &Neo4jFacts) -> Option<&str> {
+        all.claim_conflict.as_deref()
+    }
+
+    fn standing(duty: &GraphDuty, facts: &GraphFacts) -> Standing {
+        standing(duty, facts)
+    }
+
+    fn show(&self, facts: &GraphFacts, _: &GraphSchemaStatus, new: &mut GraphSchemaStatus, _: Timestamp) {
+        let online = |items: &[ItemFacts], of: usize| {
+            let online = items.iter().filter(|item| item.state == ItemState::Online).count();
+            Some(format!("{online}/{of}"))
+        };
+        new.constraints_online = online(&facts.constraints, self.spec.constraints.len());
+        new.indexes_online = online(&facts.indexes, self.spec.indexes.len());
+        new.constraints = facts.constraints.iter().map(item_status).collect();
+        new.indexes = facts.indexes.iter().map(item_status).collect();
+    }
 }
 
 /// The duty that the specification means. Two items must not be the same thing, nor have one name.
@@ -175,14 +157,7 @@ fn index(item: &api::Index) -> IndexDuty {
     }
 }
 
-/// How a schema stands whose store answers.
-fn standing(duty: &GraphDuty, facts: Option<&GraphFacts>, snapshot: Option<&Snapshot<Neo4j>>) -> Standing {
-    if let Some(conflict) = snapshot.and_then(|snapshot| snapshot.facts.claim_conflict.as_ref()) {
-        return Standing::invalid(Reason::Conflicted, conflict);
-    }
-    let Some(facts) = facts.filter(|facts| facts.generation == duty.generation) else {
-        return Standing::waiting(Reason::Configuring, "the schema is being taken up");
-    };
+fn standing(duty: &GraphDuty, facts: &GraphFacts) -> Standing {
     let items = || facts.constraints.iter().chain(&facts.indexes);
     let problems: Vec<(Reason, String)> = items().filter_map(problem).collect();
     if let Some((reason, _)) = problems.first() {
@@ -259,50 +234,6 @@ fn item_status(item: &ItemFacts) -> ItemStatus {
         message,
         violations,
         samples,
-    }
-}
-
-fn status(
-    object: &GraphSchema,
-    old: &GraphSchemaStatus,
-    standing: &Standing,
-    facts: Option<&GraphFacts>,
-    now: Timestamp,
-) -> GraphSchemaStatus {
-    let generation = object.meta().generation.unwrap_or_default();
-    let mut new = GraphSchemaStatus {
-        observed_generation: Some(generation),
-        conditions: merge(&old.conditions, &standing.conditions(), generation, now),
-        ..old.clone()
-    };
-    if let Some(facts) = facts.filter(|facts| facts.generation == generation) {
-        let online = |items: &[ItemFacts]| items.iter().filter(|item| item.state == ItemState::Online).count();
-        new.constraints_online = Some(format!(
-            "{}/{}",
-            online(&facts.constraints),
-            object.spec.constraints.len()
-        ));
-        new.indexes_online = Some(format!("{}/{}", online(&facts.indexes), object.spec.indexes.len()));
-        new.constraints = facts.constraints.iter().map(item_status).collect();
-        new.indexes = facts.indexes.iter().map(item_status).collect();
-    }
-    new
-}
-
-fn weight(old: &GraphSchemaStatus, new: &GraphSchemaStatus) -> Weight {
-    if old == new {
-        return Weight::None;
-    }
-    let flags = |status: &GraphSchemaStatus| {
-        (
-            is_true(&status.conditions, ConditionType::Ready),
-            is_true(&status.conditions, ConditionType::Stalled),
-        )
-    };
-    if flags(old) == flags(new) {
-        Weight::Progress
-    } else {
-        Weight::News
     }
 }
 

@@ -11,20 +11,19 @@ use tokio::sync::mpsc;
 use crate::{
     api::{amas_database::AmasDatabase, cache_policy::CachePolicy, graph_schema::GraphSchema},
     controllers::{
-        AllKeepers, Books, Caches, Context, Settings, Taken,
-        cache_policy::CachePolicies,
-        credentials,
+        AllKeepers, Books, Caches, Context, Settings, Taken, credentials,
         database::Databases,
-        graph_schema::GraphSchemas,
+        policy::Policies,
         sources::Sources,
         wakes::{Queues, Wakes},
     },
     engine::{
+        Own,
         children::Children,
         events::Events,
         metrics::Metrics,
         queue,
-        watch::{self, Scope},
+        watch::{self, Happened, Scope},
         writer::Writer,
     },
     stores::keeper::{Keepers, Key},
@@ -97,18 +96,10 @@ impl Operator {
         let wake_owner = move |owner: (String, String)| of_child.databases.wake(&owner.0, &owner.1);
         watch::children(&client, &scope, &context.children, wake_owner).await;
         tokio::spawn(wakes.clone().forward(keepers_say));
-        let (a, b, c) = (wakes.clone(), wakes.clone(), wakes);
-        let watch = |client: &Client| (client.clone(), scope.clone());
-        let (one, two, three) = (watch(&client), watch(&client), watch(&client));
-        tokio::spawn(watch::resources(one.0, one.1, databases, move |event| {
-            a.database(event)
-        }));
-        tokio::spawn(watch::resources(two.0, two.1, cache_policies, move |event| {
-            b.cache_policy(event)
-        }));
-        tokio::spawn(watch::resources(three.0, three.1, graph_schemas, move |event| {
-            c.graph_schema(event)
-        }));
+        let watch = Watching { client, scope, wakes };
+        watch.kind(databases, Wakes::database);
+        watch.kind(cache_policies, Wakes::policy);
+        watch.kind(graph_schemas, Wakes::policy);
         let caches = &context.caches;
         let _ = tokio::join!(
             caches.databases.wait_until_ready(),
@@ -119,30 +110,51 @@ impl Operator {
     }
 }
 
+/// What it takes to watch one of our kinds.
+struct Watching {
+    client: Client,
+    scope: Scope,
+    wakes: Wakes,
+}
+
+impl Watching {
+    /// Fills the cache of one kind for as long as the process runs, and wakes who has to know.
+    fn kind<K: Own>(&self, cache: CacheWriter<K>, happened: fn(&Wakes, Happened<K>)) {
+        let wakes = self.wakes.clone();
+        let on_event = move |event| happened(&wakes, event);
+        tokio::spawn(watch::resources(
+            self.client.clone(),
+            self.scope.clone(),
+            cache,
+            on_event,
+        ));
+    }
+}
+
 async fn run_queues(context: &Arc<Context>, queues: Queues, stop: impl Future<Output = ()> + Clone + Send + 'static) {
-    let Queues {
-        databases,
-        cache_policies,
-        graph_schemas,
-    } = queues;
-    let (caches, metrics) = (&context.caches, &context.metrics);
-    let one = Arc::new(Databases(context.clone()));
-    let two = Arc::new(CachePolicies(context.clone()));
-    let three = Arc::new(GraphSchemas(context.clone()));
+    let (caches, metrics) = (&context.caches, || context.metrics.clone());
+    let databases = Arc::new(Databases(context.clone()));
+    let policies = Arc::new(Policies(context.clone()));
     tokio::join!(
-        queue::run(one, caches.databases.clone(), databases, metrics.clone(), stop.clone()),
         queue::run(
-            two,
-            caches.cache_policies.clone(),
-            cache_policies,
-            metrics.clone(),
+            databases,
+            caches.databases.clone(),
+            queues.databases,
+            metrics(),
             stop.clone()
         ),
         queue::run(
-            three,
+            policies.clone(),
+            caches.cache_policies.clone(),
+            queues.cache_policies,
+            metrics(),
+            stop.clone()
+        ),
+        queue::run(
+            policies,
             caches.graph_schemas.clone(),
-            graph_schemas,
-            metrics.clone(),
+            queues.graph_schemas,
+            metrics(),
             stop
         ),
     );

@@ -132,14 +132,16 @@ impl Sources {
     fn read_seeds(&self, bundle: &str, profile: &str) -> Result<Vec<(String, Profile)>, Vec<String>> {
         let folder = self.bundles.join(bundle).join("seed");
         let existing = |name: &str| folder.join(name).is_dir().then(|| name.to_owned());
-        if existing(profile).is_none() {
-            return Err(vec![format!("bundle {bundle} has no seed profile {profile}")]);
+        // What a profile has of its own comes between what all have. One that adds nothing has no folder.
+        let folders: Vec<String> = ["common", profile, "last"].into_iter().filter_map(existing).collect();
+        if folders.is_empty() {
+            return Err(vec![format!("bundle {bundle} has no seed for profile {profile}")]);
         }
         let load = |name: String| match Profile::load(&folder.join(&name)) {
             Ok(profile) => Ok((name, profile)),
             Err(error) => Err(error.problems),
         };
-        ["common", profile].into_iter().filter_map(existing).map(load).collect()
+        folders.into_iter().map(load).collect()
     }
 }
 

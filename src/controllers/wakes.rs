@@ -2,12 +2,15 @@
 
 use std::sync::Arc;
 
-use kube::runtime::reflector;
+use kube::runtime::reflector::ObjectRef;
 use tokio::sync::mpsc;
 
 use crate::{
     api::{amas_database::AmasDatabase, cache_policy::CachePolicy, graph_schema::GraphSchema},
-    controllers::{Context, cache_policy, database, graph_schema, policy},
+    controllers::{
+        Context, database,
+        policy::{self, Policy},
+    },
     engine::{
         Own,
         queue::{self, Waker},
@@ -16,11 +19,13 @@ use crate::{
     stores::keeper::Key,
 };
 
+type Queue<K> = futures::channel::mpsc::UnboundedReceiver<ObjectRef<K>>;
+
 /// The ends of the three queues that the controllers take from.
 pub struct Queues {
-    pub databases: futures::channel::mpsc::UnboundedReceiver<reflector::ObjectRef<AmasDatabase>>,
-    pub cache_policies: futures::channel::mpsc::UnboundedReceiver<reflector::ObjectRef<CachePolicy>>,
-    pub graph_schemas: futures::channel::mpsc::UnboundedReceiver<reflector::ObjectRef<GraphSchema>>,
+    pub databases: Queue<AmasDatabase>,
+    pub cache_policies: Queue<CachePolicy>,
+    pub graph_schemas: Queue<GraphSchema>,
 }
 
 /// Who is woken by what: a database by its children, its keepers and its policies; a policy by its database.
@@ -28,8 +33,8 @@ pub struct Queues {
 pub struct Wakes {
     context: Arc<Context>,
     pub databases: Waker<AmasDatabase>,
-    cache_policies: Waker<CachePolicy>,
-    graph_schemas: Waker<GraphSchema>,
+    pub cache_policies: Waker<CachePolicy>,
+    pub graph_schemas: Waker<GraphSchema>,
 }
 
 impl Wakes {
@@ -59,19 +64,15 @@ impl Wakes {
     }
 
     pub fn policies_of(&self, key: &Key) {
-        let here = |meta: &kube::core::ObjectMeta, database: &str| {
-            meta.namespace.as_deref() == Some(&key.namespace) && database == key.database
-        };
-        for policy in self.context.caches.cache_policies.state() {
-            if here(&policy.metadata, &policy.spec.database_ref.name) {
-                self.cache_policies
-                    .wake(&key.namespace, policy.metadata.name.as_deref().unwrap_or_default());
-            }
-        }
-        for schema in self.context.caches.graph_schemas.state() {
-            if here(&schema.metadata, &schema.spec.database_ref.name) {
-                self.graph_schemas
-                    .wake(&key.namespace, schema.metadata.name.as_deref().unwrap_or_default());
+        self.all_on::<CachePolicy>(key);
+        self.all_on::<GraphSchema>(key);
+    }
+
+    fn all_on<K: Policy>(&self, key: &Key) {
+        for object in K::cache(&self.context).state() {
+            if policy::database_key(&*object) == *key {
+                let (namespace, name) = address(&*object);
+                K::waker(self).wake(&namespace, &name);
             }
         }
     }
@@ -88,30 +89,17 @@ impl Wakes {
         self.family(&Key { namespace, database });
     }
 
-    pub fn cache_policy(&self, event: Happened<CachePolicy>) {
+    pub fn policy<K: Policy>(&self, event: Happened<K>) {
         let object = match &event {
             Happened::Seen(object) => object,
             Happened::Gone(object) => {
-                cache_policy::forget(&self.context, object);
+                policy::forget(&self.context, &**object);
                 object
             }
         };
         let (namespace, name) = address(&**object);
-        self.cache_policies.wake(&namespace, &name);
-        self.family(&policy::database_key(&**object, &object.spec.database_ref.name));
-    }
-
-    pub fn graph_schema(&self, event: Happened<GraphSchema>) {
-        let object = match &event {
-            Happened::Seen(object) => object,
-            Happened::Gone(object) => {
-                graph_schema::forget(&self.context, object);
-                object
-            }
-        };
-        let (namespace, name) = address(&**object);
-        self.graph_schemas.wake(&namespace, &name);
-        self.family(&policy::database_key(&**object, &object.spec.database_ref.name));
+        K::waker(self).wake(&namespace, &name);
+        self.family(&policy::database_key(&**object));
     }
 
     /// A database and everything on it: two policies may want what only one can have.

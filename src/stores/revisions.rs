@@ -105,7 +105,10 @@ pub fn config(workload: &Workload) -> String {
 mod tests {
     use super::*;
     use crate::{
-        api::common::PodSettings,
+        api::{
+            common::PodSettings,
+            redis::{ManagedRedis, RedisEngine},
+        },
         stores::{neo4j, postgres, redis, workload::Image},
     };
     use serde_json::{Value, json};
@@ -123,10 +126,15 @@ mod tests {
             let spec = json!({"storage": {"size": "1Gi"}, "resources": {"limits": {"memory": "1Gi"}}});
             serde_json::from_value(spec).unwrap()
         }
+        let valkey = ManagedRedis {
+            engine: RedisEngine::Valkey,
+            ..spec()
+        };
         vec![
             postgres::workload::workload(family, &spec(), &[], image("postgres")),
             redis::workload::workload(family, &spec(), None, image("redis")),
             neo4j::workload::workload(family, &spec(), image("neo4j")),
+            redis::workload::workload(family, &valkey, None, image("valkey")),
         ]
     }
 

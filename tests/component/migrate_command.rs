@@ -294,11 +294,12 @@ async fn the_migrations_we_ship() {
     let dir = Dir::new("shipped");
     let hash = format!("admin_password={}", dir.file("secret", "0123456789abcdef").display());
     for profile in ["development", "test"] {
-        let (common, seed) = (ours.join("seed/common"), ours.join("seed").join(profile));
+        let [common, seed, last] = ["common", profile, "last"].map(|folder| ours.join("seed").join(folder));
         let dirs = [
             ("--dir", ours.as_path()),
             ("--seed-dir", &common),
             ("--seed-dir", &seed),
+            ("--seed-dir", &last),
         ];
         let (code, _, stderr) = output(command(&db, &["up", "--seed-hash", &hash], &dirs)).await;
         assert_eq!(code, 0, "{stderr}");

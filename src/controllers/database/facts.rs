@@ -129,6 +129,7 @@ fn redis_facts(old: Option<RedisStatus>, observed: &Observed, endpoint: String, 
     {
         new.version = version(&snapshot.health);
         new.started_at = started_at(new.started_at, &snapshot.health);
+        new.engine = snapshot.facts.engine;
         new.keys = Some(round_count(snapshot.facts.figures.keys.values().sum()));
     }
     dated(old, new, |status| &mut status.as_of, now)

@@ -21,7 +21,7 @@ use std::{sync::Arc, time::Duration};
 
 use kube::Resource;
 
-pub use observe::eviction_owner;
+pub use observe::{StoreKind, eviction_owner};
 
 use crate::{
     api::amas_database::AmasDatabase,

@@ -122,9 +122,10 @@ fn files(spec: &AmasDatabaseSpec) -> Result<Vec<PathBuf>> {
         .join(bundle.as_str());
     let mut files = sorted(&folder, ".up.sql")?;
     if let Some(profile) = spec.seed.as_ref().and_then(|seed| seed.profile.folder()) {
-        let mut seeds = sorted(&folder.join("seed/common"), ".sql")?;
-        seeds.extend(sorted(&folder.join("seed").join(profile), ".sql")?);
-        files.extend(seeds);
+        let folders = ["common", profile, "last"].map(|name| folder.join("seed").join(name));
+        for folder in folders.iter().filter(|folder| folder.is_dir()) {
+            files.extend(sorted(folder, ".sql")?);
+        }
     }
     Ok(files)
 }

@@ -78,7 +78,7 @@ pub static ALL: &[Scenario] = &[
     .sociable(),
     Scenario::new(
         "retain-delete",
-        "with Retain the next of the name has the same data and passwords; with Delete nothing is left",
+        "with Retain the next of the name has the same data and passwords; with Delete nothing is left; Valkey for Redis",
         5,
         |ctx| Box::pin(retain_delete::run(ctx)),
     )

@@ -1,4 +1,4 @@
--- Seed, last file of the profile: fresh statistics for every table of the schema, so the first queries are planned on what is there.
+-- Seed, last file of every profile: fresh statistics for every table of the schema, so the first queries are planned on what is there.
 -- ANALYZE is allowed in a transaction (VACUUM is not, and a fresh database needs none). By catalog and not by a list, so it also
 -- works on a database held at an earlier version.
 
