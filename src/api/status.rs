@@ -74,6 +74,9 @@ pub struct PostgresStatus {
     /// Number of tables outside the system's and the operator's schemas.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tables: Option<i64>,
+    /// Size of the managed server's volume.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub volume: Option<String>,
     /// When these facts were read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub as_of: Option<Time>,
@@ -97,6 +100,9 @@ pub struct RedisStatus {
     /// Number of keys, rounded to two digits.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub keys: Option<String>,
+    /// Size of the managed server's volume.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub volume: Option<String>,
     /// When these facts were read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub as_of: Option<Time>,
@@ -117,6 +123,9 @@ pub struct Neo4jStatus {
     /// Number of nodes, rounded to two digits.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub nodes: Option<String>,
+    /// Size of the managed server's volume.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub volume: Option<String>,
     /// When these facts were read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub as_of: Option<Time>,

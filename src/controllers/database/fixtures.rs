@@ -87,6 +87,7 @@ impl Situation {
             status: AmasDatabaseStatus::default(),
             children: Default::default(),
             taken: Vec::new(),
+            growth_refused: BTreeMap::new(),
             secrets: BTreeMap::new(),
             externals: BTreeMap::new(),
             postgres: None,

@@ -15,6 +15,7 @@ mod rollout;
 mod status;
 mod stores;
 mod validate;
+mod volumes;
 mod window;
 
 use std::{sync::Arc, time::Duration};

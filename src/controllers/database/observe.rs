@@ -15,7 +15,7 @@ use crate::{
         conditions::{ConditionType, shorten},
     },
     controllers::{
-        Context,
+        Context, GrowthKey,
         credentials::{Known, SecretSpec, read_entries},
         sources::{Files, REREAD, Reason, SeedFiles},
     },
@@ -75,6 +75,8 @@ pub struct Observed {
     pub children: children::Family,
     /// Names that somebody else's objects have.
     pub taken: Vec<(ChildKind, String)>,
+    /// Growths of volumes that were refused.
+    pub growth_refused: BTreeMap<GrowthKey, String>,
     /// By the Secret's name; those that were never looked for are not in it.
     pub secrets: BTreeMap<String, Known>,
     pub externals: BTreeMap<StoreKind, ExternalEndpoint>,
@@ -147,6 +149,7 @@ pub async fn observe(context: &Context, object: &AmasDatabase, wanted: &[SecretS
     let mut observed = Observed {
         now: Timestamp::now(),
         taken: context.taken.of(&namespace),
+        growth_refused: context.growth.of(&namespace),
         secrets: BTreeMap::new(),
         externals: BTreeMap::new(),
         postgres: context.keepers.postgres.snapshot(&key),

@@ -29,6 +29,7 @@ use super::{
     observe::Observed,
     rollout::{self, Asked, Rollout},
     validate::Valid,
+    volumes,
     window::{self, Window},
 };
 
@@ -42,6 +43,8 @@ pub enum Step {
     Update(ChildKind, Value),
     /// Changes what a server's pod is made of, which replaces it; with the reason.
     Replace(Value, String),
+    /// Makes a volume larger, which its storage class may refuse.
+    Grow(Value),
     /// Makes a pod's node bring a changed configuration at once.
     SendConfig {
         pod: String,
@@ -63,6 +66,8 @@ pub struct Plan {
     pub taken: Vec<(ChildKind, String)>,
     /// How each managed server is rendered, by its component.
     pub rollouts: BTreeMap<&'static str, Rollout>,
+    /// How the volume of each managed server is, by its component.
+    pub volumes: BTreeMap<&'static str, volumes::State>,
     /// What the PostgreSQL server would not take of its configuration; it goes on with what it has.
     pub refused: Vec<String>,
     /// The clock may change something: the maintenance window opens.
@@ -83,6 +88,7 @@ pub fn plan(spec: &AmasDatabaseSpec, valid: &Valid, observed: &Observed, setting
         missing: Vec::new(),
         taken: Vec::new(),
         rollouts: BTreeMap::new(),
+        volumes: BTreeMap::new(),
         refused: Vec::new(),
         look_again: None,
     };
@@ -153,19 +159,31 @@ fn child_steps(spec: &AmasDatabaseSpec, valid: &Valid, observed: &Observed, sett
         let asked = asked_of(valid, workload, &asked, judged, observed);
         let keeps_config = judged.is_some_and(|judged| judged.writing != Writing::Allowed);
         let rollout = roll_out(valid, workload, observed, settings, (&asked, shared));
-        for template in server_templates(valid, workload, observed, settings, (&rollout, shared)) {
+        let volume = volumes::judge(valid, workload, observed);
+        for mut template in server_templates(valid, workload, observed, settings, (&rollout, shared)) {
             let kind = child_kind(template.kind);
             let key = (kind, name_of(&template).to_owned());
-            match observed.children.get(&key) {
+            let seen = observed.children.get(&key);
+            if kind == ChildKind::PersistentVolumeClaim
+                && let Some(size) = volumes::size(seen.and_then(|seen| seen.facts.volume.as_deref()), &volume)
+            {
+                template.body["spec"]["resources"]["requests"]["storage"] = size.into();
+            }
+            match seen {
+                None if kind == ChildKind::StatefulSet && matches!(volume, volumes::State::Foreign(_)) => {}
                 None if observed.taken.contains(&key) => plan.taken.push(key.clone()),
                 None => plan.steps.push(Step::Create(kind, template.body)),
                 Some(seen) if seen.deleting || seen.hash == kind.hash(&template.body) => {}
                 Some(_) if keeps_config && kind == ChildKind::ConfigMap => {}
+                Some(_) if kind == ChildKind::PersistentVolumeClaim && volume == volumes::State::Grows => {
+                    plan.steps.push(Step::Grow(template.body))
+                }
                 Some(_) => plan.steps.extend(change(kind, template.body, &rollout)),
             }
             names.push(key);
         }
         plan.rollouts.insert(workload.component, rollout);
+        plan.volumes.insert(workload.component, volume);
         if let Some(judged) = judged {
             plan.steps.extend(send_config(valid, workload, judged, observed));
             if let Writing::Refused(refused) = &judged.writing {

@@ -13,6 +13,7 @@ use super::{
     observe::{Observed, StoreKind},
     plan::Plan,
     validate::Valid,
+    volumes,
 };
 
 /// How a store is.
@@ -70,6 +71,9 @@ impl StoreState {
     }
 }
 
+/// How PostgreSQL says that its data was made by another major version.
+const OTHER_MAJOR: &str = "was initialized by PostgreSQL version";
+
 /// Judges one store.
 pub fn state(store: StoreKind, managed: bool, valid: &Valid, observed: &Observed, plan: &Plan) -> StoreState {
     if let Some(Err(problem)) = observed.externals.get(&store) {
@@ -79,10 +83,22 @@ pub fn state(store: StoreKind, managed: bool, valid: &Valid, observed: &Observed
             message: problem.clone(),
         };
     }
+    let volume = plan.volumes.get(store.component()).unwrap_or(&volumes::State::Fits);
+    if let volumes::State::Foreign(message) = volume {
+        return StoreState::Away {
+            human: true,
+            reason: Reason::DataVersionMismatch,
+            message: message.clone(),
+        };
+    }
     let prefix = valid.family.child_name(store.component());
     let trouble = observed.trouble(&format!("{prefix}-0")).filter(|_| managed);
     let provisioning = || {
         let (reason, message) = match trouble {
+            Some((_, text)) if text.contains(OTHER_MAJOR) => (
+                Reason::DataVersionMismatch,
+                format!("the volume was filled by another version: {text}"),
+            ),
             Some((word, text)) => (trouble_reason(word), format!("pod {prefix}-0: {word}: {text}")),
             None => (Reason::Provisioning, "the server is starting".to_owned()),
         };
@@ -101,11 +117,15 @@ pub fn state(store: StoreKind, managed: bool, valid: &Valid, observed: &Observed
         .iter()
         .find(|condition| condition.type_ == format!("{:?}", store.condition()));
     match (health.verdict, before) {
-        (Verdict::Up, _) => match serving(store, observed, plan) {
-            StoreState::Serving if managed && !rolled_out(&prefix, observed) => {
+        (Verdict::Up, _) => match (serving(store, observed, plan), volume) {
+            (StoreState::Serving, _) if managed && !rolled_out(&prefix, observed) => {
                 StoreState::Changing(format!("pod {prefix}-0 is about to be replaced"))
             }
-            state => state,
+            (StoreState::Serving | StoreState::Changing(_), volumes::State::Refused(reason, message)) => {
+                StoreState::Refusing(*reason, message.clone())
+            }
+            (StoreState::Serving, volumes::State::Growing(message)) => StoreState::Changing(message.clone()),
+            (state, _) => state,
         },
         (Verdict::Unknown, Some(before)) => StoreState::AsBefore {
             served: before.status == "True",
