@@ -25,6 +25,7 @@ pub enum ChildKind {
     Secret,
     Service,
     NetworkPolicy,
+    PodDisruptionBudget,
     PersistentVolumeClaim,
     StatefulSet,
     Job,
@@ -33,12 +34,13 @@ pub enum ChildKind {
 }
 
 impl ChildKind {
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::ServiceAccount,
         Self::ConfigMap,
         Self::Secret,
         Self::Service,
         Self::NetworkPolicy,
+        Self::PodDisruptionBudget,
         Self::PersistentVolumeClaim,
         Self::StatefulSet,
         Self::Job,
@@ -46,11 +48,12 @@ impl ChildKind {
     ];
 
     /// The kinds that are watched. Secrets never are: they are read by name.
-    pub const WATCHED: [Self; 8] = [
+    pub const WATCHED: [Self; 9] = [
         Self::ServiceAccount,
         Self::ConfigMap,
         Self::Service,
         Self::NetworkPolicy,
+        Self::PodDisruptionBudget,
         Self::PersistentVolumeClaim,
         Self::StatefulSet,
         Self::Job,
@@ -64,6 +67,7 @@ impl ChildKind {
             Self::Secret => ("", "Secret", "secrets"),
             Self::Service => ("", "Service", "services"),
             Self::NetworkPolicy => ("networking.k8s.io", "NetworkPolicy", "networkpolicies"),
+            Self::PodDisruptionBudget => ("policy", "PodDisruptionBudget", "poddisruptionbudgets"),
             Self::PersistentVolumeClaim => ("", "PersistentVolumeClaim", "persistentvolumeclaims"),
             Self::StatefulSet => ("apps", "StatefulSet", "statefulsets"),
             Self::Job => ("batch", "Job", "jobs"),
@@ -79,7 +83,7 @@ impl ChildKind {
 
     /// The fields of an object of this kind that are ours: what templates write, and nothing that the server adds.
     fn selection(self) -> &'static Selection {
-        static SELECTIONS: LazyLock<[Selection; 9]> =
+        static SELECTIONS: LazyLock<[Selection; 10]> =
             LazyLock::new(|| ChildKind::ALL.map(|kind| Selection::parse(kind.owned_fields())));
         let index = Self::ALL.iter().position(|&kind| kind == self).unwrap_or_default();
         &SELECTIONS[index]
@@ -92,6 +96,7 @@ impl ChildKind {
             Self::Secret => "data type",
             Self::Service => "spec{type selector publishNotReadyAddresses ports{name port targetPort}}",
             Self::NetworkPolicy => "spec",
+            Self::PodDisruptionBudget => "spec{maxUnavailable selector{matchLabels}}",
             Self::PersistentVolumeClaim => "spec{accessModes resources{requests}}",
             // Jobs are made once and never changed; pods are not ours to write.
             Self::Job | Self::Pod => "",
@@ -262,6 +267,7 @@ watched!(
     ConfigMap,
     Service,
     NetworkPolicy,
+    PodDisruptionBudget,
     PersistentVolumeClaim,
     StatefulSet,
     Job,

@@ -151,6 +151,7 @@ mod tests {
         let shared = Shared {
             pods: &pods,
             access: Default::default(),
+            disruption: Default::default(),
             operator_namespace: "amas-system",
         };
         for revision in REVISIONS {

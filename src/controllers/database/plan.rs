@@ -134,6 +134,7 @@ fn child_kind(kind: TemplateKind) -> ChildKind {
         TemplateKind::ConfigMap => ChildKind::ConfigMap,
         TemplateKind::Service => ChildKind::Service,
         TemplateKind::NetworkPolicy => ChildKind::NetworkPolicy,
+        TemplateKind::PodDisruptionBudget => ChildKind::PodDisruptionBudget,
         TemplateKind::PersistentVolumeClaim => ChildKind::PersistentVolumeClaim,
         TemplateKind::StatefulSet => ChildKind::StatefulSet,
     }
@@ -144,6 +145,7 @@ fn child_steps(spec: &AmasDatabaseSpec, valid: &Valid, observed: &Observed, sett
     let shared = Shared {
         pods: &spec.pods,
         access: mode,
+        disruption: spec.disruption,
         operator_namespace: &settings.operator_namespace,
     };
     let asked = asked(spec, observed, plan);
@@ -567,6 +569,25 @@ mod tests {
             let expected = [Step::Delete(ChildKind::Pod, "amas-redis-0".into())];
             assert_eq!(situation.plan().steps == expected, stuck, "{revision} {trouble:?}");
         }
+    }
+
+    #[test]
+    fn drains_are_blocked_only_where_that_is_asked_for() {
+        let mut situation = Situation::converged(platform());
+        situation.object.spec.disruption = crate::api::common::Disruption::Block;
+        let steps = situation.plan().steps;
+        let budget = |step: &Step| matches!(step, Step::Create(ChildKind::PodDisruptionBudget, body) if body["spec"]["maxUnavailable"] == 0);
+        assert!(steps.len() == 3 && steps.iter().all(budget), "{steps:?}");
+        for step in steps {
+            let Step::Create(kind, mut body) = step else { continue };
+            body["metadata"]["uid"] = serde_json::json!("b");
+            situation.see(kind, &body);
+        }
+        assert_eq!(situation.plan().steps, []);
+        situation.object.spec.disruption = Default::default();
+        let steps = situation.plan().steps;
+        let deletes = |step: &Step| matches!(step, Step::Delete(ChildKind::PodDisruptionBudget, _));
+        assert!(steps.len() == 3 && steps.iter().all(deletes), "{steps:?}");
     }
 
     #[test]

@@ -230,6 +230,7 @@ mod tests {
             let shared = Shared {
                 pods: &pods,
                 access: Default::default(),
+                disruption: Default::default(),
                 operator_namespace: "o",
             };
             let all = self.revisions.templates(&family(), &self.workload(), shared, stamp);
