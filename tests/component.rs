@@ -13,6 +13,8 @@ mod migrate;
 mod neo4j;
 #[path = "component/ownership.rs"]
 mod ownership;
+#[path = "component/parameters.rs"]
+mod parameters;
 #[path = "component/postgres.rs"]
 mod postgres;
 #[path = "component/redis.rs"]

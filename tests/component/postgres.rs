@@ -64,7 +64,7 @@ pub fn role(role: &str, password: &str, access: Access, connection_limit: i32) -
     }
 }
 
-pub fn duty(server: &Server) -> PostgresDuty {
+pub(crate) fn duty(server: &Server) -> PostgresDuty {
     let extension = |extension: &str, schema: &str| ExtensionDuty {
         name: ExtensionName::parse(extension).unwrap(),
         schema: name(schema),
@@ -91,19 +91,20 @@ pub fn duty(server: &Server) -> PostgresDuty {
             uid: "u-1".into(),
         },
         take_over: None,
+        configuration: None,
         look_again: String::new(),
     }
 }
 
-pub struct Kept {
-    pub keepers: Keepers<Postgres>,
-    pub key: Key,
-    pub snapshots: watch::Receiver<Arc<Snapshot<Postgres>>>,
+pub(crate) struct Kept {
+    pub(crate) keepers: Keepers<Postgres>,
+    pub(crate) key: Key,
+    pub(crate) snapshots: watch::Receiver<Arc<Snapshot<Postgres>>>,
     wakes: mpsc::UnboundedReceiver<Key>,
 }
 
 impl Kept {
-    pub fn new(duty: PostgresDuty) -> Self {
+    pub(crate) fn new(duty: PostgresDuty) -> Self {
         let (wake, wakes) = mpsc::unbounded_channel();
         let keepers = Keepers::new(wake);
         let key = Key {
@@ -121,7 +122,7 @@ impl Kept {
     }
 
     /// Waits for a snapshot and tells how long that took.
-    pub async fn until(&mut self, limit: f64, wanted: impl FnMut(&Arc<Snapshot<Postgres>>) -> bool) -> Duration {
+    pub(crate) async fn until(&mut self, limit: f64, wanted: impl FnMut(&Arc<Snapshot<Postgres>>) -> bool) -> Duration {
         let begun = Instant::now();
         let found = timeout(Duration::from_secs_f64(limit), self.snapshots.wait_for(wanted))
             .await
@@ -130,13 +131,13 @@ impl Kept {
         begun.elapsed()
     }
 
-    pub async fn until_in(&mut self, duty: &PostgresDuty) -> Duration {
+    pub(crate) async fn until_in(&mut self, duty: &PostgresDuty) -> Duration {
         let fingerprint = duty.fingerprint();
         self.until(15., |now| now.health.is_up() && now.facts.duty_in == Some(fingerprint))
             .await
     }
 
-    async fn until_verdict(&mut self, limit: f64, verdict: Verdict) -> Duration {
+    pub(crate) async fn until_verdict(&mut self, limit: f64, verdict: Verdict) -> Duration {
         self.until(limit, |now| now.health.verdict == verdict).await
     }
 

@@ -4,7 +4,7 @@ use futures::{FutureExt, StreamExt, stream};
 use kube::Resource;
 
 use crate::{
-    api::amas_database::AmasDatabase,
+    api::{CONFIG_SENT, amas_database::AmasDatabase},
     controllers::{
         Context,
         credentials::{Entries, Known, SecretSpec, read_entries},
@@ -63,7 +63,12 @@ fn wave_of(step: &Step) -> u8 {
         Step::AddFinalizer => 0,
         Step::CreateSecret(_) | Step::UpdateSecret(..) => 1,
         Step::Create(ChildKind::PersistentVolumeClaim | ChildKind::ServiceAccount | ChildKind::ConfigMap, _) => 2,
-        Step::Create(..) | Step::Update(..) | Step::Replace(..) | Step::Delete(..) => 3,
+        Step::Create(..)
+        | Step::Update(..)
+        | Step::Replace(..)
+        | Step::Grow(..)
+        | Step::SendConfig { .. }
+        | Step::Delete(..) => 3,
     }
 }
 
@@ -109,6 +114,35 @@ async fn apply_one(context: &Context, object: &AmasDatabase, family: &Family, st
                 note: format!("{name} restarts: {why}"),
             };
             context.events.publish(object, &news).await;
+        }
+        Step::Grow(body) => {
+            let text = |value: &serde_json::Value| value.as_str().unwrap_or_default().to_owned();
+            let key = (
+                text(&body["metadata"]["name"]),
+                text(&body["spec"]["resources"]["requests"]["storage"]),
+            );
+            match context
+                .writer
+                .update(ChildKind::PersistentVolumeClaim, namespace, body)
+                .await
+            {
+                Ok(updated) => context.children.wrote(ChildKind::PersistentVolumeClaim, &updated),
+                // The server's pod goes on as it is, and so does everything else of this object.
+                Err(error) => match error.refusal().map(str::to_owned) {
+                    Some(why) => context.growth.refused(namespace, key, &why),
+                    None => return Err(error),
+                },
+            }
+        }
+        Step::SendConfig { pod, config } => {
+            let annotation = (CONFIG_SENT, config.as_str());
+            let patched = context
+                .writer
+                .annotate(ChildKind::Pod, namespace, pod, annotation)
+                .await?;
+            if let Some(patched) = patched {
+                context.children.wrote(ChildKind::Pod, &patched);
+            }
         }
         Step::Delete(kind, name) => {
             context.writer.delete(*kind, namespace, name).await?;

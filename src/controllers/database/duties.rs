@@ -18,6 +18,7 @@ use crate::{
 };
 
 use super::{
+    configuration,
     observe::{Observed, StoreKind},
     validate::{Valid, role_secret},
 };
@@ -162,6 +163,7 @@ fn postgres_duty(postgres: &PostgresSpec, valid: &Valid, observed: &Observed, cl
         exclusive: postgres.managed.is_some(),
         claim: claim.clone(),
         take_over: observed.take_over.clone(),
+        configuration: configuration::judge(postgres, valid, observed).map(|judged| judged.duty),
         look_again: String::new(),
     })
 }

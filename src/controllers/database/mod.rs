@@ -2,6 +2,7 @@
 
 mod apply;
 mod change;
+mod configuration;
 mod duties;
 mod external;
 mod facts;
@@ -14,13 +15,14 @@ mod rollout;
 mod status;
 mod stores;
 mod validate;
+mod volumes;
 mod window;
 
 use std::{sync::Arc, time::Duration};
 
 use kube::Resource;
 
-pub use observe::eviction_owner;
+pub use observe::{StoreKind, eviction_owner};
 
 use crate::{
     api::amas_database::AmasDatabase,

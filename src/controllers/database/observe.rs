@@ -1,5 +1,7 @@
 //! Everything a reconcile looks at, gathered once: watch caches, keepers' snapshots, and, when there is a reason to, a Secret or ConfigMap by name.
 
+mod policies;
+
 use std::{collections::BTreeMap, sync::Arc};
 
 use k8s_openapi::jiff::Timestamp;
@@ -9,12 +11,11 @@ use crate::{
     api::{
         RESTART, TAKE_OVER,
         amas_database::{AmasDatabase, AmasDatabaseStatus},
-        cache_policy::{CachePolicy, Eviction},
         common::External,
-        conditions::{ConditionType, is_true, shorten},
+        conditions::{ConditionType, shorten},
     },
     controllers::{
-        Context,
+        Context, GrowthKey,
         credentials::{Known, SecretSpec, read_entries},
         sources::{Files, REREAD, Reason, SeedFiles},
     },
@@ -30,6 +31,8 @@ use crate::{
 };
 
 use super::external;
+
+pub use self::policies::{Policy, eviction_owner};
 
 /// Of a one-shot annotation's value, which may be as long as it likes, this much counts.
 const HANDLED_LIMIT: usize = 253;
@@ -65,19 +68,6 @@ impl StoreKind {
     }
 }
 
-/// A CachePolicy or GraphSchema that belongs to the database, or that it requires.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Policy {
-    pub kind: &'static str,
-    pub name: String,
-    pub store: StoreKind,
-    pub exists: bool,
-    /// Ready, at its present generation.
-    pub ready: bool,
-    /// Seen by the operator at its present generation.
-    pub observed: bool,
-}
-
 /// An external endpoint as its Secret describes it.
 pub type ExternalEndpoint = Result<Endpoint, String>;
 
@@ -89,6 +79,8 @@ pub struct Observed {
     pub children: children::Family,
     /// Names that somebody else's objects have.
     pub taken: Vec<(ChildKind, String)>,
+    /// Growths of volumes that were refused.
+    pub growth_refused: BTreeMap<GrowthKey, String>,
     /// By the Secret's name; those that were never looked for are not in it.
     pub secrets: BTreeMap<String, Known>,
     pub externals: BTreeMap<StoreKind, ExternalEndpoint>,
@@ -154,24 +146,6 @@ impl Observed {
     }
 }
 
-/// The eviction that the first policy of the database sets, the oldest and then by name: the one owner of the server's setting.
-pub fn eviction_owner(context: &Context, namespace: &str, database: &str) -> Option<(String, Eviction)> {
-    let policies = context.caches.cache_policies.state();
-    let here = policies.iter().filter(|policy| {
-        policy.metadata.namespace.as_deref() == Some(namespace)
-            && policy.spec.database_ref.name == database
-            && policy.spec.eviction.is_some()
-    });
-    let age = |policy: &CachePolicy| {
-        (
-            policy.metadata.creation_timestamp.as_ref().map(|time| time.0),
-            policy.metadata.name.clone(),
-        )
-    };
-    let first = here.min_by_key(|policy| age(policy))?;
-    Some((first.metadata.name.clone()?, first.spec.eviction.clone()?))
-}
-
 /// Gathers everything.
 pub async fn observe(context: &Context, object: &AmasDatabase, wanted: &[SecretSpec]) -> Result<Observed, WriteError> {
     let meta = object.meta();
@@ -190,6 +164,7 @@ pub async fn observe(context: &Context, object: &AmasDatabase, wanted: &[SecretS
     let mut observed = Observed {
         now: Timestamp::now(),
         taken: context.taken.of(&namespace),
+        growth_refused: context.growth.of(&namespace),
         secrets: BTreeMap::new(),
         externals: BTreeMap::new(),
         postgres: context.keepers.postgres.snapshot(&key),
@@ -198,7 +173,7 @@ pub async fn observe(context: &Context, object: &AmasDatabase, wanted: &[SecretS
         files: files(context, object, &status).await?,
         seed_files: seed_files(context, object),
         same_generation: status.observed_generation == meta.generation,
-        policies: policies(context, object),
+        policies: policies::of(context, object),
         restart: annotation(object, RESTART).map(|value| shorten(&value, HANDLED_LIMIT)),
         take_over: annotation(object, TAKE_OVER)
             .map(|value| shorten(&value, HANDLED_LIMIT))
@@ -344,57 +319,4 @@ fn seed_files(context: &Context, object: &AmasDatabase) -> Option<SeedFiles> {
     let profile = object.spec.seed.as_ref()?.profile.folder()?;
     let bundle = object.spec.migrations.as_ref()?.source.bundle.as_ref()?;
     Some(context.sources.seeds(bundle.as_str(), profile))
-}
-
-/// The policies on this database, and those it requires that do not exist.
-fn policies(context: &Context, object: &AmasDatabase) -> Vec<Policy> {
-    let namespace = object.metadata.namespace.as_deref();
-    let database = object.metadata.name.as_deref().unwrap_or_default();
-    let requires = &object.spec.requires;
-    let mut all = Vec::new();
-    macro_rules! gather {
-        ($cache:ident, $kind:literal, $store:expr, $required:expr) => {
-            for policy in context
-                .caches
-                .$cache
-                .state()
-                .iter()
-                .filter(|policy| policy.metadata.namespace.as_deref() == namespace)
-            {
-                let name = policy.metadata.name.clone().unwrap_or_default();
-                let status = policy.status.clone().unwrap_or_default();
-                let observed = status.observed_generation == policy.metadata.generation;
-                if policy.spec.database_ref.name == database || $required.contains(&name) {
-                    let ready = observed && is_true(&status.conditions, ConditionType::Ready);
-                    all.push(Policy {
-                        kind: $kind,
-                        name,
-                        store: $store,
-                        exists: true,
-                        ready,
-                        observed,
-                    });
-                }
-            }
-            let known: Vec<String> = all
-                .iter()
-                .filter(|policy: &&Policy| policy.kind == $kind)
-                .map(|policy| policy.name.clone())
-                .collect();
-            for name in $required.iter().filter(|name| !known.contains(name)) {
-                all.push(Policy {
-                    kind: $kind,
-                    name: name.clone(),
-                    store: $store,
-                    exists: false,
-                    ready: false,
-                    observed: false,
-                });
-            }
-        };
-    }
-    gather!(cache_policies, "CachePolicy", StoreKind::Redis, requires.cache_policies);
-    gather!(graph_schemas, "GraphSchema", StoreKind::Neo4j, requires.graph_schemas);
-    all.sort_by(|a, b| (a.kind, &a.name).cmp(&(b.kind, &b.name)));
-    all
 }

@@ -11,7 +11,10 @@ use crate::{
         names::{ExtensionName, SqlName},
         sensitive::Sensitive,
     },
-    stores::endpoint::Endpoint,
+    stores::{
+        endpoint::Endpoint,
+        postgres::configure::{Configuration, ConfigurationFacts},
+    },
 };
 
 /// One PostgreSQL database with its roles, as the AmasDatabase describes it; validated.
@@ -31,6 +34,8 @@ pub struct PostgresDuty {
     pub claim: Claim,
     /// A person's word, by its value, that somebody else's claim is to be replaced by ours.
     pub take_over: Option<String>,
+    /// What a managed server runs with; an external one's is not ours.
+    pub configuration: Option<Configuration>,
     /// Any change of it makes the whole database be looked at again.
     pub look_again: String,
 }
@@ -107,6 +112,8 @@ pub struct PostgresFacts {
     /// [`PostgresDuty::fingerprint`] of the duty that is completely in, rights included; `None` while one is being worked on or failed.
     pub duty_in: Option<u64>,
     pub max_connections: Option<u32>,
+    /// The server's configuration; `None` until it was read, and of external servers.
+    pub configuration: Option<ConfigurationFacts>,
     /// Extensions that could not be created, and what to do about each.
     pub missing_extensions: Vec<MissingExtension>,
     /// What the server or we refused; the last slice's. Never contains a credential.

@@ -1,12 +1,15 @@
 //! PostgreSQL: one database, its roles and their rights, watched over one connection of the owner.
 //!
 //! `duty` says what is asked and what is known; `sentinel` watches (over `wire`, `tls`); `work` makes it true:
-//! `mark` tells whose a role is, `part` takes leave of a server; `catalog` reads, `plan` decides on `step`s, `rights` is the same for the app roles' rights.
+//! `mark` tells whose a role is, `part` takes leave of a server; `catalog` reads, `plan` decides on `step`s, `rights` is the same for the
+//! app roles' rights; `configure` sees to the parameters of a managed server, by the rules in `parameters`.
 
 mod catalog;
+mod configure;
 mod connect;
 mod duty;
 mod mark;
+mod parameters;
 mod part;
 mod plan;
 mod rights;
@@ -19,6 +22,7 @@ mod wire;
 mod work;
 pub mod workload;
 
+pub use configure::{Configuration, ConfigurationFacts};
 pub use duty::{
     Access, Claim, ExtensionDuty, Figures, MigrationFacts, MissingExtension, PostgresDuty, PostgresFacts, RoleDuty,
     Session,

@@ -71,16 +71,18 @@ pub fn conflict(have: &Catalog, want: &PostgresDuty) -> Option<String> {
     }
 }
 
-/// Why a role of the duty is somebody else's login. It is ours if it carries our mark, or if our password opens it.
+/// Why a role of the duty is somebody else's login. It is ours if it carries our mark, or none and
+/// our password opens it.
 fn foreign_role(have: &Catalog, want: &PostgresDuty, name: &str) -> Option<String> {
     let role = have.roles.get(name)?;
     let provided = want.is_owner_only() && name == want.owner.as_str();
-    if provided || role.opened || want.take_over.is_some() {
+    if provided || want.take_over.is_some() {
         return None;
     }
     match Mark::read(role.comment.as_deref()) {
         Some(mark) if mark.is_of(&want.claim) => None,
         Some(mark) => Some(format!("role {name} is used by {}", mark.holder())),
+        None if role.opened => None,
         None => Some(format!("role {name} exists and was not made for this AmasDatabase")),
     }
 }
@@ -358,6 +360,7 @@ mod tests {
                 uid: "1".into(),
             },
             take_over: None,
+            configuration: None,
             look_again: String::new(),
         }
     }

@@ -342,6 +342,7 @@ mod tests {
                 uid: text(),
             },
             take_over: None,
+            configuration: None,
             look_again: text(),
         }
     }

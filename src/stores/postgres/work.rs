@@ -8,6 +8,7 @@ use sqlx::{Connection, PgConnection};
 use super::{
     PostgresDuty, PostgresFacts,
     catalog::{self, Catalog, OtherRole},
+    configure::configure,
     connect::{SqlError, connect, execute, read},
     duty::{ExtensionDuty, Figures, MigrationFacts},
     mark::Mark,
@@ -31,6 +32,8 @@ const FIGURES_AGE: Duration = Duration::from_secs(60);
 const SOON: Duration = Duration::from_millis(500);
 /// While a runner is at work; its end is announced, so this only matters when it dies.
 const WHILE_RUNNING: Duration = Duration::from_secs(5);
+/// Between two looks for a changed configuration file, which its node brings.
+const FILE_ARRIVES: Duration = Duration::from_secs(1);
 /// A runner without a sign for this long is dead.
 const RUNNER_DEAD: Duration = Duration::from_secs(600);
 
@@ -88,9 +91,14 @@ async fn towards(
             });
         }
         worker.settled = Some((fingerprint, Instant::now()));
+    } else if is_moving(duty, facts) {
+        follow_configuration(worker, duty, facts).await?;
     }
     if let Some(pause) = look(worker, duty, fingerprint, facts).await? {
         return Ok(Progress::More { pause });
+    }
+    if !is_configured(duty, facts) {
+        return Ok(Progress::More { pause: FILE_ARRIVES });
     }
     facts.duty_in = Some(fingerprint);
     Ok(Progress::Done {
@@ -130,8 +138,46 @@ async fn settle(worker: &mut PostgresWorker, duty: &PostgresDuty, facts: &mut Po
             .map(|(name, ..)| name.to_string())
             .collect();
     }
+    configuration(&mut connection, duty, facts).await?;
     connection.close().await?;
     Ok(())
+}
+
+async fn follow_configuration(
+    worker: &PostgresWorker,
+    duty: &PostgresDuty,
+    facts: &mut PostgresFacts,
+) -> Result<(), SqlError> {
+    let mut connection = log_in(worker.exists, duty).await?;
+    configuration(&mut connection, duty, facts).await?;
+    connection.close().await?;
+    Ok(())
+}
+
+async fn configuration(
+    connection: &mut PgConnection,
+    duty: &PostgresDuty,
+    facts: &mut PostgresFacts,
+) -> Result<(), SqlError> {
+    facts.configuration = match &duty.configuration {
+        Some(wanted) => Some(configure(connection, wanted, facts.configuration.as_ref()).await?),
+        None => None,
+    };
+    Ok(())
+}
+
+fn is_configured(duty: &PostgresDuty, facts: &PostgresFacts) -> bool {
+    let wanted = duty.configuration.as_ref();
+    wanted.is_none_or(|wanted| facts.configuration.as_ref().is_some_and(|facts| facts.is_in(wanted)))
+}
+
+/// Whether the configuration has to be looked at again: a file is on its way, or a restart may have come.
+fn is_moving(duty: &PostgresDuty, facts: &PostgresFacts) -> bool {
+    let waits = facts
+        .configuration
+        .as_ref()
+        .is_some_and(|facts| !facts.restart.is_empty());
+    waits || !is_configured(duty, facts)
 }
 
 /// To the database itself if it is known to exist, else to where one can be created from.

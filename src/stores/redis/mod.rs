@@ -259,6 +259,7 @@ impl CacheFacts {
 async fn look(connection: &mut Connection, facts: &mut RedisFacts) -> Result<Info, StoreError> {
     let text: String = redis::cmd("INFO").query_async(connection).await.map_err(lane)?;
     let info = Info::parse(&text);
+    facts.engine = Some(info.engine());
     facts.version = info.version();
     facts.run_id = info.text("run_id").to_owned();
     let ok = |field: &str| matches!(info.text(field), "ok" | "");
