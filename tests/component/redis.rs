@@ -59,6 +59,7 @@ on_both! {
     without_the_config_right_eviction_is_verified_only
     a_rule_the_user_may_not_apply_is_that_policy_s_error
     a_foreign_claim_stops_everything
+    a_claim_that_was_let_go_is_anybodys
     the_acl_file_lets_in_the_right_password_only
     tls_without_verification
     the_start_time_is_the_same_in_every_answer
