@@ -76,7 +76,9 @@ impl Cluster {
             .env("KUBECONFIG", config)
             .env("POD_NAME", name)
             .env("POD_NAMESPACE", "amas-system");
-        command.env("AMAS_HTTP_PORT", free_port().to_string());
+        command
+            .env("AMAS_IMAGE", "localhost/amas-operator:dev")
+            .env("AMAS_HTTP_PORT", free_port().to_string());
         command.envs(settings.iter().copied());
         Process::spawn(&mut command, &self.folder.path().join(format!("{name}.log")))
     }

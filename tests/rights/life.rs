@@ -138,7 +138,7 @@ impl<'a> Life<'a> {
 
     /// The whole of it.
     pub async fn live(&self) {
-        let operator = self.operator();
+        let _operator = self.operator();
         self.class().await;
         self.ours("AmasDatabase", "db", all_stores()).await;
         self.until("create", "statefulsets").await;
@@ -150,7 +150,7 @@ impl<'a> Life<'a> {
         self.news_twice().await;
         self.store_removed().await;
         self.names_taken().await;
-        let _operator = self.migrated(operator).await;
+        self.migrated().await;
         self.deleted("db").await;
     }
 
@@ -284,7 +284,7 @@ impl<'a> Life<'a> {
     }
 
     /// Migrations from a ConfigMap in an external database, whose Job's name is then found taken.
-    async fn migrated(&self, operator: Process) -> Process {
+    async fn migrated(&self) {
         let server = Postgres::start().await;
         server.admin("postgres", &["CREATE DATABASE app"]).await;
         let secret = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "server"},
@@ -293,19 +293,22 @@ impl<'a> Life<'a> {
         let map = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "files"}, "data": {"0001_a.sql": "SELECT 1;"}});
         self.cluster.apply(WORK, map).await;
         let external = json!({"secretRef": {"name": "server"}, "tls": {"mode": "Disable"}});
-        self.ours(
-            "AmasDatabase",
-            "ext",
-            json!({"postgres": {"external": external, "database": "app"},
-            "migrations": {"source": {"configMaps": ["files"]}}}),
-        )
-        .await;
+        let spec = json!({"postgres": {"external": external, "database": "app"}, "migrations": {"source": {"configMaps": ["files"]}}});
+        self.ours("AmasDatabase", "ext", spec.clone()).await;
         self.until("create", "jobs").await;
         let Some(name) = self.names("batch/v1", "Job").await.pop() else {
-            return operator;
+            return;
         };
-        drop(operator);
-        let jobs = self.cluster.api("batch/v1", "Job", WORK);
+        // The next of the name needs the same Job, and somebody else has it by then.
+        let (jobs, databases) = (
+            self.cluster.api("batch/v1", "Job", WORK),
+            self.cluster.api(OURS, "AmasDatabase", WORK),
+        );
+        databases.delete("ext", &DeleteParams::default()).await.unwrap();
+        eventually("the database is gone", PATIENCE, async || {
+            databases.get_opt("ext").await.unwrap().is_none()
+        })
+        .await;
         jobs.delete(&name, &DeleteParams::background()).await.unwrap();
         eventually("the Job is gone", PATIENCE, async || {
             jobs.get_opt(&name).await.unwrap().is_none()
@@ -313,10 +316,9 @@ impl<'a> Life<'a> {
         .await;
         let pod = json!({"restartPolicy": "Never", "containers": [{"name": "c", "image": "i"}]});
         self.cluster.apply(WORK, json!({"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": name}, "spec": {"template": {"spec": pod}}})).await;
-        let operator = self.operator();
+        self.ours("AmasDatabase", "ext", spec).await;
         self.until("get", "jobs").await;
         drop(server);
-        operator
     }
 
     async fn deleted(&self, name: &str) {
