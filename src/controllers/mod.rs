@@ -52,6 +52,10 @@ pub struct Settings {
     pub bundles: PathBuf,
     /// Names this process in Events.
     pub instance: String,
+    /// The rights end with each namespace: nothing of ours may stand in the way of its deletion.
+    pub namespaced: bool,
+    /// The `spec.controllerClass` of the objects that are ours; empty: those without one.
+    pub class: String,
 }
 
 /// The three kinds as they were last seen.
@@ -77,6 +81,13 @@ pub struct AllKeepers {
 }
 
 impl AllKeepers {
+    /// While paused, nothing is changed on any server of one AmasDatabase.
+    pub fn pause(&self, key: &Key, paused: bool) {
+        self.postgres.pause(key, paused);
+        self.redis.pause(key, paused);
+        self.neo4j.pause(key, paused);
+    }
+
     /// The AmasDatabase is gone, or about to be: the same, and claims on servers that are not ours are let go.
     pub fn let_go(&self, key: &Key) {
         self.postgres.let_go(key);

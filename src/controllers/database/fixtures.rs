@@ -89,6 +89,8 @@ impl Situation {
             taken: Vec::new(),
             growth_refused: BTreeMap::new(),
             secrets: BTreeMap::new(),
+            secret_owners: BTreeMap::new(),
+            former_secrets: Vec::new(),
             externals: BTreeMap::new(),
             postgres: None,
             redis: None,
@@ -121,6 +123,8 @@ impl Situation {
             cluster_id: "c".into(),
             bundles: "migrations".into(),
             instance: "test".into(),
+            namespaced: false,
+            class: String::new(),
         };
         Self {
             object,

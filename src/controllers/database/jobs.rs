@@ -250,7 +250,7 @@ mod tests {
         Family {
             namespace: "n".into(),
             database: "d".into(),
-            uid: "u".into(),
+            uid: "u".into(),            data_goes: false,
         }
     }
 

@@ -14,7 +14,7 @@ use crate::{
         credentials::{Entries, Known, Purpose, SecretSpec},
         sources::Files,
     },
-    engine::child::ChildKind,
+    engine::{child::ChildKind, children::owner_of},
     stores::{
         postgres::PostgresDuty,
         revisions::{self, Stamp},
@@ -37,6 +37,8 @@ use super::{
 #[derive(Clone, Debug, PartialEq)]
 pub enum Step {
     AddFinalizer,
+    /// Nothing is left that only we can undo.
+    RemoveFinalizer,
     CreateSecret(SecretSpec),
     UpdateSecret(SecretSpec, Entries),
     Create(ChildKind, Value),
@@ -70,6 +72,8 @@ pub struct Plan {
     pub volumes: BTreeMap<&'static str, volumes::State>,
     /// What the PostgreSQL server would not take of its configuration; it goes on with what it has.
     pub refused: Vec<String>,
+    /// Steps that wait for the end of the suspension.
+    pub held: usize,
     /// The clock may change something: the maintenance window opens.
     pub look_again: Option<Duration>,
 }
@@ -90,20 +94,46 @@ pub fn plan(spec: &AmasDatabaseSpec, valid: &Valid, observed: &Observed, setting
         rollouts: BTreeMap::new(),
         volumes: BTreeMap::new(),
         refused: Vec::new(),
+        held: 0,
         look_again: None,
     };
-    if spec.deletion_policy == DeletionPolicy::Delete && !finalized {
-        plan.steps.push(Step::AddFinalizer);
+    // Where the rights go with the namespace, so does everything else: by its owner.
+    let needed = spec.deletion_policy == DeletionPolicy::Delete && !settings.namespaced;
+    match (needed, finalized) {
+        (true, false) => plan.steps.push(Step::AddFinalizer),
+        (false, true) => plan.steps.push(Step::RemoveFinalizer),
+        _ => {}
     }
+    let finalizer = plan.steps.len();
     secret_steps(valid, observed, &mut plan);
+    if spec.postgres.is_some() {
+        plan.steps.extend(
+            role_secrets(valid, observed)
+                .cloned()
+                .map(|name| Step::Delete(ChildKind::Secret, name)),
+        );
+    }
     if plan.missing.is_empty() {
         child_steps(spec, valid, observed, settings, &mut plan);
         migration_steps(spec, valid, observed, settings, &mut plan);
     }
+    if spec.suspend {
+        plan.held = plan.steps.split_off(finalizer).len();
+    }
     plan
 }
 
+/// The Secrets of roles that are no longer listed.
+pub fn role_secrets<'a>(valid: &Valid, observed: &'a Observed) -> impl Iterator<Item = &'a String> {
+    let prefix = format!("{}-role-", valid.family.database);
+    observed
+        .former_secrets
+        .iter()
+        .filter(move |name| name.starts_with(&prefix))
+}
+
 fn secret_steps(valid: &Valid, observed: &Observed, plan: &mut Plan) {
+    let goes_with = valid.family.data_goes.then(|| valid.family.uid.clone());
     for spec in &valid.secrets {
         let name = spec.name.clone();
         match observed.secrets.get(&name) {
@@ -116,7 +146,9 @@ fn secret_steps(valid: &Valid, observed: &Observed, plan: &mut Plan) {
                 let lacks_password = !matches!(spec.purpose, Purpose::Seed { .. }) && spec.password(entries).is_none();
                 if lacks_password && (spec.initialises_data || observed.status.secrets.contains(&name)) {
                     plan.missing.push(name);
-                } else if wanted.iter().any(|(key, value)| entries.get(key) != Some(value)) {
+                } else if wanted.iter().any(|(key, value)| entries.get(key) != Some(value))
+                    || observed.secret_owners.get(&name).is_some_and(|owner| *owner != goes_with)
+                {
                     plan.steps.push(Step::UpdateSecret(spec.clone(), wanted));
                 }
             }
@@ -175,7 +207,9 @@ fn child_steps(spec: &AmasDatabaseSpec, valid: &Valid, observed: &Observed, sett
                 None if kind == ChildKind::StatefulSet && matches!(volume, volumes::State::Foreign(_)) => {}
                 None if observed.taken.contains(&key) => plan.taken.push(key.clone()),
                 None => plan.steps.push(Step::Create(kind, template.body)),
-                Some(seen) if seen.deleting || seen.hash == kind.hash(&template.body) => {}
+                Some(seen)
+                    if seen.deleting
+                        || (seen.hash == kind.hash(&template.body) && seen.owner == owner_of(&template.body)) => {}
                 Some(_) if keeps_config && kind == ChildKind::ConfigMap => {}
                 Some(_) if kind == ChildKind::PersistentVolumeClaim && volume == volumes::State::Grows => {
                     plan.steps.push(Step::Grow(template.body))

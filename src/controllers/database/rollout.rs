@@ -271,7 +271,7 @@ mod tests {
         Family {
             namespace: "n".into(),
             database: "d".into(),
-            uid: "u".into(),
+            uid: "u".into(),            data_goes: false,
         }
     }
 

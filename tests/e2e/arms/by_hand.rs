@@ -80,7 +80,7 @@ impl<'a> ByHand<'a> {
         Family {
             namespace: self.namespace.into(),
             database: "floor".into(),
-            uid: String::new(),
+            uid: String::new(),            data_goes: false,
         }
     }
 
