@@ -98,7 +98,8 @@ async fn operate(args: Args) -> Result<(), RunError> {
             .filter(|name| !name.is_empty())
             .cloned()
             .collect(),
-    ).of_class(&args.controller_class);
+    )
+    .of_class(&args.controller_class);
     let state =
         |text: Option<&str>| *waiting_for.write().unwrap_or_else(PoisonError::into_inner) = text.map(str::to_owned);
 

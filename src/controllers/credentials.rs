@@ -302,7 +302,8 @@ mod tests {
         let family = Family {
             namespace: "n".into(),
             database: "d".into(),
-            uid: "u".into(),            data_goes: false,
+            uid: "u".into(),
+            data_goes: false,
         };
         let spec = role(Connection::default());
         let entries = spec.entries(&Entries::new());

@@ -145,7 +145,8 @@ mod tests {
         let family = Family {
             namespace: "agents".into(),
             database: "amas".into(),
-            uid: "uid".into(),            data_goes: false,
+            uid: "uid".into(),
+            data_goes: false,
         };
         let pods = PodSettings::default();
         let shared = Shared {

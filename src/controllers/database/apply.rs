@@ -100,7 +100,10 @@ async fn apply_one(context: &Context, object: &AmasDatabase, family: &Family, st
             context.credentials.put_owner(namespace, &spec.name, owner);
         }
         Step::Create(kind, body) => match context.writer.create(*kind, namespace, database, body).await? {
-            Created::New(made) | Created::Ours(made) => context.children.wrote(*kind, &made),
+            Created::New(made) | Created::Ours(made) => {
+                context.brought.to(namespace, *kind, body);
+                context.children.wrote(*kind, &made);
+            }
             Created::Foreign => {
                 let name = body["metadata"]["name"].as_str().unwrap_or_default();
                 context.taken.remember(namespace, *kind, name);
@@ -110,6 +113,15 @@ async fn apply_one(context: &Context, object: &AmasDatabase, family: &Family, st
         Step::Update(kind, body) => {
             let updated = context.writer.update(*kind, namespace, body).await?;
             context.children.wrote(*kind, &updated);
+            if was_moved(context, object, *kind, body) {
+                let name = body["metadata"]["name"].as_str().unwrap_or_default();
+                let news = News {
+                    warning: false,
+                    reason: "Corrected".into(),
+                    note: format!("{kind:?} {name} had been changed, and is as specified again"),
+                };
+                context.events.publish(object, &news).await;
+            }
         }
         Step::Replace(body, why) => {
             let updated = context.writer.update(ChildKind::StatefulSet, namespace, body).await?;
@@ -163,6 +175,17 @@ async fn apply_one(context: &Context, object: &AmasDatabase, family: &Family, st
         }
     }
     Ok(Done::Yes)
+}
+
+/// Whether somebody else has changed a child that we now put right: we had brought it to the same before. Of what a process before
+/// this one did only the generation tells, and for a ConfigMap not even that, since policies have their part in it.
+fn was_moved(context: &Context, object: &AmasDatabase, kind: ChildKind, body: &serde_json::Value) -> bool {
+    let namespace = object.meta().namespace.as_deref().unwrap_or_default();
+    let observed = object.status.as_ref().and_then(|status| status.observed_generation);
+    match context.brought.to(namespace, kind, body) {
+        Some(before) => before == kind.hash(body),
+        None => kind != ChildKind::ConfigMap && observed == object.meta().generation,
+    }
 }
 
 async fn create_secret(context: &Context, family: &Family, spec: &SecretSpec) -> Result<Done, WriteError> {

@@ -158,7 +158,11 @@ async fn logins(context: &Context, object: &AmasDatabase, family: &Family) -> Re
         .filter_map(|endpoint| endpoint.as_ref().err().map(String::as_str))
         .collect();
     let duties = leaving(&object.spec, &valid, &observed, &context.settings);
-    tracing::debug!(database = family.database, problems = problems.join("; "), "logins for leaving");
+    tracing::debug!(
+        database = family.database,
+        problems = problems.join("; "),
+        "logins for leaving"
+    );
     match problems.is_empty() || duties != Duties::default() {
         true => Ok(duties),
         false => Err(problems.join("; ")),
@@ -168,7 +172,9 @@ async fn logins(context: &Context, object: &AmasDatabase, family: &Family) -> Re
 /// Deletes volumes and Secrets. One that is gone already, or that is somebody else's, is done.
 async fn delete_data(context: &Context, object: &AmasDatabase, family: &Family) -> Result<Vec<Left>, WriteError> {
     let status = object.status.clone().unwrap_or_default();
-    let children = context.children.of(&(family.namespace.clone(), family.database.clone()));
+    let children = context
+        .children
+        .of(&(family.namespace.clone(), family.database.clone()));
     let claims = children
         .keys()
         .filter(|(kind, _)| *kind == ChildKind::PersistentVolumeClaim)
@@ -217,8 +223,14 @@ async fn say_deleting(context: &Context, object: &AmasDatabase, left: &[Left]) -
     let written = context.books.databases.last(&uid).map(|(status, _)| status);
     let old = written.or_else(|| object.status.clone()).unwrap_or_default();
     let message = format!("waiting at most {}: {}", object.spec.deletion_timeout, words(left));
-    let wanted = [ConditionType::Ready, ConditionType::Reconciling]
-        .map(|kind| Wanted::new(kind, kind == ConditionType::Reconciling, Reason::Deleting, message.clone()));
+    let wanted = [ConditionType::Ready, ConditionType::Reconciling].map(|kind| {
+        Wanted::new(
+            kind,
+            kind == ConditionType::Reconciling,
+            Reason::Deleting,
+            message.clone(),
+        )
+    });
     let generation = object.meta().generation.unwrap_or_default();
     let mut new = old.clone();
     new.conditions = merge(&old.conditions, &wanted, generation, Timestamp::now());
@@ -229,7 +241,9 @@ async fn say_deleting(context: &Context, object: &AmasDatabase, left: &[Left]) -
 }
 
 fn words(left: &[Left]) -> String {
-    let all = left.iter().map(|(Left::Pending(what) | Left::ForGood(what))| what.as_str());
+    let all = left
+        .iter()
+        .map(|(Left::Pending(what) | Left::ForGood(what))| what.as_str());
     all.collect::<Vec<_>>().join("; ")
 }
 
@@ -237,7 +251,12 @@ fn words(left: &[Left]) -> String {
 async fn tell(context: &Context, object: &AmasDatabase, left: &[Left]) {
     let what = words(left);
     let meta = object.meta();
-    tracing::warn!(namespace = meta.namespace, name = meta.name, left = what, "deleted, and not everything went along");
+    tracing::warn!(
+        namespace = meta.namespace,
+        name = meta.name,
+        left = what,
+        "deleted, and not everything went along"
+    );
     let counter = context.metrics.left_behind.get_or_create_owned(&Kind {
         kind: AmasDatabase::KIND,
     });

@@ -61,13 +61,8 @@ impl Reconcile<AmasDatabase> for Databases {
             let observed = observe::observe(context, &object, &wanted).await?;
             // Pure: values that need no further check, or what is wrong.
             let eviction = eviction_owner(context, &family.namespace, &family.database).map(|(_, eviction)| eviction);
-            let valid = match validate::validate(
-                &object,
-                &context.settings,
-                eviction.as_ref(),
-                &observed.externals,
-            )
-            .and_then(|valid| pins::check(&object.spec, &observed).map(|()| valid))
+            let valid = match validate::validate(&object, &context.settings, eviction.as_ref(), &observed.externals)
+                .and_then(|valid| pins::check(&object.spec, &observed).map(|()| valid))
             {
                 Ok(valid) => valid,
                 Err(problems) => return write_report(context, &object, &observed, &Ground::Invalid(&problems)).await,
@@ -189,6 +184,7 @@ pub fn forget(context: &Context, object: &AmasDatabase) {
     }
     context.books.databases.forget(&family.uid);
     context.sources.forget(&family.uid);
+    context.brought.forget(&family.namespace, &family.database);
     for secret in validate::wanted_secrets(&family, &object.spec) {
         context.credentials.forget(&family.namespace, &secret.name);
     }

@@ -208,7 +208,8 @@ pub async fn observe(context: &Context, object: &AmasDatabase, wanted: &[SecretS
         }
     }
     let former = |name: &&String| {
-        wanted.iter().all(|spec| spec.name != **name) && context.credentials.get(&namespace, name) != Some(Known::Absent)
+        wanted.iter().all(|spec| spec.name != **name)
+            && context.credentials.get(&namespace, name) != Some(Known::Absent)
     };
     observed.former_secrets = observed.status.secrets.iter().filter(former).cloned().collect();
     Ok(observed)

@@ -24,7 +24,10 @@ pub fn of(spec: &AmasDatabaseSpec) -> Pins {
         let owner = postgres.owner_name().map(|owner| owner.to_string()).unwrap_or_default();
         let mut fields = vec![("database", postgres.database.to_string()), ("owner", owner)];
         fields.extend(server(
-            postgres.managed.as_ref().map(|managed| (&managed.version, &managed.storage)),
+            postgres
+                .managed
+                .as_ref()
+                .map(|managed| (&managed.version, &managed.storage)),
         ));
         pin("postgres", fields);
     }
@@ -62,8 +65,16 @@ pub fn check(spec: &AmasDatabaseSpec, observed: &Observed) -> Result<(), Vec<Str
     for (store, fields) in kept(observed) {
         let Some(now) = wanted.get(store) else { continue };
         for (field, was) in fields {
-            let Some(is) = now.get(field).filter(|is| *is != was) else { continue };
-            let show = |value: &String| if value.is_empty() { "absent".to_owned() } else { value.clone() };
+            let Some(is) = now.get(field).filter(|is| *is != was) else {
+                continue;
+            };
+            let show = |value: &String| {
+                if value.is_empty() {
+                    "absent".to_owned()
+                } else {
+                    value.clone()
+                }
+            };
             problems.push(format!(
                 "spec.{store}.{field}: it was {} when this store was made and cannot become {}; put it back, or make another AmasDatabase and move the data",
                 show(was),
@@ -121,7 +132,8 @@ mod tests {
         let problems = check(&situation.object.spec, &situation.observed).unwrap_err();
         assert_eq!(problems.len(), 3, "{problems:?}");
         assert!(
-            problems[0].starts_with("spec.postgres.database: it was amas when this store was made and cannot become other"),
+            problems[0]
+                .starts_with("spec.postgres.database: it was amas when this store was made and cannot become other"),
             "{problems:?}"
         );
 

@@ -147,7 +147,10 @@ fn secret_steps(valid: &Valid, observed: &Observed, plan: &mut Plan) {
                 if lacks_password && (spec.initialises_data || observed.status.secrets.contains(&name)) {
                     plan.missing.push(name);
                 } else if wanted.iter().any(|(key, value)| entries.get(key) != Some(value))
-                    || observed.secret_owners.get(&name).is_some_and(|owner| *owner != goes_with)
+                    || observed
+                        .secret_owners
+                        .get(&name)
+                        .is_some_and(|owner| *owner != goes_with)
                 {
                     plan.steps.push(Step::UpdateSecret(spec.clone(), wanted));
                 }
@@ -649,9 +652,105 @@ mod tests {
     }
 
     #[test]
-    fn data_that_goes_with_its_object_needs_a_finalizer() {
+    fn a_finalizer_is_there_while_only_we_can_undo_something() {
+        let mut situation = Situation::converged(platform());
+        let steps = |situation: &Situation, finalized| {
+            plan(
+                &situation.object.spec,
+                &situation.valid(),
+                &situation.observed,
+                &situation.settings,
+                finalized,
+            )
+            .steps
+        };
+        assert_eq!(steps(&situation, true), [Step::RemoveFinalizer], "Retain needs none");
+        situation.object.spec.deletion_policy = DeletionPolicy::Delete;
+        assert_eq!(steps(&situation, false), [Step::AddFinalizer]);
+        assert_eq!(steps(&situation, true), []);
+    }
+
+    #[test]
+    fn with_namespaced_rights_data_goes_by_its_owner() {
         let mut situation = Situation::converged(platform());
         situation.object.spec.deletion_policy = DeletionPolicy::Delete;
-        assert_eq!(situation.plan().steps, [Step::AddFinalizer]);
+        situation.settings.namespaced = true;
+        for name in situation.observed.secrets.keys().cloned().collect::<Vec<_>>() {
+            situation.observed.secret_owners.insert(name, None);
+        }
+        let owner = |body: &Value| owner_of(body).is_some();
+        let (mut volumes, mut secrets) = (0, 0);
+        for step in situation.plan().steps {
+            match step {
+                Step::Update(ChildKind::PersistentVolumeClaim, body) if owner(&body) => volumes += 1,
+                Step::UpdateSecret(spec, entries) if owner(&spec.object(&situation.valid().family, &entries)) => {
+                    secrets += 1
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+        assert_eq!((volumes, secrets), (3, situation.observed.secrets.len()));
+
+        // Back to Retain: they are nobody's again.
+        let mut back = Situation::converged(situation.object.clone());
+        back.settings.namespaced = true;
+        let claim = |situation: &Situation| {
+            let templates = situation.plan().steps.into_iter();
+            templates
+                .filter_map(|step| match step {
+                    Step::Update(ChildKind::PersistentVolumeClaim, body) => Some(owner_of(&body)),
+                    _ => None,
+                })
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(claim(&back).len(), 3);
+        for ((kind, _), seen) in &mut back.observed.children {
+            if *kind == ChildKind::PersistentVolumeClaim {
+                seen.owner = Some("uid".into());
+            }
+        }
+        assert_eq!(claim(&back), []);
+        back.object.spec.deletion_policy = DeletionPolicy::Retain;
+        assert_eq!(claim(&back), [None, None, None]);
+    }
+
+    #[test]
+    fn suspended_nothing_is_done() {
+        let mut situation = Situation::converged(platform());
+        situation.object.spec.suspend = true;
+        situation.touch(ChildKind::Service, "amas-redis");
+        let plan = situation.plan();
+        assert_eq!((plan.steps, plan.held), (vec![], 1));
+        situation.object.spec.deletion_policy = DeletionPolicy::Delete;
+        assert_eq!(
+            situation.plan().steps,
+            [Step::AddFinalizer],
+            "a deletion is carried out all the same"
+        );
+    }
+
+    #[test]
+    fn the_secret_of_a_role_that_is_off_the_list_goes_and_those_of_a_store_stay() {
+        let mut situation = Situation::converged(platform());
+        let all = situation.settle().secrets;
+        situation.observed.former_secrets = vec!["amas-role-gone".into(), "amas-neo4j-connection".into()];
+        let gone = Step::Delete(ChildKind::Secret, "amas-role-gone".into());
+        assert_eq!(situation.plan().steps, [gone]);
+        let listed = situation.settle().secrets;
+        assert!(
+            listed.contains(&"amas-neo4j-connection".to_owned()) && listed.len() == all.len() + 1,
+            "{listed:?}"
+        );
+        // Without the store its roles are not off the list: they come back with it.
+        situation.object.spec.migrations = None;
+        situation.object.spec.seed = None;
+        situation.object.spec.postgres = None;
+        let steps = situation.plan().steps;
+        assert!(
+            !steps
+                .iter()
+                .any(|step| matches!(step, Step::Delete(ChildKind::Secret, _))),
+            "{steps:?}"
+        );
     }
 }

@@ -271,7 +271,8 @@ mod tests {
         Family {
             namespace: "n".into(),
             database: "d".into(),
-            uid: "u".into(),            data_goes: false,
+            uid: "u".into(),
+            data_goes: false,
         }
     }
 

@@ -329,6 +329,7 @@ impl Draft<'_> {
     fn handled(&self) -> BTreeMap<String, String> {
         let mut handled = self.observed.status.handled.clone();
         if self.plan.steps.is_empty()
+            && self.plan.held == 0
             && self.plan.missing.is_empty()
             && let Some(value) = &self.observed.restart
         {

@@ -80,7 +80,13 @@ impl StoreState {
 const OTHER_MAJOR: &str = "was initialized by PostgreSQL version";
 
 /// Judges one store.
-pub fn state(store: StoreKind, (managed, suspended): (bool, bool), valid: &Valid, observed: &Observed, plan: &Plan) -> StoreState {
+pub fn state(
+    store: StoreKind,
+    (managed, suspended): (bool, bool),
+    valid: &Valid,
+    observed: &Observed,
+    plan: &Plan,
+) -> StoreState {
     if let Some(Err(problem)) = observed.externals.get(&store) {
         return StoreState::Away {
             human: true,

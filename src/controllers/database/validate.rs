@@ -354,7 +354,12 @@ mod tests {
         let object = serde_json::from_value(json!({
             "apiVersion": "amas.dev/v1alpha1", "kind": "AmasDatabase", "metadata": {"name": "db", "namespace": "ns", "uid": "u"}, "spec": spec,
         }));
-        validate(&object.unwrap(), &Images::default(), None, &Externals::new())
+        validate(
+            &object.unwrap(),
+            &super::super::fixtures::settings(),
+            None,
+            &Externals::new(),
+        )
     }
 
     fn postgres(more: Value) -> Value {

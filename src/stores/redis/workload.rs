@@ -127,7 +127,8 @@ mod tests {
         let family = Family {
             namespace: "n".into(),
             database: "d".into(),
-            uid: "u".into(),            data_goes: false,
+            uid: "u".into(),
+            data_goes: false,
         };
         let spec: ManagedRedis = serde_json::from_value(json!({"storage": {"size": "1Gi"}})).unwrap();
         let eviction: Eviction =

@@ -80,7 +80,8 @@ impl<'a> ByHand<'a> {
         Family {
             namespace: self.namespace.into(),
             database: "floor".into(),
-            uid: String::new(),            data_goes: false,
+            uid: String::new(),
+            data_goes: false,
         }
     }
 
