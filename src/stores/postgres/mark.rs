@@ -37,6 +37,10 @@ impl Mark {
         }
     }
 
+    pub fn released(self, released: bool) -> Self {
+        Self { released, ..self }
+    }
+
     /// The mark in a role's comment.
     pub fn read(comment: Option<&str>) -> Option<Self> {
         let line = comment?.lines().find_map(|line| line.strip_prefix(PREFIX))?;

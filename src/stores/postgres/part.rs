@@ -52,8 +52,8 @@ fn released_marks(have: &Catalog, duty: &PostgresDuty) -> Vec<String> {
     let others = have.others.iter().map(|(name, role)| (name, &role.comment));
     let release = |(name, comment): (&String, &Option<String>)| {
         let mark = Mark::read(comment.as_deref()).filter(|mark| mark.is_of(&duty.claim))?;
-        let released = Mark { released: true, ..mark };
-        let (name, comment) = (SqlName::parse(name.clone()).ok()?, released.write(comment.as_deref()));
+        let comment = mark.released(true).write(comment.as_deref());
+        let name = SqlName::parse(name.clone()).ok()?;
         Some(Step::MarkRole { name, comment }.statement())
     };
     match have.marks_roles {

@@ -95,10 +95,7 @@ fn mark(have: &Catalog, want: &PostgresDuty, name: &SqlName) -> Option<Step> {
     let found = Mark::read(comment);
     let mut mark = match (role, found.clone()) {
         (None, _) => Mark::new(&want.claim, true),
-        (Some(_), Some(mark)) if mark.is_of(&want.claim) => Mark {
-            released: false,
-            ..mark
-        },
+        (Some(_), Some(mark)) if mark.is_of(&want.claim) => mark.released(false),
         (Some(role), None) => Mark::new(&want.claim, want.exclusive && role.opened),
         (Some(_), Some(_)) => Mark::new(&want.claim, false),
     };
