@@ -62,6 +62,11 @@ impl SecretSpec {
         }
     }
 
+    /// The store it belongs to, where it initialises one.
+    pub fn component(&self) -> &'static str {
+        self.labels().1
+    }
+
     /// The key under which an entry of ours is written.
     fn key(&self, ours: &str) -> String {
         self.connection

@@ -125,7 +125,12 @@ async fn leave_stores(context: &Context, object: &AmasDatabase, family: &Family,
             StoreKind::Redis => leave(&keepers.redis, &key, duties.redis.clone(), within),
             StoreKind::Neo4j => leave(&keepers.neo4j, &key, duties.neo4j.clone(), within),
         };
-        let name = store.component();
+        let name = match (&spec.postgres, store) {
+            (Some(postgres), StoreKind::Postgres) => {
+                format!("postgres database {} and its roles, if we made them", postgres.database)
+            }
+            _ => format!("the claim in {}", store.component()),
+        };
         match state {
             None => left.push(Left::Pending(format!("{name}: its login is not known ({why})"))),
             Some(Departure::UnderWay(why)) => left.push(Left::Pending(format!(

@@ -136,6 +136,9 @@ fn secret_steps(valid: &Valid, observed: &Observed, plan: &mut Plan) {
     let goes_with = valid.family.data_goes.then(|| valid.family.uid.clone());
     for spec in &valid.secrets {
         let name = spec.name.clone();
+        // A store that is only now asked for has no data yet, whatever others have.
+        let volume = (ChildKind::PersistentVolumeClaim, valid.family.child_name(spec.component()));
+        let has_data = spec.initialises_data && observed.children.contains_key(&volume);
         match observed.secrets.get(&name) {
             _ if observed.taken.contains(&(ChildKind::Secret, name.clone())) => {
                 plan.taken.push((ChildKind::Secret, name))
@@ -144,7 +147,7 @@ fn secret_steps(valid: &Valid, observed: &Observed, plan: &mut Plan) {
             Some(Known::Present(entries)) => {
                 let wanted = spec.entries(entries);
                 let lacks_password = !matches!(spec.purpose, Purpose::Seed { .. }) && spec.password(entries).is_none();
-                if lacks_password && (spec.initialises_data || observed.status.secrets.contains(&name)) {
+                if lacks_password && (has_data || observed.status.secrets.contains(&name)) {
                     plan.missing.push(name);
                 } else if wanted.iter().any(|(key, value)| entries.get(key) != Some(value))
                     || observed
@@ -155,7 +158,7 @@ fn secret_steps(valid: &Valid, observed: &Observed, plan: &mut Plan) {
                     plan.steps.push(Step::UpdateSecret(spec.clone(), wanted));
                 }
             }
-            Some(Known::Absent) if spec.initialises_data || observed.status.secrets.contains(&name) => {
+            Some(Known::Absent) if has_data || observed.status.secrets.contains(&name) => {
                 plan.missing.push(name)
             }
             Some(Known::Absent) | None => plan.steps.push(Step::CreateSecret(spec.clone())),
@@ -712,6 +715,16 @@ mod tests {
         assert_eq!(claim(&back), []);
         back.object.spec.deletion_policy = DeletionPolicy::Retain;
         assert_eq!(claim(&back), [None, None, None]);
+    }
+
+    #[test]
+    fn a_store_that_is_added_later_gets_its_secret() {
+        let mut situation = Situation::converged(platform());
+        situation.observed.children.retain(|(_, name), _| !name.starts_with("amas-neo4j"));
+        situation.observed.secrets.insert("amas-neo4j-connection".into(), Known::Absent);
+        let plan = situation.plan();
+        assert_eq!(plan.missing, [""; 0]);
+        assert!(matches!(&plan.steps[0], Step::CreateSecret(spec) if spec.name == "amas-neo4j-connection"));
     }
 
     #[test]
