@@ -6,9 +6,7 @@ use amas_operator::stores::{
 };
 use std::time::Duration;
 
-use super::postgres::{
-    APP_PASSWORD, Kept, REPORT_PASSWORD, changes, duty, login, login_to, name, role, run, text,
-};
+use super::postgres::{APP_PASSWORD, Kept, REPORT_PASSWORD, changes, duty, login, login_to, name, role, run, text};
 use crate::support::postmaster::Postmaster as Server;
 
 /// As on a server that is not ours.

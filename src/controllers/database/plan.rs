@@ -137,7 +137,10 @@ fn secret_steps(valid: &Valid, observed: &Observed, plan: &mut Plan) {
     for spec in &valid.secrets {
         let name = spec.name.clone();
         // A store that is only now asked for has no data yet, whatever others have.
-        let volume = (ChildKind::PersistentVolumeClaim, valid.family.child_name(spec.component()));
+        let volume = (
+            ChildKind::PersistentVolumeClaim,
+            valid.family.child_name(spec.component()),
+        );
         let has_data = spec.initialises_data && observed.children.contains_key(&volume);
         match observed.secrets.get(&name) {
             _ if observed.taken.contains(&(ChildKind::Secret, name.clone())) => {
@@ -158,9 +161,7 @@ fn secret_steps(valid: &Valid, observed: &Observed, plan: &mut Plan) {
                     plan.steps.push(Step::UpdateSecret(spec.clone(), wanted));
                 }
             }
-            Some(Known::Absent) if has_data || observed.status.secrets.contains(&name) => {
-                plan.missing.push(name)
-            }
+            Some(Known::Absent) if has_data || observed.status.secrets.contains(&name) => plan.missing.push(name),
             Some(Known::Absent) | None => plan.steps.push(Step::CreateSecret(spec.clone())),
         }
     }
@@ -720,8 +721,14 @@ mod tests {
     #[test]
     fn a_store_that_is_added_later_gets_its_secret() {
         let mut situation = Situation::converged(platform());
-        situation.observed.children.retain(|(_, name), _| !name.starts_with("amas-neo4j"));
-        situation.observed.secrets.insert("amas-neo4j-connection".into(), Known::Absent);
+        situation
+            .observed
+            .children
+            .retain(|(_, name), _| !name.starts_with("amas-neo4j"));
+        situation
+            .observed
+            .secrets
+            .insert("amas-neo4j-connection".into(), Known::Absent);
         let plan = situation.plan();
         assert_eq!(plan.missing, [""; 0]);
         assert!(matches!(&plan.steps[0], Step::CreateSecret(spec) if spec.name == "amas-neo4j-connection"));
