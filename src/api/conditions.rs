@@ -90,6 +90,8 @@ pub enum Reason {
     DataVersionMismatch,
     /// The server does not accept a parameter's value.
     InvalidParameter,
+    /// Changes wait until `spec.suspend` is false.
+    Suspended,
     /// The object is being deleted.
     Deleting,
 }

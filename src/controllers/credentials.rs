@@ -62,6 +62,11 @@ impl SecretSpec {
         }
     }
 
+    /// The store it belongs to, where it initialises one.
+    pub fn component(&self) -> &'static str {
+        self.labels().1
+    }
+
     /// The key under which an entry of ours is written.
     fn key(&self, ours: &str) -> String {
         self.connection
@@ -194,11 +199,25 @@ pub enum Known {
 
 /// Secrets that were read or written by this process, so that they need not be read again.
 #[derive(Default)]
-pub struct Memory(Mutex<HashMap<(String, String), Known>>);
+pub struct Memory(Mutex<HashMap<(String, String), Known>>, Owners);
+
+/// The uid of the AmasDatabase that each Secret goes with, where it was seen.
+type Owners = Mutex<HashMap<(String, String), Option<String>>>;
 
 impl Memory {
     pub fn get(&self, namespace: &str, name: &str) -> Option<Known> {
         self.lock().get(&(namespace.to_owned(), name.to_owned())).cloned()
+    }
+
+    pub fn put_owner(&self, namespace: &str, name: &str, owner: Option<String>) {
+        let mut owners = self.1.lock().unwrap_or_else(PoisonError::into_inner);
+        owners.insert((namespace.to_owned(), name.to_owned()), owner);
+    }
+
+    /// `None`: not seen.
+    pub fn owner(&self, namespace: &str, name: &str) -> Option<Option<String>> {
+        let owners = self.1.lock().unwrap_or_else(PoisonError::into_inner);
+        owners.get(&(namespace.to_owned(), name.to_owned())).cloned()
     }
 
     pub fn put(&self, namespace: &str, name: &str, known: Known) {
@@ -289,6 +308,7 @@ mod tests {
             namespace: "n".into(),
             database: "d".into(),
             uid: "u".into(),
+            data_goes: false,
         };
         let spec = role(Connection::default());
         let entries = spec.entries(&Entries::new());

@@ -73,6 +73,8 @@ pub struct Metrics {
     pub writes: Family<Write, Counter>,
     /// 1 while an object is Ready.
     pub ready: Family<Object, Gauge>,
+    /// Things that a deleted object should have taken along and did not.
+    pub left_behind: Family<Kind, Counter>,
     store_up: Family<StoreOf, Gauge>,
     store_ping: Family<StoreOf, Gauge<f64, std::sync::atomic::AtomicU64>>,
     store_figure: Family<StoreFigure, Gauge<f64, std::sync::atomic::AtomicU64>>,
@@ -87,6 +89,7 @@ impl Default for Metrics {
             reconcile_seconds: Family::new_with_constructor(seconds),
             writes: Family::default(),
             ready: Family::default(),
+            left_behind: Family::default(),
             store_up: Family::default(),
             store_ping: Family::default(),
             store_figure: Family::default(),
@@ -104,6 +107,11 @@ impl Default for Metrics {
         );
         registry.register("api_writes", "Mutating API requests", metrics.writes.clone());
         registry.register("object_ready", "1 while the object is Ready", metrics.ready.clone());
+        registry.register(
+            "left_behind",
+            "Things that a deleted object should have taken along and did not",
+            metrics.left_behind.clone(),
+        );
         registry.register(
             "store_up",
             "1 while the store answers its sentinel",

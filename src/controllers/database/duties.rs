@@ -32,12 +32,7 @@ pub struct Duties {
 }
 
 pub fn duties(spec: &AmasDatabaseSpec, valid: &Valid, observed: &Observed, settings: &Settings) -> Duties {
-    let claim = Claim {
-        cluster_id: settings.cluster_id.clone(),
-        namespace: valid.family.namespace.clone(),
-        name: valid.family.database.clone(),
-        uid: valid.family.uid.clone(),
-    };
+    let claim = claim(valid, settings);
     let take_over = &observed.take_over;
     Duties {
         postgres: spec
@@ -79,6 +74,42 @@ pub fn duties(spec: &AmasDatabaseSpec, valid: &Valid, observed: &Observed, setti
                 take_over: take_over.clone(),
             })
         }),
+    }
+}
+
+/// What is needed to take leave of the servers that are not ours: their logins and whose they are. Roles need not be named.
+pub fn leaving(spec: &AmasDatabaseSpec, valid: &Valid, observed: &Observed, settings: &Settings) -> Duties {
+    let mut duties = duties(spec, valid, observed, settings);
+    let admin = observed.externals.get(&StoreKind::Postgres).cloned();
+    duties.postgres = spec.postgres.as_ref().and_then(|postgres| {
+        let admin = admin?.ok()?;
+        let owner = valid.owner.clone()?;
+        Some(PostgresDuty {
+            owner_login: Endpoint {
+                user: owner.to_string(),
+                ..admin.clone()
+            },
+            admin,
+            database: postgres.database.clone(),
+            owner,
+            extensions: Vec::new(),
+            roles: Vec::new(),
+            exclusive: false,
+            claim: claim(valid, settings),
+            take_over: None,
+            configuration: None,
+            look_again: String::new(),
+        })
+    });
+    duties
+}
+
+fn claim(valid: &Valid, settings: &Settings) -> Claim {
+    Claim {
+        cluster_id: settings.cluster_id.clone(),
+        namespace: valid.family.namespace.clone(),
+        name: valid.family.database.clone(),
+        uid: valid.family.uid.clone(),
     }
 }
 

@@ -19,7 +19,12 @@ use crate::{
         credentials::{Known, SecretSpec, read_entries},
         sources::{Files, REREAD, Reason, SeedFiles},
     },
-    engine::{DATABASE_LABEL, child::ChildKind, children, writer::WriteError},
+    engine::{
+        DATABASE_LABEL,
+        child::ChildKind,
+        children::{self, owner_of},
+        writer::WriteError,
+    },
     stores::{
         endpoint::Endpoint,
         health::{Health, Reason as HealthReason},
@@ -83,6 +88,10 @@ pub struct Observed {
     pub growth_refused: BTreeMap<GrowthKey, String>,
     /// By the Secret's name; those that were never looked for are not in it.
     pub secrets: BTreeMap<String, Known>,
+    /// The uid of the AmasDatabase that a Secret goes with, of those that were looked at.
+    pub secret_owners: BTreeMap<String, Option<String>>,
+    /// Secrets that the status lists and the specification does not, and that are not known to be gone.
+    pub former_secrets: Vec<String>,
     pub externals: BTreeMap<StoreKind, ExternalEndpoint>,
     pub postgres: Option<Arc<Snapshot<Postgres>>>,
     pub redis: Option<Arc<Snapshot<Redis>>>,
@@ -166,6 +175,8 @@ pub async fn observe(context: &Context, object: &AmasDatabase, wanted: &[SecretS
         taken: context.taken.of(&namespace),
         growth_refused: context.growth.of(&namespace),
         secrets: BTreeMap::new(),
+        secret_owners: BTreeMap::new(),
+        former_secrets: Vec::new(),
         externals: BTreeMap::new(),
         postgres: context.keepers.postgres.snapshot(&key),
         redis: context.keepers.redis.snapshot(&key),
@@ -192,7 +203,15 @@ pub async fn observe(context: &Context, object: &AmasDatabase, wanted: &[SecretS
         if let Some(known) = secret(context, &observed, &namespace, &name, spec).await? {
             observed.secrets.insert(spec.name.clone(), known);
         }
+        if let Some(owner) = context.credentials.owner(&namespace, &spec.name) {
+            observed.secret_owners.insert(spec.name.clone(), owner);
+        }
     }
+    let former = |name: &&String| {
+        wanted.iter().all(|spec| spec.name != **name)
+            && context.credentials.get(&namespace, name) != Some(Known::Absent)
+    };
+    observed.former_secrets = observed.status.secrets.iter().filter(former).cloned().collect();
     Ok(observed)
 }
 
@@ -242,6 +261,7 @@ async fn secret(
     let known = match context.writer.read(ChildKind::Secret, namespace, &spec.name).await? {
         None => Known::Absent,
         Some(secret) if secret["metadata"]["labels"][DATABASE_LABEL] == *database => {
+            context.credentials.put_owner(namespace, &spec.name, owner_of(&secret));
             Known::Present(read_entries(&secret))
         }
         Some(_) => Known::Foreign,

@@ -1,5 +1,7 @@
 //! What the state of one store means: which condition it gives, and whether it keeps the object from being Ready. Pure.
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+
 use crate::{
     api::{
         TAKE_OVER,
@@ -78,7 +80,13 @@ impl StoreState {
 const OTHER_MAJOR: &str = "was initialized by PostgreSQL version";
 
 /// Judges one store.
-pub fn state(store: StoreKind, managed: bool, valid: &Valid, observed: &Observed, plan: &Plan) -> StoreState {
+pub fn state(
+    store: StoreKind,
+    (managed, suspended): (bool, bool),
+    valid: &Valid,
+    observed: &Observed,
+    plan: &Plan,
+) -> StoreState {
     if let Some(Err(problem)) = observed.externals.get(&store) {
         return StoreState::Away {
             human: true,
@@ -120,6 +128,8 @@ pub fn state(store: StoreKind, managed: bool, valid: &Valid, observed: &Observed
         .iter()
         .find(|condition| condition.type_ == format!("{:?}", store.condition()));
     match (health.verdict, before) {
+        // The keepers of a suspended object never look.
+        (Verdict::Up, Some(before)) if suspended && !observed.is_read(store) => as_before(before),
         (Verdict::Up, _) => match (serving(store, valid, observed, plan), volume) {
             (StoreState::Serving, _) if managed && !rolled_out(&prefix, observed) => {
                 StoreState::Changing(format!("pod {prefix}-0 is about to be replaced"))
@@ -130,11 +140,7 @@ pub fn state(store: StoreKind, managed: bool, valid: &Valid, observed: &Observed
             (StoreState::Serving, volumes::State::Growing(message)) => StoreState::Changing(message.clone()),
             (state, _) => state,
         },
-        (Verdict::Unknown, Some(before)) => StoreState::AsBefore {
-            served: before.status == "True",
-            reason: before.reason.clone(),
-            message: before.message.clone(),
-        },
+        (Verdict::Unknown, Some(before)) => as_before(before),
         (Verdict::Unknown, None) => provisioning(),
         (Verdict::Down, before) => match health.reason {
             HealthReason::NeverSeen if before.is_none_or(|before| before.reason == "Provisioning") => provisioning(),
@@ -173,6 +179,14 @@ fn configuration_state(plan: &Plan, facts: Option<&ConfigurationFacts>) -> Optio
     }
     let restart = facts.restart.join(", ");
     (!restart.is_empty()).then(|| StoreState::Changing(format!("{restart}: the new value waits for a restart")))
+}
+
+fn as_before(before: &Condition) -> StoreState {
+    StoreState::AsBefore {
+        served: before.status == "True",
+        reason: before.reason.clone(),
+        message: before.message.clone(),
+    }
 }
 
 /// Whether the pod that runs is made from what its StatefulSet says.

@@ -8,12 +8,15 @@ use crate::{
     api::{
         amas_database::{AmasDatabase, AmasDatabaseSpec},
         cache_policy::Eviction,
-        common::Connection,
+        common::{Connection, DeletionPolicy},
         migrations::{MigrationSource, SeedProfile},
         names::SqlName,
         postgres::PostgresSpec,
     },
-    controllers::credentials::{Purpose, SecretSpec},
+    controllers::{
+        Settings,
+        credentials::{Purpose, SecretSpec},
+    },
     stores::{
         images::Images,
         neo4j, postgres, redis,
@@ -44,18 +47,16 @@ pub struct Valid {
 /// Checks everything that the schema of the resource cannot say.
 pub fn validate(
     object: &AmasDatabase,
-    images: &Images,
+    settings: &Settings,
     eviction: Option<&Eviction>,
     externals: &Externals,
 ) -> Result<Valid, Vec<String>> {
     let spec = &object.spec;
-    let meta = &object.metadata;
-    let family = Family {
-        namespace: meta.namespace.clone().unwrap_or_default(),
-        database: meta.name.clone().unwrap_or_default(),
-        uid: meta.uid.clone().unwrap_or_default(),
-    };
+    let family = super::family(object, settings);
     let mut problems = Vec::new();
+    if settings.namespaced && spec.deletion_policy == DeletionPolicy::Delete && has_external(spec) {
+        problems.push(NAMESPACED_DELETE.to_owned());
+    }
     let owner = spec.postgres.as_ref().and_then(|postgres| match postgres.owner_name() {
         Ok(owner) => Some(owner),
         Err(_) => {
@@ -77,7 +78,7 @@ pub fn validate(
     {
         problems.push(problem);
     }
-    let workloads = workloads(&family, spec, images, eviction, &mut problems);
+    let workloads = workloads(&family, spec, &settings.images, eviction, &mut problems);
     if !problems.is_empty() {
         return Err(problems);
     }
@@ -88,6 +89,15 @@ pub fn validate(
         secrets,
         owner,
     })
+}
+
+const NAMESPACED_DELETE: &str = "spec.deletionPolicy: Delete with an external store is refused where the operator's rights end with the namespace \
+                                 (chart value rbac.scope: Namespaced): a finalizer would outlive them; use Retain and drop the database by hand";
+
+fn has_external(spec: &AmasDatabaseSpec) -> bool {
+    let postgres = spec.postgres.as_ref().is_some_and(|store| store.external.is_some());
+    let redis = spec.redis.as_ref().is_some_and(|store| store.external.is_some());
+    postgres || redis || spec.neo4j.as_ref().is_some_and(|store| store.external.is_some())
 }
 
 fn postgres_problems(spec: &PostgresSpec, owner: Option<&SqlName>) -> Vec<String> {
@@ -344,7 +354,12 @@ mod tests {
         let object = serde_json::from_value(json!({
             "apiVersion": "amas.dev/v1alpha1", "kind": "AmasDatabase", "metadata": {"name": "db", "namespace": "ns", "uid": "u"}, "spec": spec,
         }));
-        validate(&object.unwrap(), &Images::default(), None, &Externals::new())
+        validate(
+            &object.unwrap(),
+            &super::super::fixtures::settings(),
+            None,
+            &Externals::new(),
+        )
     }
 
     fn postgres(more: Value) -> Value {

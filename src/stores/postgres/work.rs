@@ -111,12 +111,12 @@ async fn settle(worker: &mut PostgresWorker, duty: &PostgresDuty, facts: &mut Po
     let mut connection = log_in(worker.exists, duty).await?;
     let mut have = catalog::read(&mut connection, duty, false).await?;
     facts.max_connections = Some(have.max_connections);
-    facts.conflict = conflict(&have, duty);
-    if facts.conflict.is_some() {
-        return Ok(());
-    }
     let created = have.database_owner.is_none();
     if created {
+        facts.conflict = conflict(&have, duty);
+        if facts.conflict.is_some() {
+            return Ok(());
+        }
         apply(&mut connection, &have, &plan(&have, duty, false)).await?;
     }
     if have.here != duty.database.as_str() {
