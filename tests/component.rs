@@ -13,7 +13,11 @@ mod migrate;
 mod neo4j;
 #[path = "component/parameters.rs"]
 mod parameters;
+#[path = "component/pooler.rs"]
+mod pooler;
 #[path = "component/postgres.rs"]
 mod postgres;
 #[path = "component/redis.rs"]
 mod redis;
+#[path = "component/tls.rs"]
+mod tls;

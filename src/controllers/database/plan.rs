@@ -26,7 +26,7 @@ use super::{
     configuration::{self, Judged, Writing},
     duties::{Duties, duties},
     jobs::{self, Decision, JobInput, Seeds},
-    observe::Observed,
+    observe::{Observed, StoreKind},
     rollout::{self, Asked, Rollout},
     validate::Valid,
     volumes,
@@ -104,7 +104,12 @@ pub fn plan(spec: &AmasDatabaseSpec, valid: &Valid, observed: &Observed, setting
 }
 
 fn secret_steps(valid: &Valid, observed: &Observed, plan: &mut Plan) {
+    // Where an external server is cannot be told at the moment: what is published of it stays.
+    let unknown = matches!(observed.externals.get(&StoreKind::Postgres), Some(Err(_)));
     for spec in &valid.secrets {
+        if unknown && matches!(spec.purpose, Purpose::PostgresRole { .. }) {
+            continue;
+        }
         let name = spec.name.clone();
         match observed.secrets.get(&name) {
             _ if observed.taken.contains(&(ChildKind::Secret, name.clone())) => {
@@ -395,6 +400,10 @@ fn migration_steps(spec: &AmasDatabaseSpec, valid: &Valid, observed: &Observed, 
             family: &valid.family,
             spec,
             owner: owner.as_str(),
+            server: observed
+                .externals
+                .get(&StoreKind::Postgres)
+                .and_then(|server| server.as_ref().ok()),
             image: &settings.own_image,
             target: Some(target),
             seeds: seeds.as_ref(),

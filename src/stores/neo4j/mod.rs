@@ -10,7 +10,6 @@ mod packstream;
 mod schema;
 mod sentinel;
 mod session;
-mod tls;
 mod work;
 pub mod workload;
 

@@ -1,6 +1,6 @@
 //! PostgreSQL: one database, its roles and their rights, watched over one connection of the owner.
 //!
-//! `duty` says what is asked and what is known; `sentinel` watches (over `wire`, `tls`); `work` makes it true:
+//! `duty` says what is asked and what is known; `sentinel` watches (over `wire`); `work` makes it true:
 //! `catalog` reads, `plan` decides on `step`s, `rights` is the same for the app roles' rights; `configure` sees to the parameters of a
 //! managed server, by the rules in `parameters`.
 
@@ -15,7 +15,6 @@ mod scram;
 mod sentinel;
 mod sql;
 mod step;
-mod tls;
 mod wire;
 mod work;
 pub mod workload;
