@@ -13,6 +13,7 @@ mod requirements;
 mod retain_delete;
 mod self_check;
 mod time_to_ready;
+mod upgrade;
 mod write_counts;
 
 use crate::harness::runner::Scenario;
@@ -47,6 +48,12 @@ pub static ALL: &[Scenario] = &[
         "data outlives pods, the operator's death and a power cut of the node",
         10,
         |ctx| Box::pin(persistence::run(ctx)),
+    ),
+    Scenario::new(
+        "upgrade",
+        "changes are loaded, or restart once; volumes grow; an operator upgrade restarts nothing; uninstall and reinstall write nothing",
+        6,
+        |ctx| Box::pin(upgrade::run(ctx)),
     ),
     Scenario::new(
         "credentials",
