@@ -5,12 +5,14 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
+    time::Duration,
 };
 
 use jiff::Timestamp;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
+    time::timeout,
 };
 use tokio_rustls::{
     TlsConnector,
@@ -27,6 +29,9 @@ use crate::{
     api::sensitive::Sensitive,
     stores::endpoint::{Endpoint, StoreError, Tls, Trust},
 };
+
+/// A server that speaks clear text may wait for the end of what it takes for a command.
+const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(3);
 
 /// A connection as the clients use it.
 pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
@@ -118,7 +123,16 @@ pub async fn encrypt(endpoint: &Endpoint, tcp: TcpStream) -> Result<Box<dyn Stre
     let config = config(trust).map_err(StoreError::Untrusted)?;
     let name = ServerName::try_from(endpoint.host.clone())
         .map_err(|_| StoreError::Untrusted(format!("{} is no host name that a certificate can have", endpoint.host)))?;
-    match TlsConnector::from(Arc::new(config)).connect(name, tcp).await {
+    let handshake = TlsConnector::from(Arc::new(config)).connect(name, tcp);
+    let Ok(outcome) = timeout(HANDSHAKE_DEADLINE, handshake).await else {
+        return Err(StoreError::Unreachable(format!(
+            "{}:{}: no answer to the TLS handshake within {} s; is this the server's TLS port?",
+            endpoint.host,
+            endpoint.port,
+            HANDSHAKE_DEADLINE.as_secs()
+        )));
+    };
+    match outcome {
         Ok(stream) => Ok(Box::new(Explained(stream))),
         Err(error) => Err(match explain(&error) {
             Some(text) => StoreError::Untrusted(format!("{}:{}: {text}", endpoint.host, endpoint.port)),

@@ -37,9 +37,11 @@ async fn a_pooler_is_found_out_before_the_first_statement() {
             "{mode} {ignore}: {health:?}"
         );
         let statements = server.log()[before..].to_owned();
+        // The pooler's own, and the one question that finds it out.
+        let harmless = ["SHOW search_path", "SET application_name", "DISCARD ALL", "select 1"];
         let ours = statements
             .lines()
-            .filter(|line| line.contains("statement:") && !line.contains("SHOW search_path"));
+            .filter(|line| line.contains("statement:") && !harmless.iter().any(|word| line.contains(word)));
         assert_eq!(ours.count(), 0, "{mode} {ignore}: {statements}");
         println!("{mode}, ignoring {ignore:?}: {}", health.message);
         // With the server's own address the same keeper is well.

@@ -517,15 +517,24 @@ async fn an_admin_that_is_no_superuser_does_what_it_may() {
     login(&server, "amas_app", "new-password").await.unwrap();
 }
 
+/// Where there is no database of ours yet.
+async fn superuser(server: &Server) -> PgConnection {
+    let options = PgConnectOptions::new_without_pgpass()
+        .host("127.0.0.1")
+        .port(server.port);
+    let options = options
+        .username("postgres")
+        .password(&server.password)
+        .database("postgres");
+    options.connect().await.unwrap()
+}
+
 #[tokio::test]
 async fn an_owner_without_any_other_right_is_enough() {
     let server = Server::start().await;
-    let mut admin = login(&server, "postgres", &server.password).await.unwrap();
-    let create = format!(
-        "CREATE ROLE amas_owner LOGIN PASSWORD '{}'",
-        OWNER_PASSWORD.replace('\'', "\'\'")
-    );
-    run(&mut admin, &create).await.unwrap();
+    let mut admin = superuser(&server).await;
+    let create = r"CREATE ROLE amas_owner LOGIN PASSWORD 'owner-pässword''\1'";
+    run(&mut admin, create).await.unwrap();
     let mut owners = duty(&server);
     owners.admin = owners.owner_login.clone();
     owners.roles.clear();
@@ -561,7 +570,7 @@ async fn an_owner_without_any_other_right_is_enough() {
 #[tokio::test]
 async fn an_administrator_of_a_managed_service_is_no_superuser() {
     let server = Server::start().await;
-    let mut admin = login(&server, "postgres", &server.password).await.unwrap();
+    let mut admin = superuser(&server).await;
     run(
         &mut admin,
         "CREATE ROLE cloud_admin LOGIN CREATEROLE CREATEDB PASSWORD 'cloud'",

