@@ -48,7 +48,8 @@ async fn a_pooler_is_found_out_before_the_first_statement() {
         kept.keepers.assign_base(&kept.key, direct.clone());
         kept.until_in(&direct).await;
     }
-    let Some(pooler) = PgBouncer::start(server.port, &[APP], "transaction", "").await else {
+    // Set at the start of a session by many drivers, sqlx among them.
+    let Some(pooler) = PgBouncer::start(server.port, &[APP], "transaction", "extra_float_digits").await else {
         return;
     };
     let through = PgConnectOptions::new_without_pgpass()
