@@ -15,7 +15,11 @@ mod neo4j;
 mod ownership;
 #[path = "component/parameters.rs"]
 mod parameters;
+#[path = "component/pooler.rs"]
+mod pooler;
 #[path = "component/postgres.rs"]
 mod postgres;
 #[path = "component/redis.rs"]
 mod redis;
+#[path = "component/tls.rs"]
+mod tls;

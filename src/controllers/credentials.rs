@@ -106,9 +106,11 @@ impl SecretSpec {
         match &self.purpose {
             Purpose::PostgresAdmin => all.push(("PGUSER", postgres::workload::ADMIN.into())),
             Purpose::PostgresRole { role, database, port } => {
+                let mode = self.connection.extra.get("PGSSLMODE");
+                let query = mode.map(|mode| format!("?sslmode={mode}")).unwrap_or_default();
                 all.push((
                     "DATABASE_URL",
-                    format!("postgresql://{role}:{clear}@{host}:{port}/{database}"),
+                    format!("postgresql://{role}:{clear}@{host}:{port}/{database}{query}"),
                 ));
                 all.extend([
                     ("PGHOST", host.clone()),

@@ -81,7 +81,7 @@ fn claim(uid: &str) -> Claim {
     }
 }
 
-fn base(endpoint: Endpoint) -> RedisDuty {
+pub(crate) fn base(endpoint: Endpoint) -> RedisDuty {
     RedisDuty {
         endpoint,
         claim: claim("u1"),
@@ -503,7 +503,7 @@ async fn the_acl_file_lets_in_the_right_password_only(program: Program) {
 async fn tls_without_verification(program: Program) {
     let server = RedisServer::start_with_tls(program).await;
     let endpoint = Endpoint {
-        tls: Tls::Require,
+        tls: Tls::require(),
         port: server.tls_port.unwrap(),
         ..server.endpoint()
     };

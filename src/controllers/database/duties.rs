@@ -82,7 +82,7 @@ pub fn leaving(spec: &AmasDatabaseSpec, valid: &Valid, observed: &Observed, sett
     let mut duties = duties(spec, valid, observed, settings);
     let admin = observed.externals.get(&StoreKind::Postgres).cloned();
     duties.postgres = spec.postgres.as_ref().and_then(|postgres| {
-        let admin = admin?.ok()?;
+        let admin = admin?.ok()?.login;
         let owner = valid.owner.clone()?;
         Some(PostgresDuty {
             owner_login: Endpoint {
@@ -124,7 +124,7 @@ fn password(valid: &Valid, observed: &Observed, secret: &str) -> Option<Sensitiv
 /// The operator's own login on a store: an external one's as its Secret says, a managed one's as we made it.
 fn endpoint(store: StoreKind, valid: &Valid, observed: &Observed, port: u16, user: &str) -> Option<Endpoint> {
     if let Some(external) = observed.externals.get(&store) {
-        return external.clone().ok();
+        return external.as_ref().ok().map(|server| server.login.clone());
     }
     let secret = match store {
         StoreKind::Postgres => "postgres-admin",
@@ -151,10 +151,14 @@ fn postgres_duty(postgres: &PostgresSpec, valid: &Valid, observed: &Observed, cl
     )?;
     let owner = valid.owner.clone()?;
     let role_password = |role: &SqlName| password(valid, observed, &role_secret(&valid.family, role.as_str()));
-    let owner_login = Endpoint {
-        user: owner.to_string(),
-        password: role_password(&owner)?,
-        ..admin.clone()
+    let owner_login = if postgres.is_owners() {
+        admin.clone()
+    } else {
+        Endpoint {
+            user: owner.to_string(),
+            password: role_password(&owner)?,
+            ..admin.clone()
+        }
     };
     let session = Session {
         timezone: postgres.session.timezone.clone(),

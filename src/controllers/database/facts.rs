@@ -37,7 +37,7 @@ pub fn stores(object: &AmasDatabase, valid: &Valid, observed: &Observed) -> Opti
     let spec = &object.spec;
     let place = |store: StoreKind, port: u16| Place {
         endpoint: match observed.externals.get(&store) {
-            Some(Ok(endpoint)) => format!("{}:{}", endpoint.host, endpoint.port),
+            Some(Ok(server)) => format!("{}:{}", server.clients.0, server.clients.1),
             Some(Err(_)) => String::new(),
             None => format!("{}:{port}", valid.family.host(store.component())),
         },

@@ -16,7 +16,7 @@ use crate::{
     },
     controllers::{
         Context, GrowthKey,
-        credentials::{Known, SecretSpec, read_entries},
+        credentials::{Entries, Known, SecretSpec, read_entries},
         sources::{Files, REREAD, Reason, SeedFiles},
     },
     engine::{
@@ -26,8 +26,7 @@ use crate::{
         writer::WriteError,
     },
     stores::{
-        endpoint::Endpoint,
-        health::{Health, Reason as HealthReason},
+        health::Health,
         keeper::{Key, Snapshot},
         neo4j::Neo4j,
         postgres::Postgres,
@@ -73,8 +72,8 @@ impl StoreKind {
     }
 }
 
-/// An external endpoint as its Secret describes it.
-pub type ExternalEndpoint = Result<Endpoint, String>;
+/// An external server as its Secret describes it, or what is wrong with that.
+pub type ExternalServer = Result<external::Server, String>;
 
 /// What was seen.
 pub struct Observed {
@@ -92,7 +91,7 @@ pub struct Observed {
     pub secret_owners: BTreeMap<String, Option<String>>,
     /// Secrets that the status lists and the specification does not, and that are not known to be gone.
     pub former_secrets: Vec<String>,
-    pub externals: BTreeMap<StoreKind, ExternalEndpoint>,
+    pub externals: BTreeMap<StoreKind, ExternalServer>,
     pub postgres: Option<Arc<Snapshot<Postgres>>>,
     pub redis: Option<Arc<Snapshot<Redis>>>,
     pub neo4j: Option<Arc<Snapshot<Neo4j>>>,
@@ -193,11 +192,9 @@ pub async fn observe(context: &Context, object: &AmasDatabase, wanted: &[SecretS
         children,
     };
     for (store, external) in externals(object) {
-        let refused = observed
-            .health(store)
-            .is_some_and(|health| health.reason == HealthReason::LoginRefused);
-        let endpoint = external_endpoint(context, object, store, external, refused).await?;
-        observed.externals.insert(store, endpoint);
+        let refused = observed.health(store).is_some_and(|health| health.reason.bars());
+        let server = external_server(context, object, store, external, refused).await?;
+        observed.externals.insert(store, server);
     }
     for spec in wanted {
         if let Some(known) = secret(context, &observed, &namespace, &name, spec).await? {
@@ -275,35 +272,55 @@ async fn secret(
     Ok(Some(known))
 }
 
-/// The user's Secret, read at start, after a change of the specification, and when the server refuses its login.
-async fn external_endpoint(
+/// An external server, as the user's Secrets say.
+async fn external_server(
     context: &Context,
     object: &AmasDatabase,
     store: StoreKind,
     external: &External,
     refused: bool,
-) -> Result<ExternalEndpoint, WriteError> {
-    let namespace = object.metadata.namespace.clone().unwrap_or_default();
+) -> Result<ExternalServer, WriteError> {
     let name = &external.secret_ref.name;
+    let Some(entries) = users_secret(context, object, name, refused).await? else {
+        let namespace = object.metadata.namespace.as_deref().unwrap_or_default();
+        return Ok(Err(format!(
+            "Secret {namespace}/{name} does not exist; create it with a key uri"
+        )));
+    };
+    let ca = match &external.tls.ca_secret_ref {
+        Some(other) => users_secret(context, object, &other.name, refused).await?,
+        None => None,
+    };
+    let given = external::Given {
+        entries: &entries,
+        ca: ca.as_ref(),
+    };
+    Ok(external::server(store, external, &given))
+}
+
+/// A Secret of the user's, read at start, after a change of the specification, and when the server refuses what is in it.
+async fn users_secret(
+    context: &Context,
+    object: &AmasDatabase,
+    name: &str,
+    refused: bool,
+) -> Result<Option<Entries>, WriteError> {
+    let namespace = object.metadata.namespace.clone().unwrap_or_default();
     // The key tells generations apart, so that a changed specification reads again.
     let remembered = format!("{name}@{}", object.metadata.generation.unwrap_or_default());
-    let known = match context.credentials.get(&namespace, &remembered) {
-        Some(known) if !refused => known,
-        _ => match context.writer.read(ChildKind::Secret, &namespace, name).await? {
-            Some(secret) => {
-                let known = Known::Present(read_entries(&secret));
-                context.credentials.put(&namespace, &remembered, known.clone());
-                known
-            }
-            None => Known::Absent,
-        },
+    if let Some(Known::Present(entries)) = context.credentials.get(&namespace, &remembered)
+        && !refused
+    {
+        return Ok(Some(entries));
+    }
+    let Some(secret) = context.writer.read(ChildKind::Secret, &namespace, name).await? else {
+        return Ok(None);
     };
-    Ok(match known {
-        Known::Present(entries) => external::endpoint(store, name, &entries, external.tls.mode),
-        _ => Err(format!(
-            "Secret {namespace}/{name} does not exist; create it with a key uri"
-        )),
-    })
+    let entries = read_entries(&secret);
+    context
+        .credentials
+        .put(&namespace, &remembered, Known::Present(entries.clone()));
+    Ok(Some(entries))
 }
 
 async fn files(

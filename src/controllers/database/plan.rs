@@ -26,7 +26,7 @@ use super::{
     configuration::{self, Judged, Writing},
     duties::{Duties, duties},
     jobs::{self, Decision, JobInput, Seeds},
-    observe::Observed,
+    observe::{Observed, StoreKind},
     rollout::{self, Asked, Rollout},
     validate::Valid,
     volumes,
@@ -134,7 +134,12 @@ pub fn role_secrets<'a>(valid: &Valid, observed: &'a Observed) -> impl Iterator<
 
 fn secret_steps(valid: &Valid, observed: &Observed, plan: &mut Plan) {
     let goes_with = valid.family.data_goes.then(|| valid.family.uid.clone());
+    // Where an external server is cannot be told at the moment: what is published of it stays.
+    let unknown = matches!(observed.externals.get(&StoreKind::Postgres), Some(Err(_)));
     for spec in &valid.secrets {
+        if unknown && matches!(spec.purpose, Purpose::PostgresRole { .. }) {
+            continue;
+        }
         let name = spec.name.clone();
         // A store that is only now asked for has no data yet, whatever others have.
         let volume = (
@@ -436,6 +441,10 @@ fn migration_steps(spec: &AmasDatabaseSpec, valid: &Valid, observed: &Observed, 
             family: &valid.family,
             spec,
             owner: owner.as_str(),
+            server: observed
+                .externals
+                .get(&StoreKind::Postgres)
+                .and_then(|server| server.as_ref().ok()),
             image: &settings.own_image,
             target: Some(target),
             seeds: seeds.as_ref(),

@@ -143,10 +143,12 @@ pub fn state(
         (Verdict::Unknown, Some(before)) => as_before(before),
         (Verdict::Unknown, None) => provisioning(),
         (Verdict::Down, before) => match health.reason {
-            HealthReason::NeverSeen if before.is_none_or(|before| before.reason == "Provisioning") => provisioning(),
+            HealthReason::NeverSeen if managed && before.is_none_or(|before| before.reason == "Provisioning") => {
+                provisioning()
+            }
             _ if trouble.is_some() => provisioning(),
             reason => StoreState::Away {
-                human: reason == HealthReason::LoginRefused,
+                human: reason.bars(),
                 reason: lost_reason(reason),
                 message: lost_message(reason, &health.message),
             },
@@ -208,6 +210,8 @@ fn lost_reason(reason: HealthReason) -> Reason {
     match reason {
         HealthReason::Timeout => Reason::NotResponding,
         HealthReason::LoginRefused => Reason::LoginRefused,
+        HealthReason::Untrusted => Reason::TlsFailed,
+        HealthReason::Pooled => Reason::PooledConnection,
         HealthReason::Flapping => Reason::Flapping,
         _ => Reason::ConnectionLost,
     }
@@ -216,6 +220,8 @@ fn lost_reason(reason: HealthReason) -> Reason {
 fn lost_message(reason: HealthReason, message: &str) -> String {
     match reason {
         HealthReason::LoginRefused => format!("the server refuses the login in the Secret: {message}"),
+        HealthReason::Untrusted | HealthReason::Pooled => message.to_owned(),
+        HealthReason::NeverSeen => format!("the server cannot be reached: {message}"),
         HealthReason::Flapping => format!("the server has come and gone several times within 30 s: {message}"),
         HealthReason::Timeout => format!("the server does not answer: {message}"),
         _ => format!("the connection is lost: {message}"),

@@ -15,6 +15,7 @@ use super::{
     plan::{conflict, missing_extensions, plan, retired},
     rights,
     sentinel::MAINTENANCE_DATABASE,
+    sql::ident,
     step::Step,
 };
 use crate::{
@@ -61,10 +62,10 @@ pub async fn slice(
     }
     let outcome = towards(worker, duty, fingerprint, facts).await;
     facts.error = match &outcome {
-        Err(StoreError::Rejected(why) | StoreError::LoginRefused(why)) => Some(why.clone()),
         Ok(_) => None,
         // Says nothing about what was refused before.
         Err(StoreError::Unreachable(_)) => facts.error.take(),
+        Err(why) => Some(why.to_string()),
     };
     outcome
 }
@@ -117,7 +118,8 @@ async fn settle(worker: &mut PostgresWorker, duty: &PostgresDuty, facts: &mut Po
         if facts.conflict.is_some() {
             return Ok(());
         }
-        apply(&mut connection, &have, &plan(&have, duty, false)).await?;
+        let outcome = apply(&mut connection, &have, &plan(&have, duty, false)).await;
+        outcome.map_err(|error| explained(error, duty))?;
     }
     if have.here != duty.database.as_str() {
         connection.close().await?;
@@ -141,6 +143,17 @@ async fn settle(worker: &mut PostgresWorker, duty: &PostgresDuty, facts: &mut Po
     configuration(&mut connection, duty, facts).await?;
     connection.close().await?;
     Ok(())
+}
+
+/// What to do where nobody but the owner is at hand.
+fn explained(error: SqlError, duty: &PostgresDuty) -> SqlError {
+    if !(duty.is_owner_only() && error.is("42501")) {
+        return error;
+    }
+    let (database, owner) = (ident(duty.database.as_str()), ident(duty.owner.as_str()));
+    error.saying(format!(
+        "there is no database {database} and this login may not create one; as an administrator run: CREATE DATABASE {database} OWNER {owner};"
+    ))
 }
 
 async fn follow_configuration(
@@ -183,7 +196,7 @@ fn is_moving(duty: &PostgresDuty, facts: &PostgresFacts) -> bool {
 /// To the database itself if it is known to exist, else to where one can be created from.
 pub(super) async fn log_in(exists: bool, duty: &PostgresDuty) -> Result<PgConnection, SqlError> {
     let database = duty.database.as_str();
-    let (first, second) = if exists {
+    let (first, second) = if exists || duty.is_owner_only() {
         (database, MAINTENANCE_DATABASE)
     } else {
         (MAINTENANCE_DATABASE, database)
