@@ -97,7 +97,8 @@ impl Loss {
 pub struct StatementFacts {
     /// Its kind in capitals: `ALTER TABLE`. `UNKNOWN` for what cannot be parsed.
     pub kind: String,
-    /// The relations it names, each once, with the strongest mode it takes on them.
+    /// The relations it names, each once, with the strongest mode it takes on them. Partitions and other children of a
+    /// table are locked with it, unless the statement says ONLY.
     pub locks: Vec<(TableName, LockMode)>,
     /// Indexes it names, with the mode it takes on the table of each, which only the catalog knows.
     pub index_locks: Vec<(TableName, LockMode)>,
