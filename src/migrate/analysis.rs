@@ -4,8 +4,12 @@
 //! tables behind a view, what CASCADE reaches) is not guessed: [`StatementFacts::unlisted`] says that there may be more.
 
 mod alter_table;
+mod create;
 mod lock;
 mod losses;
+mod maintain;
+mod query;
+mod remove;
 mod statement;
 mod syntax;
 
