@@ -32,6 +32,8 @@ pub(super) enum Verb {
     Status(StatusArgs),
     /// Check the files; with a database also against its history. Changes nothing.
     Validate(ValidateArgs),
+    /// Show what would run, what it locks, and the plan's hash. Changes nothing.
+    Plan(PlanArgs),
     /// Say which statements are risky, and what to write instead. Needs no database.
     Lint(LintArgs),
     /// Write an empty pair of files whose version is the time in UTC.
@@ -142,6 +144,23 @@ pub(super) struct ValidateArgs {
     /// Seed folders to check too.
     #[arg(long = "seed-dir", value_name = "DIR")]
     pub(super) seed_dirs: Vec<PathBuf>,
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct PlanArgs {
+    #[command(flatten)]
+    pub(super) dirs: DirArgs,
+    /// Without a database, all files are pending.
+    #[command(flatten)]
+    pub(super) database: DatabaseArgs,
+    /// Up or down to this version. Default: the newest.
+    #[arg(long, value_name = "VERSION")]
+    pub(super) to: Option<i64>,
+    /// The database that the hash is for, when it is not asked: SYSTEM_IDENTIFIER/NAME.
+    #[arg(long, value_name = "ID/NAME")]
+    pub(super) identity: Option<String>,
+    #[arg(short, long, value_enum, default_value = "table")]
+    pub(super) output: Output,
 }
 
 #[derive(Debug, clap::Args)]
