@@ -13,6 +13,8 @@ mod keeper;
 mod migrate;
 #[path = "component/neo4j.rs"]
 mod neo4j;
+#[path = "component/ownership.rs"]
+mod ownership;
 #[path = "component/parameters.rs"]
 mod parameters;
 #[path = "component/postgres.rs"]

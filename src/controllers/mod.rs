@@ -77,6 +77,13 @@ pub struct AllKeepers {
 }
 
 impl AllKeepers {
+    /// The AmasDatabase is gone, or about to be: the same, and claims on servers that are not ours are let go.
+    pub fn let_go(&self, key: &Key) {
+        self.postgres.let_go(key);
+        self.redis.let_go(key);
+        self.neo4j.let_go(key);
+    }
+
     /// Stops everything that is held for one AmasDatabase.
     pub fn dismiss(&self, key: &Key) {
         self.postgres.dismiss(key);

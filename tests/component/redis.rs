@@ -18,7 +18,7 @@ use amas_operator::{
     stores::{
         claim::Claim,
         endpoint::{Endpoint, StoreError, Tls},
-        keeper::{Duty, Keepers, Key, Progress, Sentinel, Sign, Store},
+        keeper::{Duty, Keepers, Key, Parting, Progress, Sentinel, Sign, Store},
         redis::{
             CLAIM_KEY, CacheDuty, DefaultTtl, EnforcedBy, Eviction, EvictionPolicy, Expires, FamilyFacts, Glob,
             KeyType, Mode, Redis, RedisDuty, RedisFacts, RedisWorker, Rule,
@@ -59,6 +59,7 @@ on_both! {
     without_the_config_right_eviction_is_verified_only
     a_rule_the_user_may_not_apply_is_that_policy_s_error
     a_foreign_claim_stops_everything
+    a_claim_that_was_let_go_is_anybodys
     the_acl_file_lets_in_the_right_password_only
     tls_without_verification
     the_start_time_is_the_same_in_every_answer
@@ -85,6 +86,7 @@ fn base(endpoint: Endpoint) -> RedisDuty {
         endpoint,
         claim: claim("u1"),
         managed: true,
+        take_over: None,
     }
 }
 
@@ -433,6 +435,44 @@ async fn a_foreign_claim_stops_everything(program: Program) {
             .starts_with("claimed by agents/amas of cluster c1")
     );
     assert_eq!((facts.duty_in, writes(&mut client)), (None, before));
+
+    // A person says so, once.
+    let before = writes(&mut client);
+    duty.base.take_over = Some("yes".into());
+    let facts = settled(&duty).await;
+    assert_eq!(
+        (facts.claim_conflict, facts.take_over_seen.as_deref()),
+        (None, Some("yes"))
+    );
+    assert!(writes(&mut client) > before);
+    let taken: String = client.get(CLAIM_KEY).unwrap();
+    assert!(
+        taken.contains("\"cluster\":\"c2\"") && taken.contains("\"createdByUs\":false"),
+        "{taken}"
+    );
+}
+
+async fn a_claim_that_was_let_go_is_anybodys(program: Program) {
+    let server = RedisServer::start(program, "").await;
+    let mut client = server.client();
+    let mut duty = duty(&server, &[]);
+    duty.base.managed = false;
+    settled(&duty).await;
+    let left = Redis::part(&duty.base, Parting::Drop).await.unwrap();
+    assert_eq!(left, [""; 0], "nothing there is of our making");
+    let released: String = client.get(CLAIM_KEY).unwrap();
+    assert!(released.contains("\"released\":"), "{released}");
+    let mut other = duty.clone();
+    other.base.claim.name = "other".into();
+    assert_eq!(settled(&other).await.claim_conflict, None);
+    let held: String = client.get(CLAIM_KEY).unwrap();
+    assert!(
+        held.contains("\"name\":\"other\"") && !held.contains("released"),
+        "{held}"
+    );
+    // Whoever lets go lets go of his own only.
+    Redis::part(&duty.base, Parting::Release).await.unwrap();
+    assert_eq!(client.get::<_, String>(CLAIM_KEY).unwrap(), held);
 }
 
 async fn the_acl_file_lets_in_the_right_password_only(program: Program) {

@@ -181,17 +181,17 @@ pub fn hand_over(context: &Context, key: &Key, object: &AmasDatabase, duties: Du
     let (keepers, spec) = (&context.keepers, &object.spec);
     match (duties.postgres, &spec.postgres) {
         (Some(duty), _) => keepers.postgres.assign_base(key, duty),
-        (None, None) => keepers.postgres.dismiss(key),
+        (None, None) => keepers.postgres.let_go(key),
         (None, Some(_)) => {}
     }
     match (duties.redis, &spec.redis) {
         (Some(duty), _) => keepers.redis.assign_base(key, duty),
-        (None, None) => keepers.redis.dismiss(key),
+        (None, None) => keepers.redis.let_go(key),
         (None, Some(_)) => {}
     }
     match (duties.neo4j, &spec.neo4j) {
         (Some(duty), _) => keepers.neo4j.assign_base(key, duty),
-        (None, None) => keepers.neo4j.dismiss(key),
+        (None, None) => keepers.neo4j.let_go(key),
         (None, Some(_)) => {}
     }
 }
@@ -212,10 +212,11 @@ pub async fn clean_up(context: &Context, object: &AmasDatabase, family: &Family)
         namespace: family.namespace.clone(),
         database: family.database.clone(),
     };
-    context.keepers.dismiss(&key);
     if !is_finalized(object) {
+        context.keepers.let_go(&key);
         return Ok(());
     }
+    context.keepers.dismiss(&key);
     let finalizers = object.meta().finalizers.clone().unwrap_or_default();
     let status = object.status.clone().unwrap_or_default();
     let owner = (family.namespace.clone(), family.database.clone());

@@ -38,6 +38,7 @@ pub fn duties(spec: &AmasDatabaseSpec, valid: &Valid, observed: &Observed, setti
         name: valid.family.database.clone(),
         uid: valid.family.uid.clone(),
     };
+    let take_over = &observed.take_over;
     Duties {
         postgres: spec
             .postgres
@@ -55,6 +56,7 @@ pub fn duties(spec: &AmasDatabaseSpec, valid: &Valid, observed: &Observed, setti
                 endpoint,
                 claim: claim.clone(),
                 managed: redis.managed.is_some(),
+                take_over: take_over.clone(),
             })
         }),
         neo4j: spec.neo4j.as_ref().and_then(|neo4j| {
@@ -74,6 +76,7 @@ pub fn duties(spec: &AmasDatabaseSpec, valid: &Valid, observed: &Observed, setti
                 database: GraphName::parse(database).ok()?,
                 claim: claim.clone(),
                 managed: neo4j.managed.is_some(),
+                take_over: take_over.clone(),
             })
         }),
     }
@@ -159,6 +162,7 @@ fn postgres_duty(postgres: &PostgresSpec, valid: &Valid, observed: &Observed, cl
         roles: postgres.roles.iter().map(role).collect::<Option<_>>()?,
         exclusive: postgres.managed.is_some(),
         claim: claim.clone(),
+        take_over: observed.take_over.clone(),
         configuration: configuration::judge(postgres, valid, observed).map(|judged| judged.duty),
         look_again: String::new(),
     })

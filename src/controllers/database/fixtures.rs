@@ -97,6 +97,7 @@ impl Situation {
             seed_files: None,
             same_generation: false,
             restart: None,
+            take_over: None,
             policies: ["CachePolicy", "GraphSchema"]
                 .map(|kind| Policy {
                     kind,

@@ -179,7 +179,7 @@ async fn write_status(
 /// Forgets everything about an object that is gone.
 pub fn forget(context: &Context, object: &AmasDatabase) {
     let family = family(object);
-    context.keepers.dismiss(&key(&family));
+    context.keepers.let_go(&key(&family));
     context.books.databases.forget(&family.uid);
     context.sources.forget(&family.uid);
     for secret in validate::wanted_secrets(&family, &object.spec) {

@@ -9,7 +9,7 @@ use kube::Resource;
 
 use crate::{
     api::{
-        RESTART,
+        RESTART, TAKE_OVER,
         amas_database::{AmasDatabase, AmasDatabaseStatus},
         common::External,
         conditions::{ConditionType, shorten},
@@ -36,6 +36,8 @@ pub use self::policies::{Policy, eviction_owner};
 
 /// Of a one-shot annotation's value, which may be as long as it likes, this much counts.
 const HANDLED_LIMIT: usize = 253;
+/// Where the status keeps the last handled value of the annotation that asks to take over.
+pub const HANDLED_TAKE_OVER: &str = "take-over";
 
 /// An engine of ours; the table of stores.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -46,6 +48,8 @@ pub enum StoreKind {
 }
 
 impl StoreKind {
+    pub const ALL: [Self; 3] = [Self::Postgres, Self::Redis, Self::Neo4j];
+
     /// The last part of names, and the field of the specification.
     pub fn component(self) -> &'static str {
         match self {
@@ -91,6 +95,8 @@ pub struct Observed {
     pub policies: Vec<Policy>,
     /// The annotation that asks for a restart of the managed servers.
     pub restart: Option<String>,
+    /// The annotation that asks to take over what somebody else claims, until it is handled.
+    pub take_over: Option<String>,
 }
 
 impl Observed {
@@ -118,6 +124,15 @@ impl Observed {
                 let facts = &snapshot.facts;
                 facts.duty_in.is_some() || facts.error.is_some() || facts.claim_conflict.is_some()
             }),
+        }
+    }
+
+    /// The word to take over under which the claim of a store was last judged.
+    pub fn take_over_seen(&self, store: StoreKind) -> Option<&String> {
+        match store {
+            StoreKind::Postgres => self.postgres.as_ref()?.facts.take_over_seen.as_ref(),
+            StoreKind::Redis => self.redis.as_ref()?.facts.take_over_seen.as_ref(),
+            StoreKind::Neo4j => self.neo4j.as_ref()?.facts.take_over_seen.as_ref(),
         }
     }
 
@@ -160,6 +175,9 @@ pub async fn observe(context: &Context, object: &AmasDatabase, wanted: &[SecretS
         same_generation: status.observed_generation == meta.generation,
         policies: policies::of(context, object),
         restart: annotation(object, RESTART).map(|value| shorten(&value, HANDLED_LIMIT)),
+        take_over: annotation(object, TAKE_OVER)
+            .map(|value| shorten(&value, HANDLED_LIMIT))
+            .filter(|value| status.handled.get(HANDLED_TAKE_OVER) != Some(value)),
         status,
         children,
     };

@@ -1,7 +1,10 @@
 //! What the state of one store means: which condition it gives, and whether it keeps the object from being Ready. Pure.
 
 use crate::{
-    api::conditions::{Reason, Wanted},
+    api::{
+        TAKE_OVER,
+        conditions::{Reason, Wanted},
+    },
     engine::child::ChildKind,
     stores::{
         health::{Reason as HealthReason, Verdict},
@@ -117,7 +120,7 @@ pub fn state(store: StoreKind, managed: bool, valid: &Valid, observed: &Observed
         .iter()
         .find(|condition| condition.type_ == format!("{:?}", store.condition()));
     match (health.verdict, before) {
-        (Verdict::Up, _) => match (serving(store, observed, plan), volume) {
+        (Verdict::Up, _) => match (serving(store, valid, observed, plan), volume) {
             (StoreState::Serving, _) if managed && !rolled_out(&prefix, observed) => {
                 StoreState::Changing(format!("pod {prefix}-0 is about to be replaced"))
             }
@@ -205,8 +208,23 @@ fn lost_message(reason: HealthReason, message: &str) -> String {
     }
 }
 
+/// A store that somebody else claims: of no use to this object unless it was its own before.
+fn conflicted(store: StoreKind, holder: &str, observed: &Observed, name: &str) -> StoreState {
+    let message = format!(
+        "{holder}; release it there (delete that object), or take it over: kubectl annotate amasdb {name} {TAKE_OVER}=\"$(date +%s)\" --overwrite"
+    );
+    if super::facts::was_seen(&observed.status, store) {
+        return StoreState::Refusing(Reason::Conflicted, message);
+    }
+    StoreState::Away {
+        human: true,
+        reason: Reason::Conflicted,
+        message,
+    }
+}
+
 /// What the facts of a server that answers say.
-fn serving(store: StoreKind, observed: &Observed, plan: &Plan) -> StoreState {
+fn serving(store: StoreKind, valid: &Valid, observed: &Observed, plan: &Plan) -> StoreState {
     struct Said {
         duty_in: Option<u64>,
         wanted: Option<u64>,
@@ -271,7 +289,7 @@ fn serving(store: StoreKind, observed: &Observed, plan: &Plan) -> StoreState {
         Said {
             conflict: Some(conflict),
             ..
-        } => StoreState::Refusing(Reason::Conflicted, conflict),
+        } => conflicted(store, &conflict, observed, &valid.family.database),
         Said {
             missing: Some(missing), ..
         } => StoreState::Refusing(Reason::ExtensionMissing, missing),

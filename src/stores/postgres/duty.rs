@@ -32,6 +32,8 @@ pub struct PostgresDuty {
     /// The database is ours alone (managed): PUBLIC loses CONNECT on it and CREATE on its schema public.
     pub exclusive: bool,
     pub claim: Claim,
+    /// A person's word, by its value, that somebody else's claim is to be replaced by ours.
+    pub take_over: Option<String>,
     /// What a managed server runs with; an external one's is not ours.
     pub configuration: Option<Configuration>,
     /// Any change of it makes the whole database be looked at again.
@@ -42,8 +44,19 @@ impl PostgresDuty {
     /// Names this duty in [`PostgresFacts::duty_in`]; stable within one process.
     pub fn fingerprint(&self) -> u64 {
         let mut hasher = DefaultHasher::new();
-        self.hash(&mut hasher);
+        // Handled once, it changes nothing that is to be.
+        let lasting = Self {
+            take_over: None,
+            ..self.clone()
+        };
+        lasting.hash(&mut hasher);
         hasher.finish()
+    }
+
+    /// The roles of this duty, the owner last. Every other role that carries our mark is one that is no longer wanted.
+    pub(super) fn role_names(&self) -> impl Iterator<Item = &str> {
+        let app = self.roles.iter().map(|role| role.name.as_str());
+        app.chain([self.owner.as_str()])
     }
 
     /// Whether the admin login is the owner itself, which then must not be altered.
@@ -105,8 +118,14 @@ pub struct PostgresFacts {
     pub missing_extensions: Vec<MissingExtension>,
     /// What the server or we refused; the last slice's. Never contains a credential.
     pub error: Option<String>,
-    /// The claim of somebody else on this database: nothing is done then.
+    /// The claim of somebody else on this database or on a role of that name: nothing is done then.
     pub conflict: Option<String>,
+    /// The word to take over under which claim and roles were last judged.
+    pub take_over_seen: Option<String>,
+    /// Extensions that are there and not asked for; they are never dropped.
+    pub undeclared_extensions: Vec<String>,
+    /// Roles that are no longer asked for: they cannot log in, and stay because of what they own or because they are not of our making.
+    pub retired_roles: Vec<String>,
     /// What the database says of its migrations; `None` until it was read.
     pub migrations: Option<MigrationFacts>,
     /// The highest id of the migrations' history for which the app roles' rights are in; 0 stands for no history.

@@ -341,6 +341,7 @@ mod tests {
                 name: text(),
                 uid: text(),
             },
+            take_over: None,
             configuration: None,
             look_again: text(),
         }

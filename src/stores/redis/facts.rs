@@ -20,6 +20,8 @@ pub struct RedisFacts {
     pub persistence: Persistence,
     /// Somebody else's claim; while it is set, nothing on the server is changed or swept.
     pub claim_conflict: Option<String>,
+    /// The word to take over under which the claim was last judged.
+    pub take_over_seen: Option<String>,
     /// Why the last slice failed as a whole.
     pub error: Option<String>,
     pub figures: RedisFigures,
