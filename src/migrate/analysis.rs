@@ -116,7 +116,7 @@ pub struct StatementFacts {
     /// Why, each once.
     pub causes: Vec<Cause>,
     pub destructive: Option<Loss>,
-    /// The relation that it makes; what comes later in the same file locks it without harm.
+    /// The relation that it makes, if none of that name can be there before (IF NOT EXISTS, OR REPLACE); what comes later in the same file locks it without harm.
     pub creates: Option<TableName>,
 }
 

@@ -229,6 +229,10 @@ mod tests {
                 "CREATE TABLE t (id int);\nALTER TABLE t ADD CHECK (id > 0), ADD c bigserial;\nDROP TABLE t",
                 &[],
             ),
+            (
+                "CREATE TABLE IF NOT EXISTS t (id int);\nDROP TABLE t",
+                &[("destructive", 2)],
+            ),
             ("SELECT 1;\n\nCREATE INDEX ON t (id);", &[("index-not-concurrent", 3)]),
             ("CREATE INDEX CONCURRENTLY i ON t (id)", &[("needs-no-transaction", 1)]),
             ("-- no-transaction\nCREATE INDEX CONCURRENTLY i ON t (id)", &[]),

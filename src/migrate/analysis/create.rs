@@ -2,17 +2,17 @@
 
 use squawk_syntax::{SyntaxKind as K, SyntaxNode};
 
-use super::{Cause, Gather, LockMode, Work, alter_table, query::read, statement::on_relation, syntax};
+use super::{Cause, Gather, LockMode, TableName, Work, alter_table, query::read, statement::on_relation, syntax};
 
 pub(super) fn creates(node: &SyntaxNode, kind: K, gather: &mut Gather) -> bool {
     match kind {
         K::CREATE_TABLE | K::CREATE_FOREIGN_TABLE => create_table(node, gather),
         K::CREATE_TABLE_AS | K::SELECT_INTO => {
-            gather.facts.creates = syntax::new_name(node);
+            gather.facts.creates = surely_new(node);
             read(node, gather);
         }
         K::CREATE_VIEW | K::CREATE_MATERIALIZED_VIEW => {
-            gather.facts.creates = syntax::new_name(node);
+            gather.facts.creates = surely_new(node);
             read(node, gather);
             if syntax::child(node, K::OR_REPLACE).is_some() {
                 gather.lock(syntax::new_name(node), LockMode::AccessExclusive);
@@ -46,7 +46,7 @@ pub(super) fn creates(node: &SyntaxNode, kind: K, gather: &mut Gather) -> bool {
         }
         K::CREATE_STATISTICS => gather.lock(syntax::relation(node), LockMode::ShareUpdateExclusive),
         K::CREATE_SEQUENCE => {
-            gather.facts.creates = syntax::new_name(node);
+            gather.facts.creates = surely_new(node);
             gather.facts.unlisted = syntax::holds(node, K::QUALIFIED_COLUMN_NAME_REF);
         }
         K::CREATE_DATABASE | K::CREATE_TABLESPACE | K::CREATE_SUBSCRIPTION => gather.facts.transactional = false,
@@ -70,8 +70,15 @@ pub(super) fn creates(node: &SyntaxNode, kind: K, gather: &mut Gather) -> bool {
     true
 }
 
+/// The name, unless something of that name may be there already, with rows and users.
+fn surely_new(node: &SyntaxNode) -> Option<TableName> {
+    let perhaps = [K::IF_NOT_EXISTS, K::OR_REPLACE];
+    let new = !perhaps.iter().any(|&kind| syntax::child(node, kind).is_some());
+    syntax::new_name(node).filter(|_| new)
+}
+
 fn create_table(node: &SyntaxNode, gather: &mut Gather) {
-    gather.facts.creates = syntax::new_name(node);
+    gather.facts.creates = surely_new(node);
     alter_table::referenced(node, gather);
     if let Some(parent) = syntax::child(node, K::PARTITION_OF) {
         gather.lock(syntax::relation(&parent), LockMode::AccessExclusive);
@@ -87,7 +94,7 @@ fn create_table(node: &SyntaxNode, gather: &mut Gather) {
         gather.lock(syntax::relation(&like), LockMode::AccessShare);
     }
     // a table does not wait for itself
-    if let Some(own) = &gather.facts.creates {
-        gather.locks.remove(own);
+    if let Some(own) = syntax::new_name(node) {
+        gather.locks.remove(&own);
     }
 }
