@@ -5,6 +5,8 @@
 
 mod support;
 
+#[path = "component/analysis.rs"]
+mod analysis;
 #[path = "component/keeper.rs"]
 mod keeper;
 #[path = "component/migrate.rs"]
