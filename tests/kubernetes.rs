@@ -6,6 +6,10 @@
 #[allow(dead_code)] // what only the other test files use
 mod support;
 
+#[path = "kubernetes/crashes.rs"]
+mod crashes;
+#[path = "kubernetes/isolation.rs"]
+mod isolation;
 #[path = "kubernetes/leadership.rs"]
 mod leadership;
 #[path = "kubernetes/lifecycle.rs"]

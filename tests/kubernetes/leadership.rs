@@ -17,7 +17,10 @@ const LEASE: &str = "amas-operator";
 const HAND_OVER: Duration = Duration::from_secs(15 + 2 + 8);
 
 fn holder(lease: &Value) -> &str {
-    lease.pointer("/spec/holderIdentity").and_then(Value::as_str).unwrap_or_default()
+    lease
+        .pointer("/spec/holderIdentity")
+        .and_then(Value::as_str)
+        .unwrap_or_default()
 }
 
 /// Edits an object every 100 ms, so that whoever leads always has something to write.
@@ -25,7 +28,8 @@ fn keep_editing(ns: &Namespace) -> tokio::task::JoinHandle<()> {
     let ns = ns.clone();
     tokio::spawn(async move {
         for turn in 0_u64.. {
-            let managed = json!({"storage": {"size": "1Gi"}, "resources": {"limits": {"cpu": format!("{}m", 100 + turn % 900)}}});
+            let managed =
+                json!({"storage": {"size": "1Gi"}, "resources": {"limits": {"cpu": format!("{}m", 100 + turn % 900)}}});
             let spec = json!({"redis": {"managed": managed}});
             ns.apply(json!({"apiVersion": "amas.dev/v1alpha1", "kind": "AmasDatabase", "metadata": {"name": "a"}, "spec": spec}))
                 .await;
@@ -51,7 +55,8 @@ impl Rival {
     fn accepted(&self, all: &Requests) -> Vec<Request> {
         let agent = format!("({})", self.name);
         let mine = all.writes().0.into_iter();
-        mine.filter(|request| request.agent.ends_with(&agent) && request.code < 300).collect()
+        mine.filter(|request| request.agent.ends_with(&agent) && request.code < 300)
+            .collect()
     }
 }
 
@@ -59,19 +64,32 @@ impl Rival {
 fn assert_no_overlap(ns: &Namespace, all: &Requests, old: &Rival, new: &Rival) {
     let agent = format!("({})", new.name);
     let mut takes = all.only(&[Class::Lease]).0.into_iter();
-    let taken = takes.find(|r| r.verb == "update" && r.code == 200 && r.agent.ends_with(&agent)).expect("the lease was taken");
+    let taken = takes
+        .find(|r| r.verb == "update" && r.code == 200 && r.agent.ends_with(&agent))
+        .expect("the lease was taken");
     let (before, after) = (old.accepted(all), new.accepted(all));
-    let (last, first) = (before.last().expect("the old one wrote"), after.first().expect("the new one writes"));
+    let (last, first) = (
+        before.last().expect("the old one wrote"),
+        after.first().expect("the new one writes"),
+    );
     println!(
         "leadership {}: last write of {} {}, lease taken by {} {}, its first write {}",
         ns.name, old.name, last.at, new.name, taken.at, first.at
     );
     let late: Vec<_> = before.iter().filter(|request| request.at >= taken.at).collect();
-    assert!(late.is_empty(), "{} wrote after {} took the lease: {late:#?}", old.name, new.name);
+    assert!(
+        late.is_empty(),
+        "{} wrote after {} took the lease: {late:#?}",
+        old.name,
+        new.name
+    );
 }
 
 async fn held_by(ns: &Namespace, name: &str) {
-    ns.wait("Lease", LEASE, &format!("held by {name}"), |lease| holder(lease) == name).await;
+    ns.wait("Lease", LEASE, &format!("held by {name}"), |lease| {
+        holder(lease) == name
+    })
+    .await;
 }
 
 #[tokio::test]
@@ -90,12 +108,19 @@ async fn an_operator_that_is_cut_off_or_frozen_never_writes_beside_its_successor
     first.proxy.cut();
     let began = Instant::now();
     held_by(&ns, "second").await;
-    println!("leadership: handed over {:.1} s after the network was cut", began.elapsed().as_secs_f64());
+    println!(
+        "leadership: handed over {:.1} s after the network was cut",
+        began.elapsed().as_secs_f64()
+    );
     assert!(began.elapsed() < HAND_OVER);
     tokio::time::sleep(Duration::from_secs(1)).await;
     first.proxy.restore();
     tokio::time::sleep(Duration::from_secs(3)).await;
-    assert!(!first.operator.runs(), "who has lost the lease ends:\n{}", first.operator.log());
+    assert!(
+        !first.operator.runs(),
+        "who has lost the lease ends:\n{}",
+        first.operator.log()
+    );
     assert_no_overlap(&ns, &here(&mark), &first, &second);
 
     // The second is frozen for longer than its lease, and thawed while the first leads.
@@ -106,12 +131,19 @@ async fn an_operator_that_is_cut_off_or_frozen_never_writes_beside_its_successor
     second.operator.signal("STOP");
     let began = Instant::now();
     held_by(&ns, "first").await;
-    println!("leadership: handed over {:.1} s after the leader was frozen", began.elapsed().as_secs_f64());
+    println!(
+        "leadership: handed over {:.1} s after the leader was frozen",
+        began.elapsed().as_secs_f64()
+    );
     assert!(began.elapsed() < HAND_OVER);
     tokio::time::sleep(Duration::from_secs(1)).await;
     second.operator.signal("CONT");
     tokio::time::sleep(Duration::from_secs(3)).await;
-    assert!(!second.operator.runs(), "who has lost the lease ends:\n{}", second.operator.log());
+    assert!(
+        !second.operator.runs(),
+        "who has lost the lease ends:\n{}",
+        second.operator.log()
+    );
     assert_no_overlap(&ns, &here(&mark), &second, &first);
     editor.abort();
 }

@@ -167,8 +167,13 @@ impl Server {
             .arg(folder.path().join("etcd"));
         etcd.args(["--listen-client-urls", &etcd_url, "--advertise-client-urls", &etcd_url]);
         let peer_url = format!("http://127.0.0.1:{peer_port}");
-        etcd.args(["--listen-peer-urls", &peer_url, "--initial-advertise-peer-urls", &peer_url])
-            .args(["--initial-cluster", &format!("default={peer_url}")]);
+        etcd.args([
+            "--listen-peer-urls",
+            &peer_url,
+            "--initial-advertise-peer-urls",
+            &peer_url,
+        ])
+        .args(["--initial-cluster", &format!("default={peer_url}")]);
         let etcd = Process::spawn(&mut etcd, &folder.path().join("etcd.log"));
         let mut api = api_command(&folder, &etcd_url, port);
         let api = Process::spawn(&mut api, &folder.path().join("apiserver.log"));
@@ -208,7 +213,9 @@ impl Server {
 
     async fn client(&self) -> Client {
         let file = Kubeconfig::read_from(self.write_kubeconfig("direct", &self.url())).unwrap();
-        let config = Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await.unwrap();
+        let config = Config::from_custom_kubeconfig(file, &KubeConfigOptions::default())
+            .await
+            .unwrap();
         Client::try_from(config).unwrap()
     }
 }
@@ -221,7 +228,12 @@ fn tool(name: &str) -> Command {
 
 fn api_command(folder: &Folder, etcd: &str, port: u16) -> Command {
     let key = folder.path().join("serviceaccounts.key");
-    let output = Command::new("openssl").args(["genrsa", "-out"]).arg(&key).arg("2048").output().unwrap();
+    let output = Command::new("openssl")
+        .args(["genrsa", "-out"])
+        .arg(&key)
+        .arg("2048")
+        .output()
+        .unwrap();
     assert!(output.status.success(), "openssl makes a key");
     let tokens = folder.write("tokens.csv", &format!("{TOKEN},tests,tests,system:masters\n"));
     let policy = folder.write("audit-policy.yaml", AUDIT_POLICY);
@@ -237,9 +249,20 @@ fn api_command(folder: &Folder, etcd: &str, port: u16) -> Command {
     command
         .args(files.map(|(flag, path)| format!("--{flag}={}", path.display())))
         .args([format!("--etcd-servers={etcd}"), format!("--secure-port={port}")])
-        .args(["--bind-address=127.0.0.1", "--advertise-address=127.0.0.1", "--endpoint-reconciler-type=none"])
-        .args(["--authorization-mode=RBAC", "--service-account-issuer=https://kubernetes.default.svc"])
-        .args(["--service-cluster-ip-range=10.96.0.0/16", "--audit-log-mode=blocking", "--audit-log-maxsize=10000"]);
+        .args([
+            "--bind-address=127.0.0.1",
+            "--advertise-address=127.0.0.1",
+            "--endpoint-reconciler-type=none",
+        ])
+        .args([
+            "--authorization-mode=RBAC",
+            "--service-account-issuer=https://kubernetes.default.svc",
+        ])
+        .args([
+            "--service-cluster-ip-range=10.96.0.0/16",
+            "--audit-log-mode=blocking",
+            "--audit-log-maxsize=10000",
+        ]);
     command
 }
 
@@ -270,8 +293,12 @@ impl Namespace {
 
     /// A Secret of strings.
     pub async fn secret(&self, name: &str, entries: &[(&str, &str)]) {
-        let data: serde_json::Map<_, _> = entries.iter().map(|(key, value)| (key.to_string(), json!(value))).collect();
-        self.apply(json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name}, "stringData": data})).await;
+        let data: serde_json::Map<_, _> = entries
+            .iter()
+            .map(|(key, value)| (key.to_string(), json!(value)))
+            .collect();
+        self.apply(json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name}, "stringData": data}))
+            .await;
     }
 
     pub async fn get(&self, kind: &str, name: &str) -> Option<Value> {
@@ -281,7 +308,10 @@ impl Namespace {
 
     pub async fn list(&self, kind: &str) -> Vec<Value> {
         let list = self.kind(kind).list(&ListParams::default()).await.unwrap();
-        list.items.iter().map(|object| serde_json::to_value(object).unwrap()).collect()
+        list.items
+            .iter()
+            .map(|object| serde_json::to_value(object).unwrap())
+            .collect()
     }
 
     pub async fn delete(&self, kind: &str, name: &str) {
@@ -296,7 +326,10 @@ impl Namespace {
             match found {
                 Some(object) if wanted(&object) => return object,
                 _ if begun.elapsed() < PATIENCE => tokio::time::sleep(Duration::from_millis(30)).await,
-                found => panic!("{kind} {}/{name}: not {what} within {PATIENCE:?}: {found:#?}", self.name),
+                found => panic!(
+                    "{kind} {}/{name}: not {what} within {PATIENCE:?}: {found:#?}",
+                    self.name
+                ),
             }
         }
     }
@@ -340,5 +373,9 @@ pub fn condition_of<'a>(object: &'a Value, condition: &str) -> Option<&'a Value>
 }
 
 fn text(object: &Value, pointer: &str) -> String {
-    object.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_owned()
+    object
+        .pointer(pointer)
+        .and_then(Value::as_str)
+        .unwrap_or_default()
+        .to_owned()
 }

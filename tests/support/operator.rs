@@ -90,6 +90,8 @@ fn log_file(log: &Path, start: u32) -> PathBuf {
 
 fn spawn(settings: &[(String, String)], log: &Path, start: u32) -> Process {
     let mut command = Command::new(env!("CARGO_BIN_EXE_amas-operator"));
-    command.arg("run").envs(settings.iter().map(|(key, value)| (key, value)));
+    command
+        .arg("run")
+        .envs(settings.iter().map(|(key, value)| (key, value)));
     Process::spawn(&mut command, &log_file(log, start))
 }

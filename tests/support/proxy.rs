@@ -132,15 +132,22 @@ impl Shared {
         let mut plan = self.plan.lock().unwrap();
         plan.writes.push(format!("{} {path}", request.method()));
         let number = plan.writes.len();
-        plan.fault.filter(|(planned, _)| *planned == number).map(|(_, fault)| fault)
+        plan.fault
+            .filter(|(planned, _)| *planned == number)
+            .map(|(_, fault)| fault)
     }
 
     async fn forward(&self, request: Request) -> Result<Response, kube::Error> {
         let (mut parts, body) = request.into_parts();
         let bytes = to_bytes(body, usize::MAX).await.unwrap_or_default();
-        let agent = parts.headers.get(header::USER_AGENT).and_then(|agent| agent.to_str().ok());
+        let agent = parts
+            .headers
+            .get(header::USER_AGENT)
+            .and_then(|agent| agent.to_str().ok());
         let agent = format!("{} ({})", agent.unwrap_or_default(), self.name);
-        parts.headers.insert(header::USER_AGENT, HeaderValue::from_str(&agent).unwrap());
+        parts
+            .headers
+            .insert(header::USER_AGENT, HeaderValue::from_str(&agent).unwrap());
         for own in [header::HOST, header::AUTHORIZATION, header::CONNECTION] {
             parts.headers.remove(own);
         }
@@ -202,7 +209,13 @@ fn refusal(code: u16) -> Response {
         _ => "InternalError",
     };
     let status = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure", "message": "planned by a test", "reason": reason, "code": code});
-    let builder = Response::builder().status(code).header(header::CONTENT_TYPE, "application/json");
-    let builder = if code == 429 { builder.header(header::RETRY_AFTER, "1") } else { builder };
+    let builder = Response::builder()
+        .status(code)
+        .header(header::CONTENT_TYPE, "application/json");
+    let builder = if code == 429 {
+        builder.header(header::RETRY_AFTER, "1")
+    } else {
+        builder
+    };
     builder.body(Body::from(status.to_string())).unwrap()
 }
