@@ -3,6 +3,7 @@
 // Helpers of tests are tests too, but clippy only knows the functions marked so.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+#[allow(dead_code)] // what only the other test files use
 mod support;
 
 #[path = "component/analysis.rs"]
