@@ -279,7 +279,7 @@ mod tests {
         for part in [
             "7_x.sql:2: destructive: deletes without a WHERE",
             "DELETE FROM t",
-            "--allow-destructive",
+            "ignore destructive",
         ] {
             assert!(text.contains(part), "{text}");
         }
