@@ -3,9 +3,9 @@
 pub mod audit;
 pub mod kubernetes;
 pub mod neo4j;
+pub mod operator;
 pub mod pgbouncer;
 pub mod pki;
-pub mod operator;
 pub mod postgres;
 pub mod postmaster;
 pub mod process;
