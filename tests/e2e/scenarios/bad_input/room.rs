@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::{
     cluster::{
-        audit::Requests,
+        audit::{Request, Requests},
         conditions::{self, status},
         objects::{self, api},
         wait::Watch,
@@ -16,8 +16,10 @@ use crate::{
     harness::{Result, context::Ctx},
 };
 
-/// Time for steps that were still under way, which are told after ten seconds; then how long nothing may be written.
+/// Steps that are still under way are told after ten seconds: all is settled when nothing was written for longer, and a busy machine may
+/// take this often to get there. Then how long nothing may be written.
 const SETTLE: Duration = Duration::from_secs(12);
+const SETTLES: usize = 4;
 const SILENCE: Duration = Duration::from_secs(10);
 
 /// How long a condition may take.
@@ -125,11 +127,12 @@ impl<'a> Room<'a> {
 
     /// Nothing in this namespace is written by the operator once things have settled.
     pub async fn silent(&self, what: &str) -> Result {
-        tokio::time::sleep(SETTLE).await;
-        let mark = self.ctx.audit()?;
-        tokio::time::sleep(SILENCE).await;
-        let here = |request: &crate::cluster::audit::Request| request.namespace == self.namespace;
-        let writes = Requests(mark.requests()?.writes().0.into_iter().filter(here).collect());
+        for _ in 0..SETTLES {
+            if self.writes_within(SETTLE).await?.is_empty() {
+                break;
+            }
+        }
+        let writes = self.writes_within(SILENCE).await?;
         if !writes.is_empty() {
             self.ctx.say(writes.lines());
         }
@@ -140,5 +143,13 @@ impl<'a> Room<'a> {
             writes.is_empty(),
         );
         Ok(())
+    }
+
+    /// What the operator writes in this namespace within a time.
+    async fn writes_within(&self, time: Duration) -> Result<Requests> {
+        let mark = self.ctx.audit()?;
+        tokio::time::sleep(time).await;
+        let here = |request: &Request| request.namespace == self.namespace;
+        Ok(Requests(mark.requests()?.writes().0.into_iter().filter(here).collect()))
     }
 }
