@@ -57,7 +57,12 @@ impl Store for Neo4j {
 
     async fn work(worker: &mut Neo4jWorker, duty: &Duty<Self>, facts: &mut Neo4jFacts) -> Result<Progress, StoreError> {
         let outcome = worker.slice(duty, facts).await;
-        facts.error = outcome.as_ref().err().map(ToString::to_string);
+        // A server that went away has refused nothing: its health says so.
+        facts.error = match &outcome {
+            Ok(_) => None,
+            Err(StoreError::Unreachable(_)) => facts.error.take(),
+            Err(error) => Some(error.to_string()),
+        };
         if outcome.is_err() {
             // A running statement goes on: it has a connection of its own.
             worker.session = None;

@@ -94,7 +94,12 @@ impl Store for Redis {
 
     async fn work(worker: &mut RedisWorker, duty: &Duty<Self>, facts: &mut RedisFacts) -> Result<Progress, StoreError> {
         let outcome = worker.slice(duty, facts).await;
-        facts.error = outcome.as_ref().err().map(ToString::to_string);
+        // A server that went away has refused nothing: its health says so.
+        facts.error = match &outcome {
+            Ok(_) => None,
+            Err(StoreError::Unreachable(_)) => facts.error.take(),
+            Err(error) => Some(error.to_string()),
+        };
         if outcome.is_err() {
             // Whatever was in flight on it is lost; a pass goes on from its cursor, an untold page is lost to this pass only.
             worker.session = None;

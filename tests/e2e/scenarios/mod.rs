@@ -81,8 +81,7 @@ pub static ALL: &[Scenario] = &[
         "external servers restarted twenty times in a minute cost four status writes each, and are Ready again",
         5,
         |ctx| Box::pin(flapping::run(ctx)),
-    )
-    .sociable(),
+    ),
     Scenario::new(
         "retain-delete",
         "with Retain the next of the name has the same data and passwords; with Delete nothing is left; Valkey for Redis",
