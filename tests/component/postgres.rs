@@ -19,7 +19,7 @@ use amas_operator::{
         endpoint::{Endpoint, Tls},
         health::{Reason, Verdict},
         keeper::{Keepers, Key, Snapshot},
-        postgres::{Access, Claim, ExtensionDuty, Postgres, PostgresDuty, RoleDuty, Session},
+        postgres::{Access, Claim, ExtensionDuty, Postgres, PostgresDuty, RoleDuty, Session, Twin},
     },
 };
 use sqlx::{ConnectOptions, PgConnection, Row, postgres::PgConnectOptions};
@@ -58,6 +58,7 @@ fn role(role: &str, password: &str, access: Access, connection_limit: i32) -> Ro
     RoleDuty {
         name: name(role),
         password: Sensitive::new(password),
+        twin: Twin::default(),
         access,
         connection_limit,
         session,
@@ -74,6 +75,9 @@ fn duty(server: &Server) -> PostgresDuty {
         owner_login: endpoint(server, "amas_owner", OWNER_PASSWORD),
         database: name("amas"),
         owner: name("amas_owner"),
+        owner_twin: Twin::default(),
+        admin_next: None,
+        sure: true,
         extensions: vec![
             extension("uuid-ossp", "public"),
             extension("pg_trgm", "ext"),

@@ -42,6 +42,7 @@ fn claim(uid: &str) -> Claim {
 fn base(endpoint: Endpoint) -> RedisDuty {
     RedisDuty {
         endpoint,
+        second: None,
         claim: claim("u1"),
         managed: true,
     }

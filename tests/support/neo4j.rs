@@ -96,6 +96,8 @@ pub fn base(endpoint: Endpoint) -> Neo4jDuty {
     };
     Neo4jDuty {
         endpoint,
+        next: None,
+        others: Vec::new(),
         database: GraphName::parse("neo4j").unwrap(),
         claim,
         managed: true,

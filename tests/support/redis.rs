@@ -35,7 +35,7 @@ impl RedisServer {
 
     async fn launch(users: &str, tls: bool) -> Self {
         let folder = Folder::new("redis");
-        let acl = folder.write("users.acl", &format!("{}{users}", acl_file(&Sensitive::new(PASSWORD))));
+        let acl = folder.write("users.acl", &format!("{}{users}", acl_file([&Sensitive::new(PASSWORD)])));
         let port = free_port();
         let mut command = Command::new("redis-server");
         command

@@ -9,7 +9,7 @@ use super::{
     observe::{Observed, Policy, StoreKind},
     plan::{self, Plan, Step},
     status::{Ground, Report, report},
-    validate::{Externals, Valid, validate, wanted_secrets},
+    validate::{Externals, Secrets, Valid, validate, wanted_secrets},
 };
 use crate::{
     api::amas_database::{AmasDatabase, AmasDatabaseStatus},
@@ -89,6 +89,11 @@ impl Situation {
             taken: Vec::new(),
             secrets: BTreeMap::new(),
             externals: BTreeMap::new(),
+            given: BTreeMap::new(),
+            sure: false,
+            created: at(0),
+            rotate: None,
+            reissue: None,
             postgres: None,
             redis: None,
             neo4j: None,
@@ -243,7 +248,11 @@ impl Situation {
     }
 
     pub fn valid(&self) -> Valid {
-        validate(&self.object, &self.settings.images, None, &Externals::new()).unwrap()
+        let users = Secrets {
+            externals: &Externals::new(),
+            given: &self.observed.given,
+        };
+        validate(&self.object, &self.settings.images, None, &users).unwrap()
     }
 
     pub fn plan(&self) -> Plan {

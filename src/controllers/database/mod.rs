@@ -11,6 +11,7 @@ mod jobs;
 mod observe;
 mod plan;
 mod rollout;
+mod secrets;
 mod status;
 mod stores;
 mod validate;
@@ -64,7 +65,10 @@ impl Reconcile<AmasDatabase> for Databases {
                 &object,
                 &context.settings.images,
                 eviction.as_ref(),
-                &observed.externals,
+                &validate::Secrets {
+                    externals: &observed.externals,
+                    given: &observed.given,
+                },
             ) {
                 Ok(valid) => valid,
                 Err(problems) => return write_report(context, &object, &observed, &Ground::Invalid(&problems)).await,
@@ -180,6 +184,7 @@ pub fn forget(context: &Context, object: &AmasDatabase) {
     context.keepers.dismiss(&key(&family));
     context.books.databases.forget(&family.uid);
     context.sources.forget(&family.uid);
+    context.credentials.forget_reason(&family.namespace, &family.database);
     for secret in validate::wanted_secrets(&family, &object.spec) {
         context.credentials.forget(&family.namespace, &secret.name);
     }

@@ -7,7 +7,7 @@ use kube::Resource;
 
 use crate::{
     api::{
-        RESTART,
+        REISSUE, REREAD_SECRETS, RESTART, ROTATE,
         amas_database::{AmasDatabase, AmasDatabaseStatus},
         cache_policy::{CachePolicy, Eviction},
         common::External,
@@ -15,7 +15,7 @@ use crate::{
     },
     controllers::{
         Context,
-        credentials::{Known, SecretSpec, read_entries},
+        credentials::{self, Known, SecretSpec, read_entries},
         sources::{Files, REREAD, Reason, SeedFiles},
     },
     engine::{DATABASE_LABEL, child::ChildKind, children, writer::WriteError},
@@ -29,7 +29,7 @@ use crate::{
     },
 };
 
-use super::external;
+use super::{external, secrets, validate::given_names};
 
 /// Of a one-shot annotation's value, which may be as long as it likes, this much counts.
 const HANDLED_LIMIT: usize = 253;
@@ -88,6 +88,14 @@ pub struct Observed {
     /// By the Secret's name; those that were never looked for are not in it.
     pub secrets: BTreeMap<String, Known>,
     pub externals: BTreeMap<StoreKind, ExternalEndpoint>,
+    /// Secrets that the user brings passwords in, by name.
+    pub given: BTreeMap<String, Known>,
+    /// The server has other passwords than the Secrets, which were therefore read again just now.
+    pub sure: bool,
+    pub created: Timestamp,
+    /// The annotations that ask for new passwords.
+    pub rotate: Option<String>,
+    pub reissue: Option<String>,
     pub postgres: Option<Arc<Snapshot<Postgres>>>,
     pub redis: Option<Arc<Snapshot<Redis>>>,
     pub neo4j: Option<Arc<Snapshot<Neo4j>>>,
@@ -177,6 +185,11 @@ pub async fn observe(context: &Context, object: &AmasDatabase, wanted: &[SecretS
         taken: context.taken.of(&namespace),
         secrets: BTreeMap::new(),
         externals: BTreeMap::new(),
+        given: BTreeMap::new(),
+        sure: false,
+        created: meta.creation_timestamp.as_ref().map_or_else(Timestamp::now, |time| time.0),
+        rotate: annotation(object, ROTATE).map(|value| shorten(&value, HANDLED_LIMIT)),
+        reissue: annotation(object, REISSUE).map(|value| shorten(&value, HANDLED_LIMIT)),
         postgres: context.keepers.postgres.snapshot(&key),
         redis: context.keepers.redis.snapshot(&key),
         neo4j: context.keepers.neo4j.snapshot(&key),
@@ -188,12 +201,14 @@ pub async fn observe(context: &Context, object: &AmasDatabase, wanted: &[SecretS
         status,
         children,
     };
+    forget_secrets(context, object, &mut observed, wanted);
     for (store, external) in externals(object) {
-        let refused = observed
-            .health(store)
-            .is_some_and(|health| health.reason == HealthReason::LoginRefused);
-        let endpoint = external_endpoint(context, object, store, external, refused).await?;
+        let endpoint = external_endpoint(context, object, store, external).await?;
         observed.externals.insert(store, endpoint);
+    }
+    for name in given_names(&object.spec) {
+        let known = users_secret(context, &namespace, &name).await?;
+        observed.given.insert(name, known);
     }
     for spec in wanted {
         if let Some(known) = secret(context, &observed, &namespace, &name, spec).await? {
@@ -262,30 +277,71 @@ async fn secret(
     Ok(Some(known))
 }
 
-/// The user's Secret, read at start, after a change of the specification, and when the server refuses its login.
+/// Secrets are read at start, after a change of the specification, when asked for by annotation, and when a server and a Secret disagree. Here it
+/// is decided which are read again.
+fn forget_secrets(context: &Context, object: &AmasDatabase, observed: &mut Observed, wanted: &[SecretSpec]) {
+    let (namespace, name) = (
+        object.metadata.namespace.clone().unwrap_or_default(),
+        object.metadata.name.clone().unwrap_or_default(),
+    );
+    let reason = credentials::Reason {
+        generation: object.metadata.generation.unwrap_or_default(),
+        asked: annotation(object, REREAD_SECRETS),
+    };
+    let all = context.credentials.is_new(&namespace, &name, reason);
+    let unsure = observed
+        .postgres
+        .as_ref()
+        .is_some_and(|snapshot| !snapshot.facts.unsure.is_empty());
+    observed.sure = unsure;
+    let refused = |store: StoreKind| {
+        observed
+            .health(store)
+            .is_some_and(|health| health.reason == HealthReason::LoginRefused)
+    };
+    let again = |store: StoreKind| all || refused(store) || unsure && store == StoreKind::Postgres;
+    let any = again(StoreKind::Postgres) || again(StoreKind::Redis) || again(StoreKind::Neo4j);
+    for spec in wanted {
+        if secrets::store_of(spec).map_or(all, again) {
+            context.credentials.forget(&namespace, &spec.name);
+        }
+    }
+    let brought = externals(object).into_iter().map(|(_, external)| external.secret_ref.name.clone());
+    if any {
+        for name in brought.chain(given_names(&object.spec)) {
+            context.credentials.forget(&namespace, &remembered(&name));
+        }
+    }
+}
+
+/// How a user's Secret is kept in memory, apart from one of ours that has the same name.
+fn remembered(name: &str) -> String {
+    format!("user:{name}")
+}
+
+async fn users_secret(context: &Context, namespace: &str, name: &str) -> Result<Known, WriteError> {
+    if let Some(known) = context.credentials.get(namespace, &remembered(name)) {
+        return Ok(known);
+    }
+    // Absence is not remembered: it is looked for again until it is there.
+    let Some(secret) = context.writer.read(ChildKind::Secret, namespace, name).await? else {
+        return Ok(Known::Absent);
+    };
+    let known = Known::Present(read_entries(&secret));
+    context.credentials.put(namespace, &remembered(name), known.clone());
+    Ok(known)
+}
+
+/// The user's Secret to a server that the operator does not run.
 async fn external_endpoint(
     context: &Context,
     object: &AmasDatabase,
     store: StoreKind,
     external: &External,
-    refused: bool,
 ) -> Result<ExternalEndpoint, WriteError> {
     let namespace = object.metadata.namespace.clone().unwrap_or_default();
     let name = &external.secret_ref.name;
-    // The key tells generations apart, so that a changed specification reads again.
-    let remembered = format!("{name}@{}", object.metadata.generation.unwrap_or_default());
-    let known = match context.credentials.get(&namespace, &remembered) {
-        Some(known) if !refused => known,
-        _ => match context.writer.read(ChildKind::Secret, &namespace, name).await? {
-            Some(secret) => {
-                let known = Known::Present(read_entries(&secret));
-                context.credentials.put(&namespace, &remembered, known.clone());
-                known
-            }
-            None => Known::Absent,
-        },
-    };
-    Ok(match known {
+    Ok(match users_secret(context, &namespace, name).await? {
         Known::Present(entries) => external::endpoint(store, name, &entries, external.tls.mode),
         _ => Err(format!(
             "Secret {namespace}/{name} does not exist; create it with a key uri"

@@ -11,7 +11,7 @@ use crate::{
     },
     controllers::{
         Settings,
-        credentials::{Entries, Known, Purpose, SecretSpec},
+        credentials::{Entries, Known, SecretSpec},
         sources::Files,
     },
     engine::child::ChildKind,
@@ -27,6 +27,7 @@ use super::{
     jobs::{self, Decision, JobInput, Seeds},
     observe::Observed,
     rollout::{self, Asked, Rollout},
+    secrets,
     validate::Valid,
     window::{self, Window},
 };
@@ -36,7 +37,12 @@ use super::{
 pub enum Step {
     AddFinalizer,
     CreateSecret(SecretSpec),
-    UpdateSecret(SecretSpec, Entries),
+    /// From what it was planned for: a Secret that is another by then is looked at first.
+    UpdateSecret {
+        spec: SecretSpec,
+        from: Entries,
+        to: Entries,
+    },
     Create(ChildKind, Value),
     Update(ChildKind, Value),
     /// Changes what a server's pod is made of, which replaces it; with the reason.
@@ -53,6 +59,10 @@ pub struct Plan {
     pub migrations: Option<Decision>,
     /// Secrets that are missing beside their data.
     pub missing: Vec<String>,
+    /// What is wrong with Secrets that the user brings.
+    pub unusable: Vec<String>,
+    /// A store cannot be made before its user's Secret is right.
+    pub waits_for_secret: bool,
     /// Names that somebody else's objects have.
     pub taken: Vec<(ChildKind, String)>,
     /// How each managed server is rendered, by its component.
@@ -73,6 +83,8 @@ pub fn plan(spec: &AmasDatabaseSpec, valid: &Valid, observed: &Observed, setting
         duties: duties(spec, valid, observed, settings),
         migrations: None,
         missing: Vec::new(),
+        unusable: Vec::new(),
+        waits_for_secret: false,
         taken: Vec::new(),
         rollouts: BTreeMap::new(),
         look_again: None,
@@ -80,37 +92,12 @@ pub fn plan(spec: &AmasDatabaseSpec, valid: &Valid, observed: &Observed, setting
     if spec.deletion_policy == DeletionPolicy::Delete && !finalized {
         plan.steps.push(Step::AddFinalizer);
     }
-    secret_steps(valid, observed, &mut plan);
-    if plan.missing.is_empty() {
+    secrets::steps(spec, valid, observed, &mut plan);
+    if plan.missing.is_empty() && !plan.waits_for_secret {
         child_steps(spec, valid, observed, settings, &mut plan);
         migration_steps(spec, valid, observed, settings, &mut plan);
     }
     plan
-}
-
-fn secret_steps(valid: &Valid, observed: &Observed, plan: &mut Plan) {
-    for spec in &valid.secrets {
-        let name = spec.name.clone();
-        match observed.secrets.get(&name) {
-            _ if observed.taken.contains(&(ChildKind::Secret, name.clone())) => {
-                plan.taken.push((ChildKind::Secret, name))
-            }
-            Some(Known::Foreign) => plan.taken.push((ChildKind::Secret, name)),
-            Some(Known::Present(entries)) => {
-                let wanted = spec.entries(entries);
-                let lacks_password = !matches!(spec.purpose, Purpose::Seed { .. }) && spec.password(entries).is_none();
-                if lacks_password && (spec.initialises_data || observed.status.secrets.contains(&name)) {
-                    plan.missing.push(name);
-                } else if wanted.iter().any(|(key, value)| entries.get(key) != Some(value)) {
-                    plan.steps.push(Step::UpdateSecret(spec.clone(), wanted));
-                }
-            }
-            Some(Known::Absent) if spec.initialises_data || observed.status.secrets.contains(&name) => {
-                plan.missing.push(name)
-            }
-            Some(Known::Absent) | None => plan.steps.push(Step::CreateSecret(spec.clone())),
-        }
-    }
 }
 
 fn child_kind(kind: TemplateKind) -> ChildKind {

@@ -1,9 +1,11 @@
 //! What the state of one store means: which condition it gives, and whether it keeps the object from being Ready. Pure.
 
+use std::time::Duration;
+
 use crate::{
-    api::conditions::{Reason, Wanted},
+    api::conditions::{ConditionType, Reason, Wanted, is_true},
     engine::child::ChildKind,
-    stores::health::{Reason as HealthReason, Verdict},
+    stores::health::{Health, Reason as HealthReason, Verdict},
 };
 
 use super::{
@@ -99,11 +101,21 @@ pub fn state(store: StoreKind, managed: bool, valid: &Valid, observed: &Observed
         .find(|condition| condition.type_ == format!("{:?}", store.condition()));
     match (health.verdict, before) {
         (Verdict::Up, _) => match serving(store, observed, plan) {
+            // Once Ready, only credentials change without the specification: while they do, the server serves as before.
+            StoreState::Changing(_) if observed.same_generation && was_ready(observed) => StoreState::Serving,
             StoreState::Serving if managed && !rolled_out(&prefix, observed) => {
                 StoreState::Changing(format!("pod {prefix}-0 is about to be replaced"))
             }
             state => state,
         },
+        // The Secret was read again just now; perhaps somebody has changed both.
+        (Verdict::Down, Some(before)) if before.status == "True" && just_refused(health, observed) => {
+            StoreState::AsBefore {
+                served: true,
+                reason: before.reason.clone(),
+                message: before.message.clone(),
+            }
+        }
         (Verdict::Unknown, Some(before)) => StoreState::AsBefore {
             served: before.status == "True",
             reason: before.reason.clone(),
@@ -127,6 +139,27 @@ fn rolled_out(name: &str, observed: &Observed) -> bool {
     let seen = observed.children.get(&(ChildKind::StatefulSet, name.to_owned()));
     seen.and_then(|seen| seen.facts.template.as_ref())
         .is_none_or(|template| template.rolled_out)
+}
+
+fn was_ready(observed: &Observed) -> bool {
+    is_true(&observed.status.conditions, ConditionType::Ready)
+}
+
+/// How long a login may be refused before it is a condition: the Secret is read again first, and the login tried with what it says.
+pub const LOGIN_GRACE: Duration = Duration::from_secs(3);
+
+fn just_refused(health: &Health, observed: &Observed) -> bool {
+    let since = Duration::try_from(observed.now.duration_since(health.since)).unwrap_or_default();
+    health.reason == HealthReason::LoginRefused && since < LOGIN_GRACE
+}
+
+/// How soon a Secret whose login is refused is read again: soon at first, seldom in the end, since reading it does not help by itself.
+pub fn reread_in(health: &Health, observed: &Observed) -> Option<Duration> {
+    if health.reason != HealthReason::LoginRefused {
+        return None;
+    }
+    let since = Duration::try_from(observed.now.duration_since(health.since)).unwrap_or_default();
+    Some((since / 8).clamp(Duration::from_secs(2), Duration::from_secs(60)))
 }
 
 fn trouble_reason(word: &str) -> Reason {

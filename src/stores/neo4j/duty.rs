@@ -3,7 +3,7 @@
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 use crate::{
-    api::names::GraphName,
+    api::{names::GraphName, sensitive::Sensitive},
     stores::{claim::Claim, endpoint::Endpoint},
 };
 
@@ -12,11 +12,25 @@ use crate::{
 pub struct Neo4jDuty {
     /// The Bolt address and an administrator's login (on Community every user is one).
     pub endpoint: Endpoint,
+    /// A new password for the endpoint's user, which takes the place of its own: either may be the server's at the moment.
+    pub next: Option<Sensitive>,
+    /// The other users that are ours to hold.
+    pub others: Vec<User>,
     /// The database everything happens in; `neo4j` unless the server was started with another.
     pub database: GraphName,
     pub claim: Claim,
     /// Whether the operator made this server; recorded in the claim.
     pub managed: bool,
+}
+
+/// A user beside the one that the Secret names.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct User {
+    pub name: String,
+    /// Without one the user must not exist.
+    pub password: Option<Sensitive>,
+    /// A fresh volume has this user, with the password of the Secret.
+    pub first: bool,
 }
 
 impl Neo4jDuty {

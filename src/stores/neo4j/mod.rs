@@ -11,12 +11,13 @@ mod schema;
 mod sentinel;
 mod session;
 mod tls;
+mod users;
 mod work;
 pub mod workload;
 
 pub use self::{
-    auth::auth_ini,
-    duty::{ConstraintDuty, ConstraintKind, GraphDuty, IndexDuty, IndexKind, Neo4jDuty},
+    auth::{auth_ini, auth_matches},
+    duty::{ConstraintDuty, ConstraintKind, GraphDuty, IndexDuty, IndexKind, Neo4jDuty, User},
     facts::{GraphFacts, GraphFigures, ItemFacts, ItemState, Neo4jFacts, Sample, Violation},
     schema::{Definition, FoundConstraint, FoundIndex, Schema, Step, compare, plan},
     sentinel::Neo4jSentinel,

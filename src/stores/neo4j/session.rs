@@ -6,7 +6,7 @@ use std::time::Duration;
 use neo4rs::{ConfigBuilder, Graph, Query, Row, query};
 
 use crate::stores::{
-    endpoint::{StoreError, Tls},
+    endpoint::{Endpoint, StoreError, Tls},
     neo4j::{
         CLAIM_LABEL, LABELS_SHOWN, cypher,
         duty::Neo4jDuty,
@@ -26,8 +26,7 @@ pub struct Session(Graph);
 
 impl Session {
     /// Does not connect yet. Two connections: how far a constraint is can be asked while it is being made.
-    pub fn new(base: &Neo4jDuty) -> Result<Self, StoreError> {
-        let endpoint = &base.endpoint;
+    pub fn new(base: &Neo4jDuty, endpoint: &Endpoint) -> Result<Self, StoreError> {
         let scheme = match endpoint.tls {
             Tls::Disable => "bolt",
             Tls::Require => "bolt+ssc",

@@ -14,10 +14,7 @@ use super::{
     sql::{literal, literals},
     wire::Wire,
 };
-use crate::{
-    api::{names::SqlName, sensitive::Sensitive},
-    stores::endpoint::Endpoint,
-};
+use crate::{api::sensitive::Sensitive, stores::endpoint::Endpoint};
 
 /// See the file's head.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
@@ -93,15 +90,15 @@ pub async fn read(
         verifiers(connection, &catalog).await?
     };
     for (name, password) in passwords(duty) {
-        let Some(role) = catalog.roles.get_mut(name.as_str()) else {
+        let Some(role) = catalog.roles.get_mut(&name) else {
             continue;
         };
         role.password_right = passwords_set
             || match &verifiers {
                 Some(all) => all
-                    .get(name.as_str())
+                    .get(&name)
                     .is_some_and(|stored| scram::matches(stored, password)),
-                None => may_log_in(duty, name, password).await,
+                None => may_log_in(duty, &name, password).await,
             };
     }
     if catalog.claim_readable {
@@ -112,9 +109,14 @@ pub async fn read(
     Ok(catalog)
 }
 
-fn passwords(duty: &PostgresDuty) -> impl Iterator<Item = (&SqlName, &Sensitive)> {
-    let app = duty.roles.iter().map(|role| (&role.name, &role.password));
-    app.chain([(&duty.owner, &duty.owner_login.password)])
+/// Of those that may log in, and the admin's new one.
+fn passwords(duty: &PostgresDuty) -> Vec<(String, &Sensitive)> {
+    let logins = duty.logins().into_iter();
+    let admin = duty.admin_next.as_ref().map(|next| (duty.admin.user.clone(), next));
+    logins
+        .filter_map(|(name, password)| Some((name.to_string(), password?)))
+        .chain(admin)
+        .collect()
 }
 
 /// Those of the duty's roles; `None`: only a superuser may read them.
@@ -133,9 +135,9 @@ async fn verifiers(
 }
 
 /// Anything but a refused password means that the password is right, whatever else keeps the role out.
-async fn may_log_in(duty: &PostgresDuty, role: &SqlName, password: &Sensitive) -> bool {
+async fn may_log_in(duty: &PostgresDuty, role: &str, password: &Sensitive) -> bool {
     let login = Endpoint {
-        user: role.to_string(),
+        user: role.to_owned(),
         password: password.clone(),
         ..duty.admin.clone()
     };
@@ -144,12 +146,9 @@ async fn may_log_in(duty: &PostgresDuty, role: &SqlName, password: &Sensitive) -
 }
 
 fn query(duty: &PostgresDuty) -> String {
-    let roles = literals(
-        duty.roles
-            .iter()
-            .map(|role| role.name.as_str())
-            .chain([duty.owner.as_str()]),
-    );
+    let logins = duty.logins();
+    let admin = duty.admin_next.as_ref().map(|_| duty.admin.user.as_str());
+    let roles = literals(logins.iter().map(|(name, _)| name.as_str()).chain(admin));
     let extensions = literals(duty.extensions.iter().map(|extension| extension.name.as_str()));
     let schemas = literals(
         duty.extensions

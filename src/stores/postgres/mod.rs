@@ -1,11 +1,12 @@
 //! PostgreSQL: one database, its roles and their rights, watched over one connection of the owner.
 //!
 //! `duty` says what is asked and what is known; `sentinel` watches (over `wire`, `tls`); `work` makes it true:
-//! `catalog` reads, `plan` decides on `step`s, `rights` is the same for the app roles' rights.
+//! `catalog` reads, `plan` (with `logins`) decides on `step`s, `rights` is the same for the app roles' rights.
 
 mod catalog;
 mod connect;
 mod duty;
+mod logins;
 mod plan;
 mod rights;
 mod scram;
@@ -19,7 +20,7 @@ pub mod workload;
 
 pub use duty::{
     Access, Claim, ExtensionDuty, Figures, MigrationFacts, MissingExtension, PostgresDuty, PostgresFacts, RoleDuty,
-    Session,
+    Session, Twin, twin_name,
 };
 pub use rights::SECRET_MARKER;
 pub use sentinel::PostgresSentinel;

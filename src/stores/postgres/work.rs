@@ -10,6 +10,7 @@ use super::{
     catalog::{self, Catalog},
     connect::{SqlError, connect, execute, read},
     duty::{ExtensionDuty, Figures, MigrationFacts},
+    logins,
     plan::{conflict, missing_extensions, plan},
     rights,
     sentinel::MAINTENANCE_DATABASE,
@@ -76,9 +77,11 @@ async fn towards(
         worker.settled = None;
         worker.rights_for = None;
         settle(worker, duty, facts).await?;
-        worker.settled = Some((fingerprint, Instant::now()));
+        if facts.unsure.is_empty() {
+            worker.settled = Some((fingerprint, Instant::now()));
+        }
     }
-    if facts.conflict.is_some() {
+    if facts.conflict.is_some() || !facts.unsure.is_empty() {
         return Ok(Progress::Done {
             again_in: Some(FULL_LOOK),
         });
@@ -96,6 +99,16 @@ async fn towards(
 async fn settle(worker: &mut PostgresWorker, duty: &PostgresDuty, facts: &mut PostgresFacts) -> Result<(), SqlError> {
     let mut connection = log_in(worker, duty).await?;
     let mut have = catalog::read(&mut connection, duty, false).await?;
+    facts.unsure = if duty.sure {
+        Vec::new()
+    } else {
+        logins::unsure(&have, duty)
+    };
+    if !facts.unsure.is_empty() {
+        tracing::info!(roles = ?facts.unsure, "the server has other passwords: waiting for the Secrets to be read again");
+        connection.close().await?;
+        return Ok(());
+    }
     facts.max_connections = Some(have.max_connections);
     let created = have.database_owner.is_none();
     if created {
@@ -103,7 +116,7 @@ async fn settle(worker: &mut PostgresWorker, duty: &PostgresDuty, facts: &mut Po
     }
     if have.here != duty.database.as_str() {
         connection.close().await?;
-        connection = connect(&duty.admin, duty.database.as_str()).await?;
+        connection = connect_admin(duty, duty.database.as_str()).await?;
         have = catalog::read(&mut connection, duty, created).await?;
     }
     worker.exists = true;
@@ -124,10 +137,18 @@ async fn log_in(worker: &mut PostgresWorker, duty: &PostgresDuty) -> Result<PgCo
     } else {
         (MAINTENANCE_DATABASE, database)
     };
-    match connect(&duty.admin, first).await {
+    match connect_admin(duty, first).await {
         // Unknown database, or no right to connect to it.
-        Err(error) if error.is("3D000") || error.is("42501") => connect(&duty.admin, second).await,
+        Err(error) if error.is("3D000") || error.is("42501") => connect_admin(duty, second).await,
         outcome => outcome,
+    }
+}
+
+/// While the admin's password is being replaced, either may be in.
+async fn connect_admin(duty: &PostgresDuty, database: &str) -> Result<PgConnection, SqlError> {
+    match (connect(&duty.admin, database).await, duty.admin_with_next()) {
+        (Err(error), Some(next)) if error.is("28P01") => connect(&next, database).await,
+        (outcome, _) => outcome,
     }
 }
 
