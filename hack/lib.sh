@@ -60,7 +60,9 @@ install_locally() { # IMAGE_ARCHIVE NAMESPACE [helm options]
   shift 2
   # shellcheck source=dev/images/table.sh
   . "$ROOT/dev/images/table.sh"
-  overrides=$(printf '{"postgres:17":"%s","redis:8":"%s","neo4j:5.26":"%s"}' "$IMAGE_POSTGRES" "$IMAGE_REDIS" "$IMAGE_NEO4J")
+  overrides=$(printf '{"postgres:17":"%s","redis:8":"%s","valkey:8":"%s","neo4j:5.26":"%s"}' "$IMAGE_POSTGRES" "$IMAGE_REDIS" "$IMAGE_VALKEY" "$IMAGE_NEO4J")
+  # The operator's own namespace takes restricted pods only, as those of the tests do.
+  dev/kubectl apply -f - >/dev/null <<<"{\"apiVersion\": \"v1\", \"kind\": \"Namespace\", \"metadata\": {\"name\": \"$namespace\", \"labels\": {\"pod-security.kubernetes.io/enforce\": \"restricted\"}}}"
   # The annotation changes with the image, so that a new build of the same tag is rolled out.
   dev/helm upgrade --install amas-operator charts/amas-operator --namespace "$namespace" --create-namespace --wait --timeout 2m \
     --set image.registry=localhost,image.repository=amas-operator,image.tag=dev \

@@ -11,6 +11,10 @@ mod keeper;
 mod migrate;
 #[path = "component/neo4j.rs"]
 mod neo4j;
+#[path = "component/ownership.rs"]
+mod ownership;
+#[path = "component/parameters.rs"]
+mod parameters;
 #[path = "component/postgres.rs"]
 mod postgres;
 #[path = "component/redis.rs"]

@@ -32,8 +32,13 @@ pub const DATA: &str = "amas.dev/data";
 /// Annotation on an AmasDatabase: restarts its managed servers once for each new value; `STORE/VALUE` only that store. On a pod: the value
 /// that it was last restarted for.
 pub const RESTART: &str = "amas.dev/restart";
-/// Annotation on a pod: names the configuration that it was started for.
+/// Annotation on an AmasDatabase: makes stores and roles that somebody else claims its own, once for each new value.
+pub const TAKE_OVER: &str = "amas.dev/take-over";
+/// Annotation on a ConfigMap: names the configuration that it holds. On a pod: the one that the pod was started for.
 pub const CONFIG: &str = "amas.dev/config";
+/// Annotation on a pod: the configuration that was last written for it. A change of a pod makes its kubelet look at once, else it would
+/// bring changed files only at its next round, after a minute or more.
+pub const CONFIG_SENT: &str = "amas.dev/config-sent";
 /// Annotation on a pod: what `kubectl rollout restart` writes.
 pub const RESTARTED_AT: &str = "kubectl.kubernetes.io/restartedAt";
 

@@ -79,7 +79,8 @@ pub struct ManagedPostgres {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 512))]
     pub image: Option<String>,
-    /// Server parameters, as in postgresql.conf. Parameters that the operator owns (addresses, paths, preloaded libraries, archive commands) are refused.
+    /// Server parameters, as in postgresql.conf. A change is loaded by the running server; what PostgreSQL can only change by a restart
+    /// restarts it once. A value that the server would not take is refused, and the server goes on. Parameters that the operator owns (addresses, paths, preloaded libraries, archive commands) are refused.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(extend("maxProperties" = 128))]
     pub parameters: BTreeMap<String, String>,

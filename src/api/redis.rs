@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::common::{Connection, External, Resources, SecretRef, Storage};
 
-/// A Redis server that the operator runs (`managed`) or uses (`external`). Its connection Secret is `<name>-redis-connection`.
+/// A Redis or Valkey server that the operator runs (`managed`) or uses (`external`). Its connection Secret is `<name>-redis-connection`.
 #[derive(Clone, Debug, Deserialize, Serialize, PartialEq, KubeSchema)]
 #[x_kube(validation = ("has(self.managed) != has(self.external)", "redis: set exactly one of managed and external"))]
 #[serde(rename_all = "camelCase")]
@@ -25,11 +25,15 @@ pub struct RedisSpec {
     pub connection: Connection,
 }
 
-/// A Redis server run by the operator: one replica, one volume.
+/// A server run by the operator: one replica, one volume.
 #[derive(Clone, Debug, Deserialize, Serialize, PartialEq, KubeSchema)]
+#[x_kube(validation = ("self.engine != 'Valkey' || self.version == '8'", "redis.managed: Valkey is there in version 8"))]
 #[serde(rename_all = "camelCase")]
 pub struct ManagedRedis {
-    /// Major version: 7 or 8. Default: 8. It cannot be changed while there is no upgrade path.
+    /// `Redis` (default) or `Valkey`: the program that serves. Everything else is the same for both. Immutable.
+    #[serde(default)]
+    pub engine: RedisEngine,
+    /// Major version: 7 or 8 of Redis, 8 of Valkey. Default: 8. It cannot be changed while there is no upgrade path.
     #[serde(default = "default_version")]
     #[schemars(regex(pattern = "^(7|8)$"))]
     pub version: String,
@@ -54,6 +58,14 @@ pub struct ManagedRedis {
 
 fn default_version() -> String {
     "8".into()
+}
+
+/// A program that speaks the protocol of Redis.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, PartialEq, Eq, JsonSchema)]
+pub enum RedisEngine {
+    #[default]
+    Redis,
+    Valkey,
 }
 
 #[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, PartialEq, Eq, JsonSchema)]

@@ -7,6 +7,8 @@ use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::redis::RedisEngine;
+
 /// What is true of the data layer, as last observed.
 #[derive(Clone, Debug, Default, Deserialize, Serialize, PartialEq, KubeSchema)]
 #[serde(rename_all = "camelCase")]
@@ -104,6 +106,9 @@ pub struct PostgresStatus {
     /// Number of tables outside the system's and the operator's schemas.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tables: Option<i64>,
+    /// Size of the managed server's volume.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub volume: Option<String>,
     /// When these facts were read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub as_of: Option<Time>,
@@ -113,6 +118,9 @@ pub struct PostgresStatus {
 #[derive(Clone, Debug, Default, Deserialize, Serialize, PartialEq, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct RedisStatus {
+    /// The program that answers, whatever the specification says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub engine: Option<RedisEngine>,
     /// Version of the server.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub version: Option<String>,
@@ -124,6 +132,9 @@ pub struct RedisStatus {
     /// Number of keys, rounded to two digits.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub keys: Option<String>,
+    /// Size of the managed server's volume.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub volume: Option<String>,
     /// When these facts were read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub as_of: Option<Time>,
@@ -144,6 +155,9 @@ pub struct Neo4jStatus {
     /// Number of nodes, rounded to two digits.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub nodes: Option<String>,
+    /// Size of the managed server's volume.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub volume: Option<String>,
     /// When these facts were read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub as_of: Option<Time>,

@@ -4,7 +4,7 @@ use std::{
     path::PathBuf,
     process::ExitCode,
     sync::{Arc, PoisonError, RwLock},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use futures::FutureExt;
@@ -12,10 +12,10 @@ use kube::{Api, Client, api::ListParams};
 use tokio::sync::watch as signal_channel;
 
 use crate::{
-    api::{amas_database::AmasDatabase, cache_policy::CachePolicy, graph_schema::GraphSchema},
+    api::{amas_database::AmasDatabase, cache_policy::CachePolicy, crds, graph_schema::GraphSchema},
     commands::telemetry,
     controllers::{Context, Settings, live, operator::Operator},
-    engine::{MANAGER, http, lease::Candidate, metrics::Metrics, watch::Scope, writer::Writer},
+    engine::{MANAGER, definitions, http, lease::Candidate, metrics::Metrics, watch::Scope, writer::Writer},
     stores::{images::Images, revisions::Revisions},
 };
 
@@ -98,6 +98,7 @@ async fn operate(args: Args) -> Result<(), RunError> {
 
     state(Some("the CustomResourceDefinitions of amas.dev to be installed"));
     await_definitions(&client, &scope).await;
+    match_definitions(&client, |text| state(Some(text))).await;
     let settings = settings(&args, &client, images).await;
 
     let (mut candidate, leading) =
@@ -177,6 +178,64 @@ async fn await_definitions(client: &Client, scope: &Scope) {
         tracing::warn!(%error, "the CustomResourceDefinitions of amas.dev are not installed or cannot be read yet; install the chart with crds.enabled");
         tokio::time::sleep(Duration::from_secs(2)).await;
     }
+}
+
+/// How long the API may take to publish a definition that was just installed, before it is taken for one that publishes nothing.
+const PUBLISHING: Duration = Duration::from_secs(30);
+const LOOK_AGAIN: Duration = Duration::from_secs(2);
+
+/// Waits while the definitions on the cluster are too old to take what we write. Everything else about them is said once in the log.
+async fn match_definitions(client: &Client, state: impl Fn(&str)) {
+    let ours = crds::all();
+    let begun = Instant::now();
+    let mut said = String::new();
+    loop {
+        let text = match published(client)
+            .await
+            .map(|document| definitions::compare(&document, &ours))
+        {
+            Ok(Some(difference)) => {
+                let text = definitions::explain(&difference);
+                if difference.blocking.is_empty() {
+                    match text {
+                        Some(text) => tracing::warn!("{text}"),
+                        None => tracing::info!(
+                            schema = definitions::fingerprint(&ours),
+                            "the definitions on the cluster are ours"
+                        ),
+                    }
+                    return;
+                }
+                text.unwrap_or_default()
+            }
+            Ok(None) if begun.elapsed() < PUBLISHING => "the definitions of amas.dev are not published yet".to_owned(),
+            Ok(None) => {
+                return tracing::warn!(
+                    "the API publishes no schema of amas.dev; it is not known whether the definitions on the cluster are ours"
+                );
+            }
+            Err(error) if begun.elapsed() < PUBLISHING => {
+                format!("the published definitions of amas.dev cannot be read: {error}")
+            }
+            Err(error) => {
+                return tracing::warn!(%error, "the published definitions cannot be read; it is not known whether those on the cluster are ours");
+            }
+        };
+        state(&text);
+        if text != said {
+            tracing::warn!("{text}");
+            said = text;
+        }
+        tokio::time::sleep(LOOK_AGAIN).await;
+    }
+}
+
+async fn published(client: &Client) -> Result<serde_json::Value, kube::Error> {
+    let path = format!("/openapi/v3/apis/{}/v1alpha1", crate::api::GROUP);
+    let request = axum::http::Request::get(path)
+        .body(Vec::new())
+        .map_err(kube::Error::HttpError)?;
+    client.request(request).await
 }
 
 async fn list_all(client: &Client, scope: &Scope, namespace: &str) -> Result<(), kube::Error> {

@@ -15,7 +15,7 @@ use crate::{
     },
     controllers::{
         Context,
-        database::eviction_owner,
+        database::{StoreKind, eviction_owner},
         policy::{Policy, PolicyStatus, Standing, database_key},
         wakes::Wakes,
     },
@@ -46,7 +46,7 @@ impl PolicyStatus for CachePolicyStatus {
 impl Policy for CachePolicy {
     type Engine = Redis;
     type Facts = CacheFacts;
-    const STORE: &'static str = "redis";
+    const STORE: StoreKind = StoreKind::Redis;
 
     fn database(&self) -> &str {
         &self.spec.database_ref.name

@@ -13,6 +13,7 @@ use crate::{
     },
     controllers::{
         Context,
+        database::StoreKind,
         policy::{Policy, PolicyStatus, Standing},
         wakes::Wakes,
     },
@@ -43,7 +44,7 @@ impl PolicyStatus for GraphSchemaStatus {
 impl Policy for GraphSchema {
     type Engine = Neo4j;
     type Facts = GraphFacts;
-    const STORE: &'static str = "neo4j";
+    const STORE: StoreKind = StoreKind::Neo4j;
 
     fn database(&self) -> &str {
         &self.spec.database_ref.name

@@ -77,6 +77,13 @@ pub struct AllKeepers {
 }
 
 impl AllKeepers {
+    /// The AmasDatabase is gone, or about to be: the same, and claims on servers that are not ours are let go.
+    pub fn let_go(&self, key: &Key) {
+        self.postgres.let_go(key);
+        self.redis.let_go(key);
+        self.neo4j.let_go(key);
+    }
+
     /// Stops everything that is held for one AmasDatabase.
     pub fn dismiss(&self, key: &Key) {
         self.postgres.dismiss(key);
@@ -95,9 +102,35 @@ pub struct Context {
     pub credentials: credentials::Memory,
     pub sources: sources::Sources,
     pub taken: Taken,
+    pub growth: Growth,
     pub events: crate::engine::events::Events,
     pub metrics: Metrics,
     pub settings: Settings,
+}
+
+/// How long a refused growth of a volume is left alone: its storage class may be changed meanwhile.
+const GROWTH_AGAIN: Duration = Duration::from_secs(600);
+
+/// Claim and size of a growth that was refused.
+pub type GrowthKey = (String, String);
+
+/// Growths of volumes that were refused, by namespace, with the reason.
+#[derive(Default)]
+pub struct Growth(Mutex<HashMap<(String, GrowthKey), (Instant, String)>>);
+
+impl Growth {
+    pub fn refused(&self, namespace: &str, key: GrowthKey, why: &str) {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        all.insert((namespace.into(), key), (Instant::now(), why.into()));
+    }
+
+    /// Those of a namespace, forgetting what is due for another try.
+    pub fn of(&self, namespace: &str) -> std::collections::BTreeMap<GrowthKey, String> {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        all.retain(|_, (at, _)| at.elapsed() < GROWTH_AGAIN);
+        let here = all.iter().filter(|((of, _), _)| of == namespace);
+        here.map(|((_, key), (_, why))| (key.clone(), why.clone())).collect()
+    }
 }
 
 /// How long a name that was found taken is left alone before it is tried again.

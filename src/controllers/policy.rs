@@ -20,7 +20,7 @@ use crate::{
         amas_database::AmasDatabase,
         conditions::{ConditionType, Reason, is_true, merge},
     },
-    controllers::{Context, wakes::Wakes},
+    controllers::{Context, database::StoreKind, wakes::Wakes},
     engine::{
         Own,
         metrics::Object,
@@ -45,8 +45,7 @@ pub trait Policy: Own + HasStatus<Status: PolicyStatus> {
     type Engine: Store;
     /// What the keeper knows of one object.
     type Facts: Clone + Send + Sync;
-    /// The store's block in an AmasDatabase.
-    const STORE: &'static str;
+    const STORE: StoreKind;
 
     /// The AmasDatabase it is for.
     fn database(&self) -> &str;
@@ -182,8 +181,13 @@ impl<K: Policy> Seen<K> {
     fn standing(&self, duty: &<K::Engine as Store>::Policy) -> Standing {
         let database = self.database.as_deref();
         let declared = database.is_some_and(K::is_declared);
-        if let Some(missing) = standing::store_missing(database, declared, K::STORE, &self.key.database, self.health())
-        {
+        if let Some(missing) = standing::store_missing(
+            database,
+            declared,
+            K::STORE.component(),
+            &self.key.database,
+            self.health(),
+        ) {
             return missing;
         }
         let conflict = self.snapshot.as_ref().and_then(|snapshot| K::conflict(&snapshot.facts));

@@ -25,6 +25,7 @@ pub enum ChildKind {
     Secret,
     Service,
     NetworkPolicy,
+    PodDisruptionBudget,
     PersistentVolumeClaim,
     StatefulSet,
     Job,
@@ -33,12 +34,13 @@ pub enum ChildKind {
 }
 
 impl ChildKind {
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::ServiceAccount,
         Self::ConfigMap,
         Self::Secret,
         Self::Service,
         Self::NetworkPolicy,
+        Self::PodDisruptionBudget,
         Self::PersistentVolumeClaim,
         Self::StatefulSet,
         Self::Job,
@@ -46,11 +48,12 @@ impl ChildKind {
     ];
 
     /// The kinds that are watched. Secrets never are: they are read by name.
-    pub const WATCHED: [Self; 8] = [
+    pub const WATCHED: [Self; 9] = [
         Self::ServiceAccount,
         Self::ConfigMap,
         Self::Service,
         Self::NetworkPolicy,
+        Self::PodDisruptionBudget,
         Self::PersistentVolumeClaim,
         Self::StatefulSet,
         Self::Job,
@@ -64,6 +67,7 @@ impl ChildKind {
             Self::Secret => ("", "Secret", "secrets"),
             Self::Service => ("", "Service", "services"),
             Self::NetworkPolicy => ("networking.k8s.io", "NetworkPolicy", "networkpolicies"),
+            Self::PodDisruptionBudget => ("policy", "PodDisruptionBudget", "poddisruptionbudgets"),
             Self::PersistentVolumeClaim => ("", "PersistentVolumeClaim", "persistentvolumeclaims"),
             Self::StatefulSet => ("apps", "StatefulSet", "statefulsets"),
             Self::Job => ("batch", "Job", "jobs"),
@@ -79,7 +83,7 @@ impl ChildKind {
 
     /// The fields of an object of this kind that are ours: what templates write, and nothing that the server adds.
     fn selection(self) -> &'static Selection {
-        static SELECTIONS: LazyLock<[Selection; 9]> =
+        static SELECTIONS: LazyLock<[Selection; 10]> =
             LazyLock::new(|| ChildKind::ALL.map(|kind| Selection::parse(kind.owned_fields())));
         let index = Self::ALL.iter().position(|&kind| kind == self).unwrap_or_default();
         &SELECTIONS[index]
@@ -92,6 +96,7 @@ impl ChildKind {
             Self::Secret => "data type",
             Self::Service => "spec{type selector publishNotReadyAddresses ports{name port targetPort}}",
             Self::NetworkPolicy => "spec",
+            Self::PodDisruptionBudget => "spec{maxUnavailable selector{matchLabels}}",
             Self::PersistentVolumeClaim => "spec{accessModes resources{requests}}",
             // Jobs are made once and never changed; pods are not ours to write.
             Self::Job | Self::Pod => "",
@@ -182,6 +187,9 @@ fn is_empty(value: &Value) -> bool {
     }
 }
 
+/// Of what a server said before it ended, these are shown.
+const LAST_LINES: usize = 5;
+
 /// What is remembered of a watched child beyond its metadata and hash.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Facts {
@@ -193,10 +201,25 @@ pub struct Facts {
     pub termination_message: Option<String>,
     /// Service: the address inside the cluster.
     pub cluster_ip: Option<String>,
+    pub volume: Option<Box<Volume>>,
     /// StatefulSet: what its pods are made of, and whether the pod that runs is.
     pub template: Option<Box<PodTemplate>>,
     /// Pod: the StatefulSet's revision that it was made from.
     pub made_from: Option<String>,
+    /// ConfigMap: the configuration that it holds. Pod: the one that was last sent to it.
+    pub config: Option<String>,
+}
+
+/// What a PersistentVolumeClaim says of its volume.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Volume {
+    /// The size that the claim asks for, and the one it has.
+    pub requested: String,
+    pub capacity: Option<String>,
+    /// What is in it: [`api::DATA`].
+    pub data: Option<String>,
+    /// What Kubernetes says of a growth that is under way.
+    pub resizing: Option<String>,
 }
 
 /// What a StatefulSet says of its pods.
@@ -244,6 +267,7 @@ watched!(
     ConfigMap,
     Service,
     NetworkPolicy,
+    PodDisruptionBudget,
     PersistentVolumeClaim,
     StatefulSet,
     Job,
@@ -307,7 +331,16 @@ fn facts(kind: ChildKind, object: &Value) -> Facts {
     match kind {
         ChildKind::Pod => Facts {
             made_from: text(&object["metadata"]["labels"]["controller-revision-hash"]),
+            config: text(&object["metadata"]["annotations"][api::CONFIG_SENT]),
             ..pod_facts(&object["status"])
+        },
+        ChildKind::PersistentVolumeClaim => Facts {
+            volume: Some(Box::new(volume(object))),
+            ..Facts::default()
+        },
+        ChildKind::ConfigMap => Facts {
+            config: text(&object["metadata"]["annotations"][api::CONFIG]),
+            ..Facts::default()
         },
         ChildKind::StatefulSet => Facts {
             template: Some(Box::new(pod_template(object))),
@@ -322,6 +355,25 @@ fn facts(kind: ChildKind, object: &Value) -> Facts {
             ..Facts::default()
         },
         _ => Facts::default(),
+    }
+}
+
+fn volume(object: &Value) -> Volume {
+    let text = |value: &Value| value.as_str().map(str::to_owned);
+    let conditions = object["status"]["conditions"].as_array().cloned().unwrap_or_default();
+    let resizing = conditions
+        .iter()
+        .filter(|condition| condition["status"] == "True")
+        .find_map(|condition| {
+            let kind = text(&condition["type"])?;
+            let note = condition["message"].as_str().filter(|note| !note.is_empty());
+            Some(note.map_or_else(|| kind.clone(), |note| format!("{kind}: {note}")))
+        });
+    Volume {
+        requested: text(&object["spec"]["resources"]["requests"]["storage"]).unwrap_or_default(),
+        capacity: text(&object["status"]["capacity"]["storage"]),
+        data: text(&object["metadata"]["annotations"][api::DATA]),
+        resizing,
     }
 }
 
@@ -378,7 +430,17 @@ fn pod_facts(status: &Value) -> Facts {
     let unscheduled = items("conditions")
         .into_iter()
         .find(|condition| condition["type"] == "PodScheduled" && condition["status"] == "False");
+    // What the server said last, where it ended by an error: more to the point than how long the kubelet waits.
+    let last_words = containers
+        .iter()
+        .find_map(|container| container["lastState"]["terminated"]["message"].as_str())
+        .map(|text| text.trim().lines().rev().take(LAST_LINES).collect::<Vec<_>>())
+        .map(|lines| lines.into_iter().rev().collect::<Vec<_>>().join(" / "));
     let trouble = match (waiting, unscheduled) {
+        (Some(waiting), _) if waiting["reason"] == "CrashLoopBackOff" => Some((
+            word(&waiting["reason"]),
+            last_words.unwrap_or_else(|| word(&waiting["message"])),
+        )),
         (Some(waiting), _) => Some((word(&waiting["reason"]), word(&waiting["message"]))),
         (None, Some(condition)) => Some(("Unschedulable".to_owned(), word(&condition["message"]))),
         (None, None) => None,

@@ -79,6 +79,7 @@ impl Children {
             ConfigMap,
             Service,
             NetworkPolicy,
+            PodDisruptionBudget,
             PersistentVolumeClaim,
             StatefulSet,
             Job,

@@ -4,6 +4,7 @@
 pub mod backoff;
 pub mod child;
 pub mod children;
+pub mod definitions;
 pub mod events;
 pub mod http;
 pub mod lease;

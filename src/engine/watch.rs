@@ -195,6 +195,7 @@ pub async fn children(
             ConfigMap,
             Service,
             NetworkPolicy,
+            PodDisruptionBudget,
             PersistentVolumeClaim,
             StatefulSet,
             Job,

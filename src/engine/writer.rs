@@ -164,6 +164,27 @@ impl Writer {
         Ok(to_value(&updated))
     }
 
+    /// Sets one annotation; an object that is gone is fine.
+    pub async fn annotate(
+        &self,
+        kind: ChildKind,
+        namespace: &str,
+        name: &str,
+        (annotation, value): (&str, &str),
+    ) -> Result<Option<Value>, WriteError> {
+        let what = describe(kind, namespace, name);
+        let patch = Patch::Merge(json!({"metadata": {"annotations": {annotation: value}}}));
+        let params = PatchParams {
+            field_manager: Some(MANAGER.into()),
+            ..PatchParams::default()
+        };
+        let api = self.api(kind, namespace);
+        match self.write("patch", kind, &what, api.patch(name, &params, &patch)).await {
+            Err(WriteError::Api { source, .. }) if is_not_found(&source) => Ok(None),
+            other => other.map(|patched| Some(to_value(&patched))),
+        }
+    }
+
     /// Reads one object by name.
     pub async fn read(&self, kind: ChildKind, namespace: &str, name: &str) -> Result<Option<Value>, WriteError> {
         let what = describe(kind, namespace, name);

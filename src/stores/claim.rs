@@ -24,6 +24,9 @@ pub struct ClaimRecord {
     /// Whether what holds the claim was made by us, and may be dropped by us.
     pub created_by_us: bool,
     pub since: Timestamp,
+    /// When its holder let it go: whoever comes next may have it. The record stays, so that the same object finds what it made.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub released: Option<Timestamp>,
 }
 
 /// What a store's claim means for us.
@@ -31,34 +34,57 @@ pub struct ClaimRecord {
 pub enum ClaimVerdict {
     /// Ours; nothing to write.
     Ours,
-    /// Nobody's, or our predecessor's of the same name: this record is to be written.
-    Write(ClaimRecord),
+    /// Nobody's, released, our predecessor's of the same name, or to be taken over: ours is to be written.
+    /// `since`: as it stands in a record of the same name.
+    Write {
+        created_by_us: bool,
+        since: Option<Timestamp>,
+    },
     /// Somebody else's; nothing may be done on this server. The text names the holder.
     Foreign(String),
 }
 
+/// What became of somebody's claim when it is not ours: the text that a store cannot be read as one.
+const UNREADABLE: &str = "claimed by something that wrote no readable claim";
+
 impl Claim {
-    /// Decides from what was found. `found` is the stored text, absent when there is none.
-    pub fn judge(&self, found: Option<&str>, created_by_us: bool, now: Timestamp) -> ClaimVerdict {
-        let Some(text) = found else {
-            return ClaimVerdict::Write(ClaimRecord {
-                claim: self.clone(),
-                created_by_us,
-                since: now,
-            });
-        };
-        match serde_json::from_str::<ClaimRecord>(text) {
-            Ok(record) if record.claim == *self => ClaimVerdict::Ours,
-            Ok(record) if record.claim.same_object_name(self) => ClaimVerdict::Write(ClaimRecord {
-                claim: self.clone(),
-                ..record
-            }),
-            Ok(record) => ClaimVerdict::Foreign(format!("claimed by {} since {}", record.claim, record.since)),
-            Err(_) => ClaimVerdict::Foreign("claimed by something that wrote no readable claim".into()),
+    /// Decides from the text that a store holds, absent when there is none. `take_over`: a person has said that it shall be ours.
+    pub fn judge(&self, found: Option<&str>, created_by_us: bool, take_over: bool) -> ClaimVerdict {
+        match found.map(serde_json::from_str::<ClaimRecord>) {
+            None => self.judge_record(None, created_by_us, take_over),
+            Some(Ok(record)) => self.judge_record(Some(&record), created_by_us, take_over),
+            Some(Err(_)) if take_over => ClaimVerdict::Write {
+                created_by_us: false,
+                since: None,
+            },
+            Some(Err(_)) => ClaimVerdict::Foreign(UNREADABLE.into()),
         }
     }
 
-    fn same_object_name(&self, other: &Self) -> bool {
+    /// The same from a record. What somebody else's record calls its own making is never ours to drop.
+    pub fn judge_record(&self, found: Option<&ClaimRecord>, created_by_us: bool, take_over: bool) -> ClaimVerdict {
+        let write = |created_by_us, since| ClaimVerdict::Write { created_by_us, since };
+        match found {
+            None => write(created_by_us, None),
+            Some(record) if record.claim == *self && record.released.is_none() => ClaimVerdict::Ours,
+            Some(record) if record.claim.same_object_name(self) => write(record.created_by_us, Some(record.since)),
+            Some(record) if record.released.is_some() || take_over => write(false, None),
+            Some(record) => ClaimVerdict::Foreign(format!("claimed by {} since {}", record.claim, record.since)),
+        }
+    }
+
+    /// Our record, to be written.
+    pub fn record(&self, created_by_us: bool, since: Timestamp) -> ClaimRecord {
+        ClaimRecord {
+            claim: self.clone(),
+            created_by_us,
+            since,
+            released: None,
+        }
+    }
+
+    /// Same place and name: ours, or our predecessor's of that name.
+    pub fn same_object_name(&self, other: &Self) -> bool {
         (&self.cluster_id, &self.namespace, &self.name) == (&other.cluster_id, &other.namespace, &other.name)
     }
 }
@@ -82,11 +108,10 @@ mod tests {
         }
     }
 
-    fn stored(cluster: &str, uid: &str) -> String {
+    fn stored(cluster: &str, uid: &str, released: bool) -> String {
         let record = ClaimRecord {
-            claim: claim(cluster, uid),
-            created_by_us: true,
-            since: Timestamp::UNIX_EPOCH,
+            released: released.then_some(Timestamp::UNIX_EPOCH),
+            ..claim(cluster, uid).record(true, Timestamp::UNIX_EPOCH)
         };
         serde_json::to_string(&record).unwrap()
     }
@@ -94,30 +119,55 @@ mod tests {
     #[test]
     fn decides_who_owns() {
         let ours = claim("c1", "u1");
-        let written = |uid: &str, created_by_us| {
-            ClaimVerdict::Write(ClaimRecord {
-                claim: claim("c1", uid),
-                created_by_us,
-                since: Timestamp::UNIX_EPOCH,
-            })
-        };
-        let judge = |found: Option<&str>| ours.judge(found, false, Timestamp::UNIX_EPOCH);
-        assert_eq!(judge(None), written("u1", false));
-        assert_eq!(judge(Some(&stored("c1", "u1"))), ClaimVerdict::Ours);
-        assert_eq!(
-            judge(Some(&stored("c1", "old"))),
-            written("u1", true),
-            "adoption keeps what the record says"
-        );
+        let write = |created_by_us, since| ClaimVerdict::Write { created_by_us, since };
+        let epoch = Some(Timestamp::UNIX_EPOCH);
         let foreign = ClaimVerdict::Foreign("claimed by agents/amas of cluster c2 since 1970-01-01T00:00:00Z".into());
-        assert_eq!(judge(Some(&stored("c2", "u1"))), foreign);
-        assert!(matches!(judge(Some("nonsense")), ClaimVerdict::Foreign(_)));
+        let unreadable = ClaimVerdict::Foreign(UNREADABLE.into());
+        let cases = [
+            (None, false, write(false, None), "nobody's"),
+            (Some(stored("c1", "u1", false)), false, ClaimVerdict::Ours, "ours"),
+            (
+                Some(stored("c1", "old", false)),
+                false,
+                write(true, epoch),
+                "adoption keeps what the record says",
+            ),
+            (
+                Some(stored("c1", "u1", true)),
+                false,
+                write(true, epoch),
+                "ours, released before",
+            ),
+            (Some(stored("c2", "u1", false)), false, foreign, "somebody else's"),
+            (
+                Some(stored("c2", "u1", true)),
+                false,
+                write(false, None),
+                "released by somebody else",
+            ),
+            (
+                Some(stored("c2", "u1", false)),
+                true,
+                write(false, None),
+                "taken over: not our making",
+            ),
+            (Some("nonsense".into()), false, unreadable, "unreadable"),
+            (
+                Some("nonsense".into()),
+                true,
+                write(false, None),
+                "unreadable, taken over",
+            ),
+        ];
+        for (found, take_over, expected, what) in cases {
+            assert_eq!(ours.judge(found.as_deref(), false, take_over), expected, "{what}");
+        }
     }
 
     #[test]
     fn has_stable_keys() {
         assert_eq!(
-            stored("c", "u"),
+            stored("c", "u", false),
             r#"{"cluster":"c","namespace":"agents","name":"amas","uid":"u","createdByUs":true,"since":"1970-01-01T00:00:00Z"}"#
         );
     }

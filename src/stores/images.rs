@@ -3,12 +3,13 @@
 use std::collections::BTreeMap;
 
 /// (engine, version, image). PostgreSQL's images contain pgvector.
-const TABLE: [(&str, &str, &str); 6] = [
+const TABLE: [(&str, &str, &str); 7] = [
     ("postgres", "15", "docker.io/pgvector/pgvector:pg15"),
     ("postgres", "16", "docker.io/pgvector/pgvector:pg16"),
     ("postgres", "17", "docker.io/pgvector/pgvector:pg17"),
     ("redis", "7", "docker.io/library/redis:7"),
     ("redis", "8", "docker.io/library/redis:8"),
+    ("valkey", "8", "docker.io/valkey/valkey:8"),
     ("neo4j", "5.26", "docker.io/library/neo4j:5.26-community"),
 ];
 

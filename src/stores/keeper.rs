@@ -3,14 +3,16 @@
 //! so a dead or black-holed server costs nobody else anything.
 //!
 //! This file is the contract between the keepers and the engines. `registry` is what controllers hold, `watch` is the
-//! task that knows whether the server serves, `work` is the task that makes the duty true.
+//! task that knows whether the server serves, `work` is the task that makes the duty true, `parting` is its end.
 
+mod parting;
 mod registry;
 mod watch;
 mod work;
 
 use std::{collections::BTreeMap, fmt::Debug, future::Future, time::Duration};
 
+pub use parting::Departure;
 pub use registry::{Keepers, Key, Live};
 
 use crate::stores::{
@@ -75,6 +77,15 @@ pub enum Progress {
     More { pause: Duration },
 }
 
+/// How a keeper takes leave of its server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Parting {
+    /// Everything stays; the claim is let go.
+    Release,
+    /// What the claim says we made is dropped; where it says that we made nothing, the claim is let go.
+    Drop,
+}
+
 /// One engine's side of its keeper. The worker calls `work` on its own connections, never on the sentinel's.
 pub trait Store: Sized + Send + Sync + Debug + Clone + PartialEq + Default + 'static {
     type Base: Clone + Debug + PartialEq + Send + Sync + 'static;
@@ -94,6 +105,10 @@ pub trait Store: Sized + Send + Sync + Debug + Clone + PartialEq + Default + 'st
         duty: &Duty<Self>,
         facts: &mut Self::Facts,
     ) -> impl Future<Output = Result<Progress, StoreError>> + Send;
+    /// Whether the operator made this server, which then goes or stays with its volume.
+    fn is_managed(base: &Self::Base) -> bool;
+    /// Takes leave of the server; done a second time it finds nothing to do. Gives what should have gone and had to stay, in words.
+    fn part(base: &Self::Base, how: Parting) -> impl Future<Output = Result<Vec<String>, StoreError>> + Send;
     /// Whether objects that showed `before` have to be woken for `after`. Engines leave out figures that move by themselves.
     fn differs_materially(before: &Self::Facts, after: &Self::Facts) -> bool {
         before != after

@@ -4,7 +4,7 @@
 //! To change what a pod is made of: leave `workload.rs` as it is, add a function that changes its templates, and a line to [`REVISIONS`].
 //! `revisions/` holds what each revision renders; a test compares.
 
-use super::workload::{Config, Family, ImageSource, Reload, Shared, Template, Workload, digest, templates};
+use super::workload::{Family, ImageSource, Reload, Shared, Template, Workload, digest, templates};
 use crate::api::IMAGE_OF_SPECIFICATION;
 
 /// One revision: a change of the templates of the one before.
@@ -95,24 +95,20 @@ impl Stamp {
 
 /// Names the configuration of a pod that starts now.
 pub fn config(workload: &Workload) -> String {
-    match (&workload.reload, &workload.config) {
-        (Reload::AllBut(text), _) => digest(text),
-        (Reload::AsTheServerSays, Config::Files { files, .. }) => digest(&lines(files.iter())),
-        (Reload::AsTheServerSays, Config::Environment(variables)) => digest(&lines(variables.iter())),
+    match &workload.reload {
+        Reload::AllBut(text) => digest(text),
+        Reload::AsTheServerSays(mark) => mark.clone(),
     }
-}
-
-fn lines<'a, K: AsRef<str> + 'a>(pairs: impl Iterator<Item = (K, &'a String)>) -> String {
-    pairs
-        .map(|(name, text)| format!("{}={text}\n", name.as_ref()))
-        .collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::{
-        api::common::PodSettings,
+        api::{
+            common::PodSettings,
+            redis::{ManagedRedis, RedisEngine},
+        },
         stores::{neo4j, postgres, redis, workload::Image},
     };
     use serde_json::{Value, json};
@@ -130,10 +126,15 @@ mod tests {
             let spec = json!({"storage": {"size": "1Gi"}, "resources": {"limits": {"memory": "1Gi"}}});
             serde_json::from_value(spec).unwrap()
         }
+        let valkey = ManagedRedis {
+            engine: RedisEngine::Valkey,
+            ..spec()
+        };
         vec![
             postgres::workload::workload(family, &spec(), &[], image("postgres")),
             redis::workload::workload(family, &spec(), None, image("redis")),
             neo4j::workload::workload(family, &spec(), image("neo4j")),
+            redis::workload::workload(family, &valkey, None, image("valkey")),
         ]
     }
 
@@ -150,6 +151,7 @@ mod tests {
         let shared = Shared {
             pods: &pods,
             access: Default::default(),
+            disruption: Default::default(),
             operator_namespace: "amas-system",
         };
         for revision in REVISIONS {

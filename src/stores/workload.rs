@@ -7,10 +7,10 @@ use k8s_openapi::api::core::v1::ResourceRequirements;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-use super::revisions::Stamp;
+use super::revisions::{Stamp, config};
 use crate::api::{
     CONFIG, DATA, IMAGE, RESTART, RESTARTED_AT, TEMPLATE_REVISION,
-    common::{NetworkAccess, PodSettings, Resources, Storage},
+    common::{Disruption, NetworkAccess, PodSettings, Resources, Storage},
 };
 
 /// Sixteen hexadecimal digits that name a text, the same in every release of this program: what is compared with what an older one wrote.
@@ -111,8 +111,8 @@ pub struct Image {
 pub enum Reload {
     /// All but this part of it: the pod is replaced when the text changes.
     AllBut(String),
-    /// The server says itself, once it has read the files: the pod is replaced when it asks for a restart.
-    AsTheServerSays,
+    /// The server says itself, once it has read the files: the pod is replaced when it asks for a restart. Names the configuration.
+    AsTheServerSays(String),
 }
 
 /// What one engine's server needs.
@@ -158,6 +158,7 @@ impl Workload {
 pub struct Shared<'a> {
     pub pods: &'a PodSettings,
     pub access: NetworkAccess,
+    pub disruption: Disruption,
     /// Labels of the operator's own pods and their namespace, always admitted.
     pub operator_namespace: &'a str,
 }
@@ -176,6 +177,7 @@ pub enum TemplateKind {
     ConfigMap,
     Service,
     NetworkPolicy,
+    PodDisruptionBudget,
     PersistentVolumeClaim,
     StatefulSet,
 }
@@ -194,6 +196,12 @@ pub fn templates(family: &Family, workload: &Workload, shared: Shared<'_>, stamp
         all.push(make(
             TemplateKind::NetworkPolicy,
             network_policy(family, workload, shared),
+        ));
+    }
+    if shared.disruption == Disruption::Block {
+        all.push(make(
+            TemplateKind::PodDisruptionBudget,
+            disruption_budget(family, workload),
         ));
     }
     all
@@ -228,7 +236,9 @@ fn config_map(family: &Family, workload: &Workload) -> Value {
         Config::Files { files, .. } => json!(files),
         Config::Environment(variables) => json!(variables),
     };
-    json!({"metadata": metadata(family, workload, "-config", true), "data": data})
+    let mut metadata = metadata(family, workload, "-config", true);
+    metadata["annotations"] = json!({CONFIG: config(workload)});
+    json!({"metadata": metadata, "data": data})
 }
 
 /// The address clients use. A pod that is not ready is published too: there is no other to send them to, and a refused connection is the
@@ -257,6 +267,12 @@ fn network_policy(family: &Family, workload: &Workload, shared: Shared<'_>) -> V
         "policyTypes": ["Ingress"],
         "ingress": [{"from": [clients, runner, operator], "ports": workload.ports.iter().map(port).collect::<Vec<_>>()}],
     }})
+}
+
+/// A drain asks before it evicts, and is told no.
+fn disruption_budget(family: &Family, workload: &Workload) -> Value {
+    let spec = json!({"maxUnavailable": 0, "selector": {"matchLabels": selector(family, workload)}});
+    json!({"metadata": metadata(family, workload, "", true), "spec": spec})
 }
 
 fn stateful_set(family: &Family, workload: &Workload, shared: Shared<'_>, stamp: &Stamp) -> Value {

@@ -11,7 +11,7 @@ use amas_operator::{
     stores::{
         endpoint::{Endpoint, StoreError, Tls},
         health::{Reason, Verdict},
-        keeper::{Duty, Keepers, Key, Progress, Sentinel, ServerIdentity, Sign, Snapshot, Store},
+        keeper::{Departure, Duty, Keepers, Key, Parting, Progress, Sentinel, ServerIdentity, Sign, Snapshot, Store},
     },
 };
 use tokio::{
@@ -41,6 +41,7 @@ struct State {
     outcome: Option<Result<Progress, StoreError>>,
     stuck: bool,
     seen: Vec<BTreeSet<String>>,
+    partings: Vec<Parting>,
 }
 
 /// The server and its engine's base at once.
@@ -169,6 +170,18 @@ impl Store for Engine {
         ))
     }
 
+    fn is_managed(_: &Puppet) -> bool {
+        false
+    }
+
+    async fn part(base: &Puppet, how: Parting) -> Result<Vec<String>, StoreError> {
+        base.state().partings.push(how);
+        match base.state().mood {
+            Mood::Gone => Err(StoreError::Unreachable("refused".into())),
+            _ => Ok(vec!["a table".into()]),
+        }
+    }
+
     async fn work(_: &mut (), duty: &Duty<Self>, facts: &mut Facts) -> Result<Progress, StoreError> {
         let stuck = {
             let mut state = duty.base.state();
@@ -269,6 +282,68 @@ async fn duties_come_in_any_order_and_equal_ones_do_nothing() {
         "policies outlive the base"
     );
     assert_eq!(puppet.state().logins, 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn leaving_is_tried_until_it_is_done_or_its_time_is_up() {
+    let puppet = Puppet::new(Mood::Gone);
+    let mut stage = Stage::new();
+    let patience = Duration::from_secs(20);
+    stage.keepers.part(&stage.key, puppet.clone(), Parting::Drop, patience);
+    stage.keepers.part(&stage.key, puppet.clone(), Parting::Drop, patience);
+    seconds(3.).await;
+    let refused = Some(Departure::UnderWay(Some("refused".into())));
+    assert_eq!(stage.keepers.departure(&stage.key), refused);
+    let tries = puppet.state().partings.len();
+    assert!((3..=6).contains(&tries), "{tries} tries in 3 s");
+    assert_eq!(stage.wakes(), 1, "the first failure is told");
+    puppet.becomes(Mood::Well);
+    seconds(6.).await;
+    let done = Some(Departure::Done(vec!["a table".into()]));
+    assert_eq!((stage.keepers.departure(&stage.key), stage.wakes()), (done, 1));
+
+    puppet.becomes(Mood::Gone);
+    stage
+        .keepers
+        .part(&stage.key, puppet.clone(), Parting::Release, patience);
+    seconds(60.).await;
+    let tries = puppet.state().partings.len();
+    seconds(60.).await;
+    assert_eq!(puppet.state().partings.len(), tries, "given up");
+    assert_eq!(stage.keepers.departure(&stage.key), refused);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_is_not_ours_is_told_when_we_go() {
+    let puppet = Puppet::new(Mood::Well);
+    let stage = Stage::with(&puppet);
+    seconds(1.).await;
+    stage.keepers.let_go(&stage.key);
+    stage.keepers.let_go(&stage.key);
+    seconds(1.).await;
+    assert_eq!(puppet.state().partings, [Parting::Release]);
+    assert!(stage.keepers.snapshot(&stage.key).is_none());
+    // Made again, it is kept as before.
+    stage.keepers.assign_base(&stage.key, puppet.clone());
+    seconds(1.).await;
+    assert_eq!((stage.keepers.departure(&stage.key), puppet.slices()), (None, 2));
+}
+
+#[tokio::test(start_paused = true)]
+async fn paused_nothing_is_done_and_health_goes_on() {
+    let puppet = Puppet::new(Mood::Well);
+    let stage = Stage::new();
+    stage.keepers.pause(&stage.key, true);
+    stage.keepers.assign_base(&stage.key, puppet.clone());
+    seconds(5.).await;
+    assert_eq!((stage.snapshot().health.is_up(), puppet.slices()), (true, 0));
+    puppet.becomes(Mood::Gone);
+    seconds(5.).await;
+    assert!(!stage.snapshot().health.is_up());
+    puppet.becomes(Mood::Well);
+    stage.keepers.pause(&stage.key, false);
+    seconds(40.).await;
+    assert!(stage.snapshot().health.is_up() && puppet.slices() > 0);
 }
 
 #[tokio::test(start_paused = true)]

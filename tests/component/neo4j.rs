@@ -9,7 +9,7 @@ use amas_operator::{
     api::{names::GraphName, sensitive::Sensitive},
     stores::{
         endpoint::{Endpoint, StoreError, Tls},
-        keeper::{Duty, Progress, Sentinel, Sign, Store},
+        keeper::{Duty, Parting, Progress, Sentinel, Sign, Store},
         neo4j::{
             ConstraintDuty, ConstraintKind, GraphDuty, IndexDuty, IndexKind, ItemFacts, ItemState, Neo4j, Neo4jFacts,
             Neo4jWorker,
@@ -216,6 +216,14 @@ async fn a_foreign_claim_stops_everything(server: &Neo4jServer, graph: &Graph) {
             .starts_with("claimed by agents/amas of cluster c1")
     );
     assert_eq!((facts.duty_in, server.last_write()), (None, before));
+
+    // A person says so; then it is let go, and the first owner has it again.
+    other.policies.clear();
+    other.base.take_over = Some("yes".into());
+    assert_eq!(settled(&other).await.claim_conflict, None);
+    assert!(settled(&duty).await.claim_conflict.is_some());
+    assert_eq!(Neo4j::part(&other.base, Parting::Release).await.unwrap(), [""; 0]);
+    assert_eq!(settled(&duty).await.claim_conflict, None);
 }
 
 async fn brings_a_schema_in_and_then_writes_nothing(server: &Neo4jServer, graph: &Graph) {

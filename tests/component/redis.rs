@@ -1,4 +1,4 @@
-//! Redis: policies and the sentinel against a real server.
+//! Policies and the sentinel against a real Redis, and the same against a real Valkey.
 
 use std::{
     collections::BTreeMap,
@@ -12,12 +12,13 @@ use std::{
 use amas_operator::{
     api::{
         names::{ItemName, KeyPattern, KeyPrefix},
+        redis::RedisEngine,
         sensitive::Sensitive,
     },
     stores::{
         claim::Claim,
         endpoint::{Endpoint, StoreError, Tls},
-        keeper::{Duty, Keepers, Key, Progress, Sentinel, Sign, Store},
+        keeper::{Duty, Keepers, Key, Parting, Progress, Sentinel, Sign, Store},
         redis::{
             CLAIM_KEY, CacheDuty, DefaultTtl, EnforcedBy, Eviction, EvictionPolicy, Expires, FamilyFacts, Glob,
             KeyType, Mode, Redis, RedisDuty, RedisFacts, RedisWorker, Rule,
@@ -26,7 +27,48 @@ use amas_operator::{
 };
 use redis::Commands;
 
-use crate::support::{process::eventually, redis::RedisServer};
+use crate::support::{
+    process::eventually,
+    redis::{Program, RedisServer},
+};
+
+/// Every test of the list, on one and on the other.
+macro_rules! on_both {
+    ($($test:ident)*) => {
+        mod on_redis {
+            $(#[tokio::test]
+            async fn $test() {
+                super::$test(super::Program::Redis).await;
+            })*
+        }
+        mod on_valkey {
+            $(#[tokio::test]
+            async fn $test() {
+                super::$test(super::Program::Valkey).await;
+            })*
+        }
+    };
+}
+
+on_both! {
+    audit_counts_and_changes_nothing
+    enforce_gives_each_family_its_ttl
+    a_family_that_never_expires_is_reported_and_left_alone
+    without_a_prefix_only_listed_families_are_touched_and_never_the_claim
+    eviction_is_set_read_back_and_decided_once
+    without_the_config_right_eviction_is_verified_only
+    a_rule_the_user_may_not_apply_is_that_policy_s_error
+    a_foreign_claim_stops_everything
+    a_claim_that_was_let_go_is_anybodys
+    the_acl_file_lets_in_the_right_password_only
+    tls_without_verification
+    the_start_time_is_the_same_in_every_answer
+    a_killed_server_is_seen_at_once
+    a_stopped_server_does_not_answer_pings
+    a_keeper_holds_the_policy_and_tells_of_the_death
+    globs_mean_what_they_mean_to_the_server
+    facts_tell_the_program
+}
 
 const FIVE_MINUTES: Duration = Duration::from_secs(300);
 
@@ -45,6 +87,7 @@ fn base(endpoint: Endpoint) -> RedisDuty {
         second: None,
         claim: claim("u1"),
         managed: true,
+        take_over: None,
     }
 }
 
@@ -145,9 +188,26 @@ fn writes(client: &mut redis::Connection) -> u64 {
     line.trim().parse().unwrap()
 }
 
-#[tokio::test]
-async fn audit_counts_and_changes_nothing() {
-    let server = RedisServer::start("").await;
+async fn facts_tell_the_program(program: Program) {
+    let server = RedisServer::start(program, "").await;
+    let duty = duty(&server, &[]);
+    let (identity, facts) = (Redis::open(&duty.base).await.unwrap().1, settled(&duty).await);
+    let (engine, option) = match program {
+        Program::Redis => (RedisEngine::Redis, "redis_version"),
+        Program::Valkey => (RedisEngine::Valkey, "valkey_version"),
+    };
+    let info: String = redis::cmd("INFO").arg("server").query(&mut server.client()).unwrap();
+    let version = info
+        .lines()
+        .find_map(|line| line.strip_prefix(&format!("{option}:")))
+        .unwrap();
+    println!("{program:?}: version {version}");
+    assert_eq!((facts.engine, facts.version.as_str()), (Some(engine), version.trim()));
+    assert_eq!(identity.version, facts.version);
+}
+
+async fn audit_counts_and_changes_nothing(program: Program) {
+    let server = RedisServer::start(program, "").await;
     let mut client = server.client();
     fill(&mut client);
     let before = writes(&mut client);
@@ -187,9 +247,8 @@ async fn audit_counts_and_changes_nothing() {
     assert_eq!(writes(&mut client), before + 1, "the claim and nothing else");
 }
 
-#[tokio::test]
-async fn enforce_gives_each_family_its_ttl() {
-    let server = RedisServer::start("").await;
+async fn enforce_gives_each_family_its_ttl(program: Program) {
+    let server = RedisServer::start(program, "").await;
     let mut client = server.client();
     fill(&mut client);
     let duty = duty(&server, &[("amas", policy(Mode::Enforce))]);
@@ -237,9 +296,8 @@ async fn enforce_gives_each_family_its_ttl() {
     assert_eq!(writes(&mut client), before, "a second sweep writes nothing");
 }
 
-#[tokio::test]
-async fn a_family_that_never_expires_is_reported_and_left_alone() {
-    let server = RedisServer::start("").await;
+async fn a_family_that_never_expires_is_reported_and_left_alone(program: Program) {
+    let server = RedisServer::start(program, "").await;
     let mut client = server.client();
     client.lpush::<_, _, ()>("amas:tasks:recent_feed", "{}").unwrap();
     client.expire::<_, ()>("amas:tasks:recent_feed", 500).unwrap();
@@ -255,9 +313,8 @@ async fn a_family_that_never_expires_is_reported_and_left_alone() {
     assert!(ttl(&mut client, "amas:tasks:recent_feed") > 490);
 }
 
-#[tokio::test]
-async fn without_a_prefix_only_listed_families_are_touched_and_never_the_claim() {
-    let server = RedisServer::start("").await;
+async fn without_a_prefix_only_listed_families_are_touched_and_never_the_claim(program: Program) {
+    let server = RedisServer::start(program, "").await;
     let mut client = server.client();
     client.set::<_, _, ()>("queue:1", "x").unwrap();
     client.set::<_, _, ()>("free", "x").unwrap();
@@ -275,9 +332,8 @@ async fn without_a_prefix_only_listed_families_are_touched_and_never_the_claim()
     assert_eq!(ttl(&mut client, CLAIM_KEY), -1);
 }
 
-#[tokio::test]
-async fn eviction_is_set_read_back_and_decided_once() {
-    let server = RedisServer::start("").await;
+async fn eviction_is_set_read_back_and_decided_once(program: Program) {
+    let server = RedisServer::start(program, "").await;
     let eviction = |megabytes: u64| {
         let eviction = Eviction {
             max_memory_bytes: megabytes << 20,
@@ -306,9 +362,8 @@ async fn eviction_is_set_read_back_and_decided_once() {
     assert_eq!(memory["maxmemory"], (200u64 << 20).to_string());
 }
 
-#[tokio::test]
-async fn without_the_config_right_eviction_is_verified_only() {
-    let server = RedisServer::start("user tenant on >pw ~* &* +@all -config\n").await;
+async fn without_the_config_right_eviction_is_verified_only(program: Program) {
+    let server = RedisServer::start(program, "user tenant on >pw ~* &* +@all -config\n").await;
     let mut duty = duty(&server, &[("amas", policy(Mode::Audit))]);
     duty.base.endpoint.user = "tenant".into();
     duty.base.endpoint.password = Sensitive::new("pw");
@@ -333,9 +388,8 @@ async fn without_the_config_right_eviction_is_verified_only() {
     assert!(settled(&duty).await.policies["amas"].eviction_in);
 }
 
-#[tokio::test]
-async fn a_rule_the_user_may_not_apply_is_that_policy_s_error() {
-    let server = RedisServer::start("user tenant on >pw ~* &* +@all -pexpire\n").await;
+async fn a_rule_the_user_may_not_apply_is_that_policy_s_error(program: Program) {
+    let server = RedisServer::start(program, "user tenant on >pw ~* &* +@all -pexpire\n").await;
     let mut client = server.client();
     fill(&mut client);
     let mut duty = duty(
@@ -350,9 +404,8 @@ async fn a_rule_the_user_may_not_apply_is_that_policy_s_error() {
     assert!(facts.policies["audit"].sweep.is_some(), "the other policy went on");
 }
 
-#[tokio::test]
-async fn a_foreign_claim_stops_everything() {
-    let server = RedisServer::start("").await;
+async fn a_foreign_claim_stops_everything(program: Program) {
+    let server = RedisServer::start(program, "").await;
     let mut client = server.client();
     fill(&mut client);
     let mut duty = duty(&server, &[("amas", policy(Mode::Audit))]);
@@ -383,11 +436,48 @@ async fn a_foreign_claim_stops_everything() {
             .starts_with("claimed by agents/amas of cluster c1")
     );
     assert_eq!((facts.duty_in, writes(&mut client)), (None, before));
+
+    // A person says so, once.
+    let before = writes(&mut client);
+    duty.base.take_over = Some("yes".into());
+    let facts = settled(&duty).await;
+    assert_eq!(
+        (facts.claim_conflict, facts.take_over_seen.as_deref()),
+        (None, Some("yes"))
+    );
+    assert!(writes(&mut client) > before);
+    let taken: String = client.get(CLAIM_KEY).unwrap();
+    assert!(
+        taken.contains("\"cluster\":\"c2\"") && taken.contains("\"createdByUs\":false"),
+        "{taken}"
+    );
 }
 
-#[tokio::test]
-async fn the_acl_file_lets_in_the_right_password_only() {
-    let server = RedisServer::start("").await;
+async fn a_claim_that_was_let_go_is_anybodys(program: Program) {
+    let server = RedisServer::start(program, "").await;
+    let mut client = server.client();
+    let mut duty = duty(&server, &[]);
+    duty.base.managed = false;
+    settled(&duty).await;
+    let left = Redis::part(&duty.base, Parting::Drop).await.unwrap();
+    assert_eq!(left, [""; 0], "nothing there is of our making");
+    let released: String = client.get(CLAIM_KEY).unwrap();
+    assert!(released.contains("\"released\":"), "{released}");
+    let mut other = duty.clone();
+    other.base.claim.name = "other".into();
+    assert_eq!(settled(&other).await.claim_conflict, None);
+    let held: String = client.get(CLAIM_KEY).unwrap();
+    assert!(
+        held.contains("\"name\":\"other\"") && !held.contains("released"),
+        "{held}"
+    );
+    // Whoever lets go lets go of his own only.
+    Redis::part(&duty.base, Parting::Release).await.unwrap();
+    assert_eq!(client.get::<_, String>(CLAIM_KEY).unwrap(), held);
+}
+
+async fn the_acl_file_lets_in_the_right_password_only(program: Program) {
+    let server = RedisServer::start(program, "").await;
     let right = base(server.endpoint());
     assert!(Redis::open(&right).await.is_ok());
     let wrong = base(Endpoint {
@@ -411,9 +501,8 @@ async fn the_acl_file_lets_in_the_right_password_only() {
     assert!(matches!(error, StoreError::Unreachable(_)), "{error}");
 }
 
-#[tokio::test]
-async fn tls_without_verification() {
-    let server = RedisServer::start_with_tls().await;
+async fn tls_without_verification(program: Program) {
+    let server = RedisServer::start_with_tls(program).await;
     let endpoint = Endpoint {
         tls: Tls::Require,
         port: server.tls_port.unwrap(),
@@ -429,9 +518,8 @@ async fn tls_without_verification() {
     assert!(settled(&duty).await.policies["amas"].sweep.is_some());
 }
 
-#[tokio::test]
-async fn the_start_time_is_the_same_in_every_answer() {
-    let server = RedisServer::start("").await;
+async fn the_start_time_is_the_same_in_every_answer(program: Program) {
+    let server = RedisServer::start(program, "").await;
     let base = base(server.endpoint());
     let first = Redis::open(&base).await.unwrap().1;
     for _ in 0..20 {
@@ -440,9 +528,8 @@ async fn the_start_time_is_the_same_in_every_answer() {
     }
 }
 
-#[tokio::test]
-async fn a_killed_server_is_seen_at_once() {
-    let mut server = RedisServer::start("").await;
+async fn a_killed_server_is_seen_at_once(program: Program) {
+    let mut server = RedisServer::start(program, "").await;
     let (mut sentinel, _) = Redis::open(&base(server.endpoint())).await.unwrap();
     let quiet = tokio::time::timeout(Duration::from_millis(100), sentinel.next_sign()).await;
     assert!(quiet.is_err(), "no sign from a healthy server");
@@ -457,9 +544,8 @@ async fn a_killed_server_is_seen_at_once() {
     assert!(matches!(sentinel.ping().await, Err(StoreError::Unreachable(_))));
 }
 
-#[tokio::test]
-async fn a_stopped_server_does_not_answer_pings() {
-    let server = RedisServer::start("").await;
+async fn a_stopped_server_does_not_answer_pings(program: Program) {
+    let server = RedisServer::start(program, "").await;
     let (mut sentinel, _) = Redis::open(&base(server.endpoint())).await.unwrap();
     server.process.signal("STOP");
     let silent = tokio::time::timeout(Duration::from_secs(1), sentinel.ping()).await;
@@ -471,9 +557,8 @@ async fn a_stopped_server_does_not_answer_pings() {
         .unwrap();
 }
 
-#[tokio::test]
-async fn a_keeper_holds_the_policy_and_tells_of_the_death() {
-    let mut server = RedisServer::start("").await;
+async fn a_keeper_holds_the_policy_and_tells_of_the_death(program: Program) {
+    let mut server = RedisServer::start(program, "").await;
     fill(&mut server.client());
     let (wake, mut woken) = tokio::sync::mpsc::unbounded_channel();
     let keepers: Keepers<Redis> = Keepers::new(wake);
@@ -507,9 +592,8 @@ async fn a_keeper_holds_the_policy_and_tells_of_the_death() {
     keepers.dismiss(&key);
 }
 
-#[tokio::test]
-async fn globs_mean_what_they_mean_to_the_server() {
-    let server = RedisServer::start("").await;
+async fn globs_mean_what_they_mean_to_the_server(program: Program) {
+    let server = RedisServer::start(program, "").await;
     let mut client = server.client();
     let mut seed = 7u64;
     let mut pick = |alphabet: &[u8], longest: u64| -> String {
@@ -583,7 +667,7 @@ fn percentile(sorted: &[Duration], share: f64) -> Duration {
 
 #[tokio::test]
 async fn other_clients_hardly_feel_a_sweep() {
-    let server = RedisServer::start("").await;
+    let server = RedisServer::start(Program::Redis, "").await;
     let mut client = server.client();
     for chunk in 0..100 {
         let mut pipe = redis::pipe();

@@ -101,6 +101,7 @@ pub fn base(endpoint: Endpoint) -> Neo4jDuty {
         database: GraphName::parse("neo4j").unwrap(),
         claim,
         managed: true,
+        take_over: None,
     }
 }
 

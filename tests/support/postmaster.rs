@@ -88,6 +88,17 @@ impl Postmaster {
         settings.unwrap().write_all(b"\nssl = on\n").unwrap();
     }
 
+    /// A file that the server reads after its own configuration, from its next start or reload on.
+    pub fn configure(&self, text: &str) {
+        let own = self.data().join("postgresql.conf");
+        let include = "include_if_exists = 'amas.conf'\n";
+        let before = fs::read_to_string(&own).unwrap();
+        if !before.contains(include) {
+            fs::write(&own, before + include).unwrap();
+        }
+        fs::write(self.data().join("amas.conf"), text).unwrap();
+    }
+
     /// Starts the process and does not wait.
     pub fn launch(&mut self) {
         let log = fs::File::options()

@@ -1,4 +1,4 @@
-//! A real redis-server.
+//! A real redis-server or valkey-server.
 
 use std::{process::Command, time::Duration};
 
@@ -14,6 +14,23 @@ use super::process::{Folder, Process, eventually, free_port, self_signed};
 
 pub const PASSWORD: &str = "correct horse";
 
+/// The program that serves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Program {
+    Redis,
+    Valkey,
+}
+
+impl Program {
+    /// Debian 12 has no Valkey, so its path may come from `dev/images/valkey-server`.
+    fn command(self) -> Command {
+        match self {
+            Self::Redis => Command::new("redis-server"),
+            Self::Valkey => Command::new(std::env::var_os("AMAS_VALKEY").unwrap_or_else(|| "valkey-server".into())),
+        }
+    }
+}
+
 pub struct RedisServer {
     pub process: Process,
     pub port: u16,
@@ -24,20 +41,20 @@ pub struct RedisServer {
 
 impl RedisServer {
     /// A server whose user `default` has [`PASSWORD`]; `users` are further lines of its ACL file.
-    pub async fn start(users: &str) -> Self {
-        Self::launch(users, false).await
+    pub async fn start(program: Program, users: &str) -> Self {
+        Self::launch(program, users, false).await
     }
 
     /// The same with a second port that speaks TLS with a certificate nobody signed.
-    pub async fn start_with_tls() -> Self {
-        Self::launch("", true).await
+    pub async fn start_with_tls(program: Program) -> Self {
+        Self::launch(program, "", true).await
     }
 
-    async fn launch(users: &str, tls: bool) -> Self {
+    async fn launch(program: Program, users: &str, tls: bool) -> Self {
         let folder = Folder::new("redis");
         let acl = folder.write("users.acl", &format!("{}{users}", acl_file([&Sensitive::new(PASSWORD)])));
         let port = free_port();
-        let mut command = Command::new("redis-server");
+        let mut command = program.command();
         command
             .args([
                 "--port",
@@ -68,7 +85,7 @@ impl RedisServer {
             tls_port,
             _folder: folder,
         };
-        eventually("redis-server answers", Duration::from_secs(20), || async {
+        eventually("the server answers", Duration::from_secs(20), || async {
             tokio::net::TcpStream::connect(("127.0.0.1", port)).await.is_ok()
         })
         .await;

@@ -56,37 +56,42 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- join "," $pairs -}}
 {{- end -}}
 
-{{/* What the operator may do in a namespace that it watches. Secrets are read by name: they can be neither listed nor watched. */}}
+{{/* What the operator may do in a namespace that it watches; a test takes each away and sees a request refused. Secrets are read by name: they can be neither listed nor watched. */}}
 {{- define "amas-operator.rules" -}}
 - apiGroups: [amas.dev]
   resources: [amasdatabases, cachepolicies, graphschemas]
-  verbs: [get, list, watch]
+  verbs: [list, watch]
 - apiGroups: [amas.dev]
   resources: [amasdatabases/status, cachepolicies/status, graphschemas/status]
-  verbs: [update, patch]
+  verbs: [patch]
 # The finalizer of deletionPolicy Delete.
 - apiGroups: [amas.dev]
   resources: [amasdatabases]
-  verbs: [update, patch]
+  verbs: [patch]
+# Needed where the API server asks it of whoever makes children that their owner waits for, as OpenShift does.
 - apiGroups: [amas.dev]
-  resources: [amasdatabases/finalizers, cachepolicies/finalizers, graphschemas/finalizers]
+  resources: [amasdatabases/finalizers]
   verbs: [update]
 - apiGroups: [""]
   resources: [services, configmaps, persistentvolumeclaims, serviceaccounts]
-  verbs: [get, list, watch, create, update, delete]
+  verbs: [get, watch, create, update, delete]
 - apiGroups: [apps]
   resources: [statefulsets]
-  verbs: [get, list, watch, create, update, delete]
+  verbs: [get, watch, create, update, delete]
 - apiGroups: [batch]
   resources: [jobs]
-  verbs: [get, list, watch, create, update, delete]
+  verbs: [get, watch, create]
+- apiGroups: [policy]
+  resources: [poddisruptionbudgets]
+  verbs: [get, watch, create, update, delete]
 - apiGroups: [networking.k8s.io]
   resources: [networkpolicies]
-  verbs: [get, list, watch, create, update, delete]
-# A pod that cannot run stands in the way of its own correction, so it is deleted.
+  verbs: [get, watch, create, update, delete]
+# A pod that cannot run stands in the way of its own correction, so it is deleted; an annotation on a pod makes its node bring a changed
+# configuration at once.
 - apiGroups: [""]
   resources: [pods]
-  verbs: [get, list, watch, delete]
+  verbs: [watch, patch, delete]
 - apiGroups: [""]
   resources: [secrets]
   verbs: [get, create, update, delete]

@@ -4,7 +4,7 @@ use futures::{FutureExt, StreamExt, stream};
 use kube::Resource;
 
 use crate::{
-    api::amas_database::AmasDatabase,
+    api::{CONFIG_SENT, amas_database::AmasDatabase},
     controllers::{
         Context,
         credentials::{Entries, Known, Rotation, SecretSpec, read_entries},
@@ -64,7 +64,12 @@ fn wave_of(step: &Step) -> u8 {
         Step::AddFinalizer => 0,
         Step::CreateSecret(_) | Step::UpdateSecret { .. } => 1,
         Step::Create(ChildKind::PersistentVolumeClaim | ChildKind::ServiceAccount | ChildKind::ConfigMap, _) => 2,
-        Step::Create(..) | Step::Update(..) | Step::Replace(..) | Step::Delete(..) => 3,
+        Step::Create(..)
+        | Step::Update(..)
+        | Step::Replace(..)
+        | Step::Grow(..)
+        | Step::SendConfig { .. }
+        | Step::Delete(..) => 3,
     }
 }
 
@@ -102,6 +107,35 @@ async fn apply_one(context: &Context, object: &AmasDatabase, family: &Family, st
                 note: format!("{name} restarts: {why}"),
             };
             context.events.publish(object, &news).await;
+        }
+        Step::Grow(body) => {
+            let text = |value: &serde_json::Value| value.as_str().unwrap_or_default().to_owned();
+            let key = (
+                text(&body["metadata"]["name"]),
+                text(&body["spec"]["resources"]["requests"]["storage"]),
+            );
+            match context
+                .writer
+                .update(ChildKind::PersistentVolumeClaim, namespace, body)
+                .await
+            {
+                Ok(updated) => context.children.wrote(ChildKind::PersistentVolumeClaim, &updated),
+                // The server's pod goes on as it is, and so does everything else of this object.
+                Err(error) => match error.refusal().map(str::to_owned) {
+                    Some(why) => context.growth.refused(namespace, key, &why),
+                    None => return Err(error),
+                },
+            }
+        }
+        Step::SendConfig { pod, config } => {
+            let annotation = (CONFIG_SENT, config.as_str());
+            let patched = context
+                .writer
+                .annotate(ChildKind::Pod, namespace, pod, annotation)
+                .await?;
+            if let Some(patched) = patched {
+                context.children.wrote(ChildKind::Pod, &patched);
+            }
         }
         Step::Delete(kind, name) => {
             context.writer.delete(*kind, namespace, name).await?;
@@ -179,17 +213,17 @@ pub fn hand_over(context: &Context, key: &Key, object: &AmasDatabase, duties: Du
     let (keepers, spec) = (&context.keepers, &object.spec);
     match (duties.postgres, &spec.postgres) {
         (Some(duty), _) => keepers.postgres.assign_base(key, duty),
-        (None, None) => keepers.postgres.dismiss(key),
+        (None, None) => keepers.postgres.let_go(key),
         (None, Some(_)) => {}
     }
     match (duties.redis, &spec.redis) {
         (Some(duty), _) => keepers.redis.assign_base(key, duty),
-        (None, None) => keepers.redis.dismiss(key),
+        (None, None) => keepers.redis.let_go(key),
         (None, Some(_)) => {}
     }
     match (duties.neo4j, &spec.neo4j) {
         (Some(duty), _) => keepers.neo4j.assign_base(key, duty),
-        (None, None) => keepers.neo4j.dismiss(key),
+        (None, None) => keepers.neo4j.let_go(key),
         (None, Some(_)) => {}
     }
 }
@@ -210,10 +244,11 @@ pub async fn clean_up(context: &Context, object: &AmasDatabase, family: &Family)
         namespace: family.namespace.clone(),
         database: family.database.clone(),
     };
-    context.keepers.dismiss(&key);
     if !is_finalized(object) {
+        context.keepers.let_go(&key);
         return Ok(());
     }
+    context.keepers.dismiss(&key);
     let finalizers = object.meta().finalizers.clone().unwrap_or_default();
     let status = object.status.clone().unwrap_or_default();
     let owner = (family.namespace.clone(), family.database.clone());

@@ -21,6 +21,7 @@ use crate::{
 };
 
 use super::{
+    configuration,
     observe::{Observed, StoreKind},
     validate::{Valid, role_secret},
 };
@@ -40,6 +41,7 @@ pub fn duties(spec: &AmasDatabaseSpec, valid: &Valid, observed: &Observed, setti
         name: valid.family.database.clone(),
         uid: valid.family.uid.clone(),
     };
+    let take_over = &observed.take_over;
     Duties {
         postgres: spec
             .postgres
@@ -59,6 +61,7 @@ pub fn duties(spec: &AmasDatabaseSpec, valid: &Valid, observed: &Observed, setti
                     .and_then(|(_, state)| state.rotation.second().cloned()),
                 claim: claim.clone(),
                 managed: redis.managed.is_some(),
+                take_over: take_over.clone(),
             })
         }),
         neo4j: spec.neo4j.as_ref().and_then(|neo4j| {
@@ -81,6 +84,7 @@ pub fn duties(spec: &AmasDatabaseSpec, valid: &Valid, observed: &Observed, setti
                 database: GraphName::parse(database).ok()?,
                 claim: claim.clone(),
                 managed: neo4j.managed.is_some(),
+                take_over: take_over.clone(),
             })
         }),
     }
@@ -202,6 +206,8 @@ fn postgres_duty(postgres: &PostgresSpec, valid: &Valid, observed: &Observed, cl
         roles: postgres.roles.iter().map(role).collect::<Option<_>>()?,
         exclusive: postgres.managed.is_some(),
         claim: claim.clone(),
+        take_over: observed.take_over.clone(),
+        configuration: configuration::judge(postgres, valid, observed).map(|judged| judged.duty),
         look_again: String::new(),
     })
 }

@@ -9,6 +9,7 @@ use crate::{
         amas_database::{AmasDatabase, AmasDatabaseStatus},
         status::{Neo4jStatus, PostgresStatus, RedisStatus, StoresStatus},
     },
+    engine::child::ChildKind,
     stores::{health::Health, neo4j, postgres, redis},
 };
 
@@ -34,10 +35,13 @@ pub fn was_seen(status: &AmasDatabaseStatus, store: StoreKind) -> bool {
 pub fn stores(object: &AmasDatabase, valid: &Valid, observed: &Observed) -> Option<StoresStatus> {
     let old = observed.status.stores.clone().unwrap_or_default();
     let spec = &object.spec;
-    let endpoint = |store: StoreKind, port: u16| match observed.externals.get(&store) {
-        Some(Ok(endpoint)) => format!("{}:{}", endpoint.host, endpoint.port),
-        Some(Err(_)) => String::new(),
-        None => format!("{}:{port}", valid.family.host(store.component())),
+    let place = |store: StoreKind, port: u16| Place {
+        endpoint: match observed.externals.get(&store) {
+            Some(Ok(endpoint)) => format!("{}:{}", endpoint.host, endpoint.port),
+            Some(Err(_)) => String::new(),
+            None => format!("{}:{port}", valid.family.host(store.component())),
+        },
+        volume: volume(observed, valid.family.child_name(store.component())),
     };
     let now = observed.now;
     Some(StoresStatus {
@@ -45,27 +49,30 @@ pub fn stores(object: &AmasDatabase, valid: &Valid, observed: &Observed) -> Opti
             postgres_facts(
                 old.postgres,
                 observed,
-                endpoint(StoreKind::Postgres, postgres::workload::PORT),
+                place(StoreKind::Postgres, postgres::workload::PORT),
                 now,
             )
         }),
-        redis: spec.redis.as_ref().map(|_| {
-            redis_facts(
-                old.redis,
-                observed,
-                endpoint(StoreKind::Redis, redis::workload::PORT),
-                now,
-            )
-        }),
-        neo4j: spec.neo4j.as_ref().map(|_| {
-            neo4j_facts(
-                old.neo4j,
-                observed,
-                endpoint(StoreKind::Neo4j, neo4j::workload::PORT),
-                now,
-            )
-        }),
+        redis: spec
+            .redis
+            .as_ref()
+            .map(|_| redis_facts(old.redis, observed, place(StoreKind::Redis, redis::workload::PORT), now)),
+        neo4j: spec
+            .neo4j
+            .as_ref()
+            .map(|_| neo4j_facts(old.neo4j, observed, place(StoreKind::Neo4j, neo4j::workload::PORT), now)),
     })
+}
+
+/// Where a store is, and its volume's size.
+struct Place {
+    endpoint: String,
+    volume: Option<String>,
+}
+
+fn volume(observed: &Observed, name: String) -> Option<String> {
+    let seen = observed.children.get(&(ChildKind::PersistentVolumeClaim, name))?;
+    seen.facts.volume.as_ref()?.capacity.clone()
 }
 
 fn version(health: &Health) -> Option<String> {
@@ -92,14 +99,10 @@ fn dated<T: PartialEq>(old: Option<T>, mut new: T, as_of: impl Fn(&mut T) -> &mu
     new
 }
 
-fn postgres_facts(
-    old: Option<PostgresStatus>,
-    observed: &Observed,
-    endpoint: String,
-    now: Timestamp,
-) -> PostgresStatus {
+fn postgres_facts(old: Option<PostgresStatus>, observed: &Observed, place: Place, now: Timestamp) -> PostgresStatus {
     let mut new = PostgresStatus {
-        endpoint,
+        endpoint: place.endpoint,
+        volume: place.volume,
         ..old.clone().unwrap_or_default()
     };
     if let Some(snapshot) = observed
@@ -117,9 +120,10 @@ fn postgres_facts(
     dated(old, new, |status| &mut status.as_of, now)
 }
 
-fn redis_facts(old: Option<RedisStatus>, observed: &Observed, endpoint: String, now: Timestamp) -> RedisStatus {
+fn redis_facts(old: Option<RedisStatus>, observed: &Observed, place: Place, now: Timestamp) -> RedisStatus {
     let mut new = RedisStatus {
-        endpoint,
+        endpoint: place.endpoint,
+        volume: place.volume,
         ..old.clone().unwrap_or_default()
     };
     if let Some(snapshot) = observed
@@ -129,14 +133,16 @@ fn redis_facts(old: Option<RedisStatus>, observed: &Observed, endpoint: String, 
     {
         new.version = version(&snapshot.health);
         new.started_at = started_at(new.started_at, &snapshot.health);
+        new.engine = snapshot.facts.engine;
         new.keys = Some(round_count(snapshot.facts.figures.keys.values().sum()));
     }
     dated(old, new, |status| &mut status.as_of, now)
 }
 
-fn neo4j_facts(old: Option<Neo4jStatus>, observed: &Observed, endpoint: String, now: Timestamp) -> Neo4jStatus {
+fn neo4j_facts(old: Option<Neo4jStatus>, observed: &Observed, place: Place, now: Timestamp) -> Neo4jStatus {
     let mut new = Neo4jStatus {
-        endpoint,
+        endpoint: place.endpoint,
+        volume: place.volume,
         ..old.clone().unwrap_or_default()
     };
     if let Some(snapshot) = observed

@@ -28,7 +28,7 @@ use crate::{
         images::Images,
         keeper::{ServerIdentity, Snapshot},
         neo4j::{Neo4j, Neo4jFacts},
-        postgres::{MigrationFacts, Postgres, PostgresFacts},
+        postgres::{Configuration, ConfigurationFacts, MigrationFacts, Postgres, PostgresFacts},
         redis::{Redis, RedisFacts},
         revisions::Revisions,
     },
@@ -87,6 +87,7 @@ impl Situation {
             status: AmasDatabaseStatus::default(),
             children: Default::default(),
             taken: Vec::new(),
+            growth_refused: BTreeMap::new(),
             secrets: BTreeMap::new(),
             externals: BTreeMap::new(),
             given: BTreeMap::new(),
@@ -101,6 +102,7 @@ impl Situation {
             seed_files: None,
             same_generation: false,
             restart: None,
+            take_over: None,
             policies: ["CachePolicy", "GraphSchema"]
                 .map(|kind| Policy {
                     kind,
@@ -174,7 +176,8 @@ impl Situation {
             latest_run: None,
         };
         let postgres = PostgresFacts {
-            duty_in: duties.postgres.map(|duty| duty.fingerprint()),
+            duty_in: duties.postgres.as_ref().map(|duty| duty.fingerprint()),
+            configuration: duties.postgres.and_then(|duty| loaded(&duty.configuration?)),
             migrations: Some(MigrationFacts {
                 identity: "1/amas".into(),
                 state: Some(state),
@@ -266,6 +269,16 @@ impl Situation {
             &Ground::Planned(&self.valid(), &self.plan()),
         )
     }
+}
+
+/// A server that runs with what is written for it.
+pub fn loaded(wanted: &Configuration) -> Option<ConfigurationFacts> {
+    Some(ConfigurationFacts {
+        judged: Some(wanted.case()),
+        file: Some(wanted.written.clone()),
+        loaded: Some(wanted.written.clone()),
+        ..ConfigurationFacts::default()
+    })
 }
 
 fn up() -> Health {

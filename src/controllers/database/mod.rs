@@ -2,6 +2,7 @@
 
 mod apply;
 mod change;
+mod configuration;
 mod duties;
 mod external;
 mod facts;
@@ -15,13 +16,14 @@ mod secrets;
 mod status;
 mod stores;
 mod validate;
+mod volumes;
 mod window;
 
 use std::{sync::Arc, time::Duration};
 
 use kube::Resource;
 
-pub use observe::eviction_owner;
+pub use observe::{StoreKind, eviction_owner};
 
 use crate::{
     api::amas_database::AmasDatabase,
@@ -181,7 +183,7 @@ async fn write_status(
 /// Forgets everything about an object that is gone.
 pub fn forget(context: &Context, object: &AmasDatabase) {
     let family = family(object);
-    context.keepers.dismiss(&key(&family));
+    context.keepers.let_go(&key(&family));
     context.books.databases.forget(&family.uid);
     context.sources.forget(&family.uid);
     context.credentials.forget_reason(&family.namespace, &family.database);

@@ -1,5 +1,7 @@
 //! Everything a reconcile looks at, gathered once: watch caches, keepers' snapshots, and, when there is a reason to, a Secret or ConfigMap by name.
 
+mod policies;
+
 use std::{collections::BTreeMap, sync::Arc};
 
 use k8s_openapi::jiff::Timestamp;
@@ -7,14 +9,13 @@ use kube::Resource;
 
 use crate::{
     api::{
-        REISSUE, REREAD_SECRETS, RESTART, ROTATE,
+        REISSUE, REREAD_SECRETS, RESTART, ROTATE, TAKE_OVER,
         amas_database::{AmasDatabase, AmasDatabaseStatus},
-        cache_policy::{CachePolicy, Eviction},
         common::External,
-        conditions::{ConditionType, is_true, shorten},
+        conditions::{ConditionType, shorten},
     },
     controllers::{
-        Context,
+        Context, GrowthKey,
         credentials::{self, Known, SecretSpec, read_entries},
         sources::{Files, REREAD, Reason, SeedFiles},
     },
@@ -31,8 +32,12 @@ use crate::{
 
 use super::{external, secrets, validate::given_names};
 
+pub use self::policies::{Policy, eviction_owner};
+
 /// Of a one-shot annotation's value, which may be as long as it likes, this much counts.
 const HANDLED_LIMIT: usize = 253;
+/// Where the status keeps the last handled value of the annotation that asks to take over.
+pub const HANDLED_TAKE_OVER: &str = "take-over";
 
 /// An engine of ours; the table of stores.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -43,6 +48,8 @@ pub enum StoreKind {
 }
 
 impl StoreKind {
+    pub const ALL: [Self; 3] = [Self::Postgres, Self::Redis, Self::Neo4j];
+
     /// The last part of names, and the field of the specification.
     pub fn component(self) -> &'static str {
         match self {
@@ -61,19 +68,6 @@ impl StoreKind {
     }
 }
 
-/// A CachePolicy or GraphSchema that belongs to the database, or that it requires.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Policy {
-    pub kind: &'static str,
-    pub name: String,
-    pub store: StoreKind,
-    pub exists: bool,
-    /// Ready, at its present generation.
-    pub ready: bool,
-    /// Seen by the operator at its present generation.
-    pub observed: bool,
-}
-
 /// An external endpoint as its Secret describes it.
 pub type ExternalEndpoint = Result<Endpoint, String>;
 
@@ -85,6 +79,8 @@ pub struct Observed {
     pub children: children::Family,
     /// Names that somebody else's objects have.
     pub taken: Vec<(ChildKind, String)>,
+    /// Growths of volumes that were refused.
+    pub growth_refused: BTreeMap<GrowthKey, String>,
     /// By the Secret's name; those that were never looked for are not in it.
     pub secrets: BTreeMap<String, Known>,
     pub externals: BTreeMap<StoreKind, ExternalEndpoint>,
@@ -107,6 +103,8 @@ pub struct Observed {
     pub policies: Vec<Policy>,
     /// The annotation that asks for a restart of the managed servers.
     pub restart: Option<String>,
+    /// The annotation that asks to take over what somebody else claims, until it is handled.
+    pub take_over: Option<String>,
 }
 
 impl Observed {
@@ -137,6 +135,15 @@ impl Observed {
         }
     }
 
+    /// The word to take over under which the claim of a store was last judged.
+    pub fn take_over_seen(&self, store: StoreKind) -> Option<&String> {
+        match store {
+            StoreKind::Postgres => self.postgres.as_ref()?.facts.take_over_seen.as_ref(),
+            StoreKind::Redis => self.redis.as_ref()?.facts.take_over_seen.as_ref(),
+            StoreKind::Neo4j => self.neo4j.as_ref()?.facts.take_over_seen.as_ref(),
+        }
+    }
+
     /// Why pods of one component cannot run, if they say so.
     pub fn trouble(&self, prefix: &str) -> Option<&(String, String)> {
         let pods = self
@@ -145,24 +152,6 @@ impl Observed {
             .filter(|((kind, name), _)| *kind == ChildKind::Pod && name.starts_with(prefix));
         pods.filter_map(|(_, seen)| seen.facts.trouble.as_ref()).next()
     }
-}
-
-/// The eviction that the first policy of the database sets, the oldest and then by name: the one owner of the server's setting.
-pub fn eviction_owner(context: &Context, namespace: &str, database: &str) -> Option<(String, Eviction)> {
-    let policies = context.caches.cache_policies.state();
-    let here = policies.iter().filter(|policy| {
-        policy.metadata.namespace.as_deref() == Some(namespace)
-            && policy.spec.database_ref.name == database
-            && policy.spec.eviction.is_some()
-    });
-    let age = |policy: &CachePolicy| {
-        (
-            policy.metadata.creation_timestamp.as_ref().map(|time| time.0),
-            policy.metadata.name.clone(),
-        )
-    };
-    let first = here.min_by_key(|policy| age(policy))?;
-    Some((first.metadata.name.clone()?, first.spec.eviction.clone()?))
 }
 
 /// Gathers everything.
@@ -183,6 +172,7 @@ pub async fn observe(context: &Context, object: &AmasDatabase, wanted: &[SecretS
     let mut observed = Observed {
         now: Timestamp::now(),
         taken: context.taken.of(&namespace),
+        growth_refused: context.growth.of(&namespace),
         secrets: BTreeMap::new(),
         externals: BTreeMap::new(),
         given: BTreeMap::new(),
@@ -196,8 +186,11 @@ pub async fn observe(context: &Context, object: &AmasDatabase, wanted: &[SecretS
         files: files(context, object, &status).await?,
         seed_files: seed_files(context, object),
         same_generation: status.observed_generation == meta.generation,
-        policies: policies(context, object),
+        policies: policies::of(context, object),
         restart: annotation(object, RESTART).map(|value| shorten(&value, HANDLED_LIMIT)),
+        take_over: annotation(object, TAKE_OVER)
+            .map(|value| shorten(&value, HANDLED_LIMIT))
+            .filter(|value| status.handled.get(HANDLED_TAKE_OVER) != Some(value)),
         status,
         children,
     };
@@ -382,57 +375,4 @@ fn seed_files(context: &Context, object: &AmasDatabase) -> Option<SeedFiles> {
     let profile = object.spec.seed.as_ref()?.profile.folder()?;
     let bundle = object.spec.migrations.as_ref()?.source.bundle.as_ref()?;
     Some(context.sources.seeds(bundle.as_str(), profile))
-}
-
-/// The policies on this database, and those it requires that do not exist.
-fn policies(context: &Context, object: &AmasDatabase) -> Vec<Policy> {
-    let namespace = object.metadata.namespace.as_deref();
-    let database = object.metadata.name.as_deref().unwrap_or_default();
-    let requires = &object.spec.requires;
-    let mut all = Vec::new();
-    macro_rules! gather {
-        ($cache:ident, $kind:literal, $store:expr, $required:expr) => {
-            for policy in context
-                .caches
-                .$cache
-                .state()
-                .iter()
-                .filter(|policy| policy.metadata.namespace.as_deref() == namespace)
-            {
-                let name = policy.metadata.name.clone().unwrap_or_default();
-                let status = policy.status.clone().unwrap_or_default();
-                let observed = status.observed_generation == policy.metadata.generation;
-                if policy.spec.database_ref.name == database || $required.contains(&name) {
-                    let ready = observed && is_true(&status.conditions, ConditionType::Ready);
-                    all.push(Policy {
-                        kind: $kind,
-                        name,
-                        store: $store,
-                        exists: true,
-                        ready,
-                        observed,
-                    });
-                }
-            }
-            let known: Vec<String> = all
-                .iter()
-                .filter(|policy: &&Policy| policy.kind == $kind)
-                .map(|policy| policy.name.clone())
-                .collect();
-            for name in $required.iter().filter(|name| !known.contains(name)) {
-                all.push(Policy {
-                    kind: $kind,
-                    name: name.clone(),
-                    store: $store,
-                    exists: false,
-                    ready: false,
-                    observed: false,
-                });
-            }
-        };
-    }
-    gather!(cache_policies, "CachePolicy", StoreKind::Redis, requires.cache_policies);
-    gather!(graph_schemas, "GraphSchema", StoreKind::Neo4j, requires.graph_schemas);
-    all.sort_by(|a, b| (a.kind, &a.name).cmp(&(b.kind, &b.name)));
-    all
 }

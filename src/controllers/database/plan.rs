@@ -17,18 +17,20 @@ use crate::{
     engine::child::ChildKind,
     stores::{
         postgres::PostgresDuty,
-        revisions::Stamp,
-        workload::{Shared, Template, TemplateKind, Workload},
+        revisions::{self, Stamp},
+        workload::{Reload, Shared, Template, TemplateKind, Workload},
     },
 };
 
 use super::{
+    configuration::{self, Judged, Writing},
     duties::{Duties, duties},
     jobs::{self, Decision, JobInput, Seeds},
     observe::Observed,
     rollout::{self, Asked, Rollout},
     secrets,
     validate::Valid,
+    volumes,
     window::{self, Window},
 };
 
@@ -47,6 +49,13 @@ pub enum Step {
     Update(ChildKind, Value),
     /// Changes what a server's pod is made of, which replaces it; with the reason.
     Replace(Value, String),
+    /// Makes a volume larger, which its storage class may refuse.
+    Grow(Value),
+    /// Makes a pod's node bring a changed configuration at once.
+    SendConfig {
+        pod: String,
+        config: String,
+    },
     Delete(ChildKind, String),
 }
 
@@ -67,6 +76,10 @@ pub struct Plan {
     pub taken: Vec<(ChildKind, String)>,
     /// How each managed server is rendered, by its component.
     pub rollouts: BTreeMap<&'static str, Rollout>,
+    /// How the volume of each managed server is, by its component.
+    pub volumes: BTreeMap<&'static str, volumes::State>,
+    /// What the PostgreSQL server would not take of its configuration; it goes on with what it has.
+    pub refused: Vec<String>,
     /// The clock may change something: the maintenance window opens.
     pub look_again: Option<Duration>,
 }
@@ -87,6 +100,8 @@ pub fn plan(spec: &AmasDatabaseSpec, valid: &Valid, observed: &Observed, setting
         waits_for_secret: false,
         taken: Vec::new(),
         rollouts: BTreeMap::new(),
+        volumes: BTreeMap::new(),
+        refused: Vec::new(),
         look_again: None,
     };
     if spec.deletion_policy == DeletionPolicy::Delete && !finalized {
@@ -106,6 +121,7 @@ fn child_kind(kind: TemplateKind) -> ChildKind {
         TemplateKind::ConfigMap => ChildKind::ConfigMap,
         TemplateKind::Service => ChildKind::Service,
         TemplateKind::NetworkPolicy => ChildKind::NetworkPolicy,
+        TemplateKind::PodDisruptionBudget => ChildKind::PodDisruptionBudget,
         TemplateKind::PersistentVolumeClaim => ChildKind::PersistentVolumeClaim,
         TemplateKind::StatefulSet => ChildKind::StatefulSet,
     }
@@ -116,24 +132,53 @@ fn child_steps(spec: &AmasDatabaseSpec, valid: &Valid, observed: &Observed, sett
     let shared = Shared {
         pods: &spec.pods,
         access: mode,
+        disruption: spec.disruption,
         operator_namespace: &settings.operator_namespace,
     };
     let asked = asked(spec, observed, plan);
+    let judged = spec
+        .postgres
+        .as_ref()
+        .and_then(|postgres| configuration::judge(postgres, valid, observed));
     let mut names = Vec::new();
     for workload in &valid.workloads {
+        let judged = judged
+            .as_ref()
+            .filter(|_| matches!(workload.reload, Reload::AsTheServerSays(_)));
+        let asked = asked_of(valid, workload, &asked, judged, observed);
+        let keeps_config = judged.is_some_and(|judged| judged.writing != Writing::Allowed);
         let rollout = roll_out(valid, workload, observed, settings, (&asked, shared));
-        for template in server_templates(valid, workload, observed, settings, (&rollout, shared)) {
+        let volume = volumes::judge(valid, workload, observed);
+        for mut template in server_templates(valid, workload, observed, settings, (&rollout, shared)) {
             let kind = child_kind(template.kind);
             let key = (kind, name_of(&template).to_owned());
-            match observed.children.get(&key) {
+            let seen = observed.children.get(&key);
+            if kind == ChildKind::PersistentVolumeClaim
+                && let Some(size) = volumes::size(seen.and_then(|seen| seen.facts.volume.as_deref()), &volume)
+            {
+                template.body["spec"]["resources"]["requests"]["storage"] = size.into();
+            }
+            match seen {
+                None if kind == ChildKind::StatefulSet && matches!(volume, volumes::State::Foreign(_)) => {}
                 None if observed.taken.contains(&key) => plan.taken.push(key.clone()),
                 None => plan.steps.push(Step::Create(kind, template.body)),
                 Some(seen) if seen.deleting || seen.hash == kind.hash(&template.body) => {}
+                Some(_) if keeps_config && kind == ChildKind::ConfigMap => {}
+                Some(_) if kind == ChildKind::PersistentVolumeClaim && volume == volumes::State::Grows => {
+                    plan.steps.push(Step::Grow(template.body))
+                }
                 Some(_) => plan.steps.extend(change(kind, template.body, &rollout)),
             }
             names.push(key);
         }
         plan.rollouts.insert(workload.component, rollout);
+        plan.volumes.insert(workload.component, volume);
+        if let Some(judged) = judged {
+            plan.steps.extend(send_config(valid, workload, judged, observed));
+            if let Writing::Refused(refused) = &judged.writing {
+                plan.refused.clone_from(refused);
+            }
+        }
     }
     if plan.rollouts.values().all(|rollout| rollout.pending().is_none()) {
         plan.look_again = None;
@@ -167,8 +212,43 @@ fn asked(spec: &AmasDatabaseSpec, observed: &Observed, plan: &mut Plan) -> Asked
     Asked {
         restart: observed.restart.clone().filter(|value| Some(value) != handled),
         window_open: window == Some(Window::Open),
-        settings: Vec::new(),
+        ..Asked::default()
     }
+}
+
+/// The same for one server, with what that says itself.
+fn asked_of(valid: &Valid, workload: &Workload, asked: &Asked, judged: Option<&Judged>, observed: &Observed) -> Asked {
+    let snapshot = observed.postgres.as_ref().filter(|_| judged.is_some());
+    let loaded = snapshot.and_then(|snapshot| {
+        let facts = snapshot.facts.configuration.as_ref()?;
+        (facts.loaded == Some(revisions::config(workload))).then(|| facts.restart.clone())
+    });
+    let up = snapshot.is_some_and(|snapshot| snapshot.health.is_up());
+    let pod = format!("{}-0", valid.family.child_name(workload.component));
+    Asked {
+        settings: loaded.filter(|_| up).unwrap_or_default(),
+        broken: !up && observed.trouble(&pod).is_some(),
+        ..asked.clone()
+    }
+}
+
+/// A file that was written and has not reached the server yet is sent for, once.
+fn send_config(valid: &Valid, workload: &Workload, judged: &Judged, observed: &Observed) -> Option<Step> {
+    let config = revisions::config(workload);
+    let facts = observed.postgres.as_ref()?.facts.configuration.as_ref()?;
+    let map = valid.family.child_name(&format!("{}-config", workload.component));
+    let written = observed
+        .children
+        .get(&(ChildKind::ConfigMap, map))?
+        .facts
+        .config
+        .as_ref()
+        == Some(&config);
+    let pod = format!("{}-0", valid.family.child_name(workload.component));
+    let seen = observed.children.get(&(ChildKind::Pod, pod.clone()))?;
+    let sent = seen.facts.config.as_ref() == Some(&config);
+    let arrived = facts.file.as_ref() == Some(&config);
+    (judged.writing == Writing::Allowed && written && !sent && !arrived).then_some(Step::SendConfig { pod, config })
 }
 
 fn roll_out(
@@ -476,6 +556,25 @@ mod tests {
             let expected = [Step::Delete(ChildKind::Pod, "amas-redis-0".into())];
             assert_eq!(situation.plan().steps == expected, stuck, "{revision} {trouble:?}");
         }
+    }
+
+    #[test]
+    fn drains_are_blocked_only_where_that_is_asked_for() {
+        let mut situation = Situation::converged(platform());
+        situation.object.spec.disruption = crate::api::common::Disruption::Block;
+        let steps = situation.plan().steps;
+        let budget = |step: &Step| matches!(step, Step::Create(ChildKind::PodDisruptionBudget, body) if body["spec"]["maxUnavailable"] == 0);
+        assert!(steps.len() == 3 && steps.iter().all(budget), "{steps:?}");
+        for step in steps {
+            let Step::Create(kind, mut body) = step else { continue };
+            body["metadata"]["uid"] = serde_json::json!("b");
+            situation.see(kind, &body);
+        }
+        assert_eq!(situation.plan().steps, []);
+        situation.object.spec.disruption = Default::default();
+        let steps = situation.plan().steps;
+        let deletes = |step: &Step| matches!(step, Step::Delete(ChildKind::PodDisruptionBudget, _));
+        assert!(steps.len() == 3 && steps.iter().all(deletes), "{steps:?}");
     }
 
     #[test]

@@ -18,6 +18,8 @@ pub struct Asked {
     pub window_open: bool,
     /// Settings that the server took note of and needs a restart for.
     pub settings: Vec<String>,
+    /// The server does not start.
+    pub broken: bool,
 }
 
 impl Asked {
@@ -110,7 +112,7 @@ fn kept(live: &PodTemplate, workload: &Workload) -> Stamp {
     let recorded = live
         .config
         .clone()
-        .filter(|_| workload.reload == Reload::AsTheServerSays);
+        .filter(|_| matches!(workload.reload, Reload::AsTheServerSays(_)));
     Stamp {
         revision: live.revision.clone().unwrap_or_default(),
         image: image.unwrap_or(&workload.image).clone(),
@@ -228,6 +230,7 @@ mod tests {
             let shared = Shared {
                 pods: &pods,
                 access: Default::default(),
+                disruption: Default::default(),
                 operator_namespace: "o",
             };
             let all = self.revisions.templates(&family(), &self.workload(), shared, stamp);

@@ -21,7 +21,7 @@ use super::{
     duties::Duties,
     facts,
     jobs::Decision,
-    observe::{Observed, StoreKind},
+    observe::{HANDLED_TAKE_OVER, Observed, StoreKind},
     plan::{HANDLED_RESTART, Plan},
     secrets,
     validate::Valid,
@@ -327,7 +327,26 @@ impl Draft<'_> {
         }
         let requests = secrets::handled(valid, self.observed);
         handled.extend(requests.into_iter().map(|(name, value)| (name.into(), value)));
+        if let Some(value) = self.observed.take_over.as_ref().filter(|value| self.taken_over(value)) {
+            handled.insert(HANDLED_TAKE_OVER.into(), value.clone());
+        }
         handled
+    }
+
+    /// Every store that answers has been looked at under this word.
+    fn taken_over(&self, word: &String) -> bool {
+        let Duties { postgres, redis, neo4j } = &self.plan.duties;
+        let held = |store: &StoreKind| match store {
+            StoreKind::Postgres => postgres.is_some(),
+            StoreKind::Redis => redis.is_some(),
+            StoreKind::Neo4j => neo4j.is_some(),
+        };
+        let up = |store: &StoreKind| self.observed.health(*store).is_some_and(Health::is_up);
+        let mut answering = StoreKind::ALL
+            .into_iter()
+            .filter(|store| held(store) && up(store))
+            .peekable();
+        answering.peek().is_some() && answering.all(|store| self.observed.take_over_seen(store) == Some(word))
     }
 
     /// The Secrets that are there and ours.

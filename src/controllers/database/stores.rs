@@ -3,15 +3,22 @@
 use std::time::Duration;
 
 use crate::{
-    api::conditions::{ConditionType, Reason, Wanted, is_true},
+    api::{
+        TAKE_OVER,
+        conditions::{ConditionType, Reason, Wanted, is_true},
+    },
     engine::child::ChildKind,
-    stores::health::{Health, Reason as HealthReason, Verdict},
+    stores::{
+        health::{Health, Reason as HealthReason, Verdict},
+        postgres::{self, ConfigurationFacts},
+    },
 };
 
 use super::{
     observe::{Observed, StoreKind},
     plan::Plan,
     validate::Valid,
+    volumes,
 };
 
 /// How a store is.
@@ -69,6 +76,9 @@ impl StoreState {
     }
 }
 
+/// How PostgreSQL says that its data was made by another major version.
+const OTHER_MAJOR: &str = "was initialized by PostgreSQL version";
+
 /// Judges one store.
 pub fn state(store: StoreKind, managed: bool, valid: &Valid, observed: &Observed, plan: &Plan) -> StoreState {
     if let Some(Err(problem)) = observed.externals.get(&store) {
@@ -78,10 +88,22 @@ pub fn state(store: StoreKind, managed: bool, valid: &Valid, observed: &Observed
             message: problem.clone(),
         };
     }
+    let volume = plan.volumes.get(store.component()).unwrap_or(&volumes::State::Fits);
+    if let volumes::State::Foreign(message) = volume {
+        return StoreState::Away {
+            human: true,
+            reason: Reason::DataVersionMismatch,
+            message: message.clone(),
+        };
+    }
     let prefix = valid.family.child_name(store.component());
     let trouble = observed.trouble(&format!("{prefix}-0")).filter(|_| managed);
     let provisioning = || {
         let (reason, message) = match trouble {
+            Some((_, text)) if text.contains(OTHER_MAJOR) => (
+                Reason::DataVersionMismatch,
+                format!("the volume was filled by another version: {text}"),
+            ),
             Some((word, text)) => (trouble_reason(word), format!("pod {prefix}-0: {word}: {text}")),
             None => (Reason::Provisioning, "the server is starting".to_owned()),
         };
@@ -100,13 +122,17 @@ pub fn state(store: StoreKind, managed: bool, valid: &Valid, observed: &Observed
         .iter()
         .find(|condition| condition.type_ == format!("{:?}", store.condition()));
     match (health.verdict, before) {
-        (Verdict::Up, _) => match serving(store, observed, plan) {
+        (Verdict::Up, _) => match (serving(store, valid, observed, plan), volume) {
             // Once Ready, only credentials change without the specification: while they do, the server serves as before.
-            StoreState::Changing(_) if observed.same_generation && was_ready(observed) => StoreState::Serving,
-            StoreState::Serving if managed && !rolled_out(&prefix, observed) => {
+            (StoreState::Changing(_), _) if observed.same_generation && was_ready(observed) => StoreState::Serving,
+            (StoreState::Serving, _) if managed && !rolled_out(&prefix, observed) => {
                 StoreState::Changing(format!("pod {prefix}-0 is about to be replaced"))
             }
-            state => state,
+            (StoreState::Serving | StoreState::Changing(_), volumes::State::Refused(reason, message)) => {
+                StoreState::Refusing(*reason, message.clone())
+            }
+            (StoreState::Serving, volumes::State::Growing(message)) => StoreState::Changing(message.clone()),
+            (state, _) => state,
         },
         // The Secret was read again just now; perhaps somebody has changed both.
         (Verdict::Down, Some(before)) if before.status == "True" && just_refused(health, observed) => {
@@ -132,6 +158,33 @@ pub fn state(store: StoreKind, managed: bool, valid: &Valid, observed: &Observed
             },
         },
     }
+}
+
+/// What is wrong with the server's configuration, or still on its way.
+fn configuration_state(plan: &Plan, facts: Option<&ConfigurationFacts>) -> Option<StoreState> {
+    if !plan.refused.is_empty() {
+        let refused = plan.refused.join("; ");
+        return Some(StoreState::Refusing(
+            Reason::InvalidParameter,
+            format!("spec.postgres.managed.parameters: {refused}; the server goes on with the values it has"),
+        ));
+    }
+    let (facts, wanted) = (facts?, plan.duties.postgres.as_ref()?.configuration.as_ref()?);
+    if !facts.overridden.is_empty() {
+        let names = facts.overridden.join(", ");
+        let message = format!(
+            "{names}: ALTER SYSTEM goes before the specification; run ALTER SYSTEM RESET as {}",
+            postgres::workload::ADMIN
+        );
+        return Some(StoreState::Refusing(Reason::Refused, message));
+    }
+    if facts.loaded.as_ref() != Some(&wanted.written) {
+        return Some(StoreState::Changing(
+            "the changed configuration is on its way to the server".into(),
+        ));
+    }
+    let restart = facts.restart.join(", ");
+    (!restart.is_empty()).then(|| StoreState::Changing(format!("{restart}: the new value waits for a restart")))
 }
 
 /// Whether the pod that runs is made from what its StatefulSet says.
@@ -188,14 +241,30 @@ fn lost_message(reason: HealthReason, message: &str) -> String {
     }
 }
 
+/// A store that somebody else claims: of no use to this object unless it was its own before.
+fn conflicted(store: StoreKind, holder: &str, observed: &Observed, name: &str) -> StoreState {
+    let message = format!(
+        "{holder}; release it there (delete that object), or take it over: kubectl annotate amasdb {name} {TAKE_OVER}=\"$(date +%s)\" --overwrite"
+    );
+    if super::facts::was_seen(&observed.status, store) {
+        return StoreState::Refusing(Reason::Conflicted, message);
+    }
+    StoreState::Away {
+        human: true,
+        reason: Reason::Conflicted,
+        message,
+    }
+}
+
 /// What the facts of a server that answers say.
-fn serving(store: StoreKind, observed: &Observed, plan: &Plan) -> StoreState {
+fn serving(store: StoreKind, valid: &Valid, observed: &Observed, plan: &Plan) -> StoreState {
     struct Said {
         duty_in: Option<u64>,
         wanted: Option<u64>,
         conflict: Option<String>,
         error: Option<String>,
         missing: Option<String>,
+        configuration: Option<StoreState>,
     }
     let said = match store {
         StoreKind::Postgres => observed.postgres.as_ref().map(|snapshot| {
@@ -219,6 +288,7 @@ fn serving(store: StoreKind, observed: &Observed, plan: &Plan) -> StoreState {
                 conflict: facts.conflict.clone(),
                 error: facts.error.clone(),
                 missing,
+                configuration: configuration_state(plan, facts.configuration.as_ref()),
             }
         }),
         StoreKind::Redis => observed.redis.as_ref().map(|snapshot| {
@@ -230,6 +300,7 @@ fn serving(store: StoreKind, observed: &Observed, plan: &Plan) -> StoreState {
                 conflict: facts.claim_conflict.clone(),
                 error: facts.error.clone(),
                 missing: None,
+                configuration: None,
             }
         }),
         StoreKind::Neo4j => observed.neo4j.as_ref().map(|snapshot| {
@@ -241,6 +312,7 @@ fn serving(store: StoreKind, observed: &Observed, plan: &Plan) -> StoreState {
                 conflict: facts.claim_conflict.clone(),
                 error: facts.error.clone(),
                 missing: None,
+                configuration: None,
             }
         }),
     };
@@ -250,10 +322,14 @@ fn serving(store: StoreKind, observed: &Observed, plan: &Plan) -> StoreState {
         Said {
             conflict: Some(conflict),
             ..
-        } => StoreState::Refusing(Reason::Conflicted, conflict),
+        } => conflicted(store, &conflict, observed, &valid.family.database),
         Said {
             missing: Some(missing), ..
         } => StoreState::Refusing(Reason::ExtensionMissing, missing),
+        Said {
+            configuration: Some(state),
+            ..
+        } => state,
         Said { error: Some(error), .. } => StoreState::Refusing(Reason::Refused, error),
         Said {
             duty_in: Some(duty_in),

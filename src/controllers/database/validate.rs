@@ -206,14 +206,14 @@ fn workloads(
     eviction: Option<&Eviction>,
     problems: &mut Vec<String>,
 ) -> Vec<Workload> {
-    let mut image = |engine: &str, version: &str, own: &Option<String>| {
+    let mut image = |store: &str, engine: &str, version: &str, own: &Option<String>| {
         let (name, source) = match own {
             Some(own) => (Some(own.clone()), ImageSource::Specification),
             None => (images.of(engine, version), ImageSource::Table),
         };
         let name = name.unwrap_or_else(|| {
             problems.push(format!(
-                "spec.{engine}.managed.version: there is no image for {engine} {version}"
+                "spec.{store}.managed.version: there is no image for {engine} {version}"
             ));
             String::new()
         });
@@ -225,15 +225,20 @@ fn workloads(
         .as_ref()
         .and_then(|spec| Some((spec, spec.managed.as_ref()?)))
     {
-        let image = image("postgres", &managed.version, &managed.image);
+        let image = image("postgres", "postgres", &managed.version, &managed.image);
         all.push(postgres::workload::workload(family, managed, &spec.extensions, image));
     }
     if let Some(managed) = spec.redis.as_ref().and_then(|spec| spec.managed.as_ref()) {
-        let image = image("redis", &managed.version, &managed.image);
+        let image = image(
+            "redis",
+            redis::workload::program(managed.engine).name,
+            &managed.version,
+            &managed.image,
+        );
         all.push(redis::workload::workload(family, managed, eviction, image));
     }
     if let Some(managed) = spec.neo4j.as_ref().and_then(|spec| spec.managed.as_ref()) {
-        let image = image("neo4j", &managed.version, &managed.image);
+        let image = image("neo4j", "neo4j", &managed.version, &managed.image);
         all.push(neo4j::workload::workload(family, managed, image));
     }
     all

@@ -14,7 +14,10 @@ use tokio::{
     task::JoinSet,
 };
 
-use super::{Duty, Snapshot, Store, watch::watch_server, work::work_duty};
+use super::{Departure, Duty, Parting, Snapshot, Store, parting::Leave, watch::watch_server, work::work_duty};
+
+/// How long a claim is tried to be let go.
+const RELEASE: Duration = Duration::from_secs(60);
 
 /// Which AmasDatabase a keeper belongs to. Sent as the wake-up when its snapshot changed materially.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -67,6 +70,8 @@ pub(super) struct Shared<S: Store> {
     pub snapshot: watch::Sender<Arc<Snapshot<S>>>,
     /// Whether the worker may talk to the server: set by the watching task at each flip.
     pub serving: watch::Sender<bool>,
+    /// The worker shall do nothing; the watching goes on.
+    pub paused: watch::Sender<bool>,
     /// The worker should look at the server.
     pub nudge: Notify,
     /// A slice ended well: a provisional sentinel opens again.
@@ -107,6 +112,8 @@ struct Running<S: Store> {
 struct Entry<S: Store> {
     policies: BTreeMap<String, S::Policy>,
     running: Option<Running<S>>,
+    paused: bool,
+    leave: Option<Leave>,
 }
 
 /// The keepers of one engine. Cheap to clone; every method returns at once. Assigning what is already assigned does nothing.
@@ -137,17 +144,29 @@ impl<S: Store> Keepers<S> {
     pub fn assign_base(&self, key: &Key, base: S::Base) {
         let mut entries = self.lock();
         let entry = entries.entry(key.clone()).or_default();
+        entry.leave = None;
         match &entry.running {
             Some(running) => running.change(|duty| duty.base = base),
             None => {
-                entry.running = Some(self.start(
-                    key,
-                    Duty {
-                        base,
-                        policies: entry.policies.clone(),
-                    },
-                ))
+                let duty = Duty {
+                    base,
+                    policies: entry.policies.clone(),
+                };
+                entry.running = Some(self.start(key, duty, entry.paused));
             }
+        }
+    }
+
+    /// While paused, nothing is changed on the server; its health is still known. Told before the base, it holds from the start.
+    pub fn pause(&self, key: &Key, paused: bool) {
+        let mut entries = self.lock();
+        if !paused && !entries.contains_key(key) {
+            return;
+        }
+        let entry = entries.entry(key.clone()).or_default();
+        entry.paused = paused;
+        if let Some(running) = &entry.running {
+            running.shared.paused.send_replace(paused);
         }
     }
 
@@ -174,10 +193,37 @@ impl<S: Store> Keepers<S> {
     pub fn dismiss(&self, key: &Key) {
         let mut entries = self.lock();
         let Some(entry) = entries.get_mut(key) else { return };
-        entry.running = None;
+        (entry.running, entry.leave) = (None, None);
         if entry.is_idle() {
             entries.remove(key);
         }
+    }
+
+    /// Stops the keeper and takes leave of the server, trying for so long; asked again it goes on with what was begun. Must be
+    /// called within a tokio runtime.
+    pub fn part(&self, key: &Key, base: S::Base, how: Parting, within: Duration) {
+        let mut entries = self.lock();
+        let entry = entries.entry(key.clone()).or_default();
+        entry.running = None;
+        if entry.leave.as_ref().is_none_or(|leave| leave.how != how) {
+            entry.leave = Some(Leave::begin::<S>(key.clone(), base, how, within, self.wake.clone()));
+        }
+    }
+
+    /// The store is no longer ours to look after: like [`Keepers::dismiss`], and on a server that we did not make the claim is let go.
+    pub fn let_go(&self, key: &Key) {
+        self.lock().retain(|_, entry| !entry.has_left());
+        let base = self.with_running(key, |shared| shared.duty.borrow().base.clone());
+        match base {
+            Some(base) if !S::is_managed(&base) => self.part(key, base, Parting::Release, RELEASE),
+            Some(_) => self.dismiss(key),
+            None => {}
+        }
+    }
+
+    /// How the leave stands that was begun with [`Keepers::part`].
+    pub fn departure(&self, key: &Key) -> Option<Departure> {
+        Some(self.lock().get(key)?.leave.as_ref()?.state())
     }
 
     /// What is known of the server; `None` without a base.
@@ -207,12 +253,13 @@ impl<S: Store> Keepers<S> {
         Some(read(&entries.get(key)?.running.as_ref()?.shared))
     }
 
-    fn start(&self, key: &Key, duty: Duty<S>) -> Running<S> {
+    fn start(&self, key: &Key, duty: Duty<S>, paused: bool) -> Running<S> {
         let shared = Arc::new(Shared {
             key: key.clone(),
             duty: watch::Sender::new(Arc::new(duty)),
             snapshot: watch::Sender::default(),
             serving: watch::Sender::new(false),
+            paused: watch::Sender::new(paused),
             nudge: Notify::new(),
             worked: Notify::new(),
             live: Arc::default(),
@@ -235,13 +282,21 @@ impl<S: Store> Default for Entry<S> {
         Self {
             policies: BTreeMap::new(),
             running: None,
+            paused: false,
+            leave: None,
         }
     }
 }
 
 impl<S: Store> Entry<S> {
     fn is_idle(&self) -> bool {
-        self.running.is_none() && self.policies.is_empty()
+        self.running.is_none() && self.policies.is_empty() && self.leave.is_none()
+    }
+
+    /// Only the memory of a leave is left.
+    fn has_left(&self) -> bool {
+        let over = self.leave.as_ref().is_some_and(Leave::is_over);
+        over && self.running.is_none() && self.policies.is_empty()
     }
 
     fn pass_policies_on(&self) {

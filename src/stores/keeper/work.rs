@@ -32,6 +32,7 @@ struct Worker<S: Store> {
     shared: Arc<Shared<S>>,
     duty: watch::Receiver<Arc<Duty<S>>>,
     serving: watch::Receiver<bool>,
+    paused: watch::Receiver<bool>,
     state: S::Worker,
     /// Slices in a row that could not reach the server.
     failures: u32,
@@ -39,18 +40,28 @@ struct Worker<S: Store> {
 
 /// Runs until aborted.
 pub(super) async fn work_duty<S: Store>(shared: Arc<Shared<S>>) {
-    let (duty, serving) = (shared.duty.subscribe(), shared.serving.subscribe());
+    let (duty, serving, paused) = (
+        shared.duty.subscribe(),
+        shared.serving.subscribe(),
+        shared.paused.subscribe(),
+    );
     let mut worker = Worker {
         shared,
         duty,
         serving,
+        paused,
         state: S::Worker::default(),
         failures: 0,
     };
     loop {
         // Both ends live in `shared`, so waiting cannot fail.
-        if worker.serving.wait_for(|serving| *serving).await.is_err() {
+        if worker.serving.wait_for(|serving| *serving).await.is_err()
+            || worker.paused.wait_for(|paused| !paused).await.is_err()
+        {
             return;
+        }
+        if !*worker.serving.borrow() {
+            continue;
         }
         let begun = Instant::now();
         let next = worker.slice().await;
@@ -122,7 +133,7 @@ impl<S: Store> Worker<S> {
 }
 
 /// A no is said again slowly; what could not be reached is tried again with growing patience.
-fn retry_delay(error: &StoreError, failures: u32, jitter: f64) -> Duration {
+pub(super) fn retry_delay(error: &StoreError, failures: u32, jitter: f64) -> Duration {
     match error {
         StoreError::Unreachable(_) => {
             let doubled = FIRST_RETRY.saturating_mul(1 << failures.saturating_sub(1).min(10));

@@ -21,6 +21,8 @@ pub struct Neo4jDuty {
     pub claim: Claim,
     /// Whether the operator made this server; recorded in the claim.
     pub managed: bool,
+    /// A person's word, by its value, that somebody else's claim is to be replaced by ours.
+    pub take_over: Option<String>,
 }
 
 /// A user beside the one that the Secret names.
@@ -37,7 +39,12 @@ impl Neo4jDuty {
     /// Identifies this duty within one run of the operator: equal duties have equal fingerprints.
     pub fn fingerprint(&self) -> u64 {
         let mut hasher = DefaultHasher::new();
-        self.hash(&mut hasher);
+        // Handled once, it changes nothing that is to be.
+        let lasting = Self {
+            take_over: None,
+            ..self.clone()
+        };
+        lasting.hash(&mut hasher);
         hasher.finish()
     }
 }

@@ -11,6 +11,8 @@ pub struct Neo4jFacts {
     pub duty_in: Option<u64>,
     /// Somebody else's claim; while it is set, nothing on the server is changed.
     pub claim_conflict: Option<String>,
+    /// The word to take over under which the claim was last judged.
+    pub take_over_seen: Option<String>,
     /// Why the last slice failed as a whole.
     pub error: Option<String>,
     pub figures: GraphFigures,

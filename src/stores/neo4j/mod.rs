@@ -3,6 +3,7 @@
 mod auth;
 mod bolt;
 mod change;
+mod claim;
 mod cypher;
 mod duty;
 mod facts;
@@ -25,7 +26,7 @@ pub use self::{
 };
 use crate::stores::{
     endpoint::{Endpoint, StoreError},
-    keeper::{Duty, Progress, ServerIdentity, Store},
+    keeper::{Duty, Parting, Progress, ServerIdentity, Store},
 };
 
 /// The label of the one node that says whose database this is. Left out of all counts.
@@ -52,6 +53,10 @@ impl Store for Neo4j {
         Neo4jSentinel::open(base).await
     }
 
+    fn is_managed(base: &Neo4jDuty) -> bool {
+        base.managed
+    }
+
     async fn work(worker: &mut Neo4jWorker, duty: &Duty<Self>, facts: &mut Neo4jFacts) -> Result<Progress, StoreError> {
         let outcome = worker.slice(duty, facts).await;
         facts.error = outcome.as_ref().err().map(ToString::to_string);
@@ -61,6 +66,12 @@ impl Store for Neo4j {
             facts.duty_in = None;
         }
         outcome
+    }
+
+    /// A server that the operator did not make has nothing that it made, so both ways only let the claim go.
+    async fn part(base: &Neo4jDuty, _: Parting) -> Result<Vec<String>, StoreError> {
+        claim::release(&session::Session::new(base, &users::choose(base).await?)?, base).await?;
+        Ok(Vec::new())
     }
 
     fn differs_materially(before: &Neo4jFacts, after: &Neo4jFacts) -> bool {

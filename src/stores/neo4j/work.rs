@@ -6,21 +6,17 @@ use std::{
     time::{Duration, Instant},
 };
 
-use jiff::Timestamp;
-use neo4rs::query;
-
 use crate::stores::{
-    claim::ClaimVerdict,
     endpoint::StoreError,
     keeper::{Duty, Progress},
     neo4j::{
         Neo4j,
         change::{Change, Outcome},
-        cypher,
+        claim,
         duty::{GraphDuty, Neo4jDuty},
         facts::{ItemState, Neo4jFacts},
         schema::{Schema, Step, compare, plan},
-        session::{Session, get},
+        session::Session,
         users,
     },
 };
@@ -65,11 +61,12 @@ impl Neo4jWorker {
         self.take_up(&duty.policies);
         facts.policies.retain(|name, _| duty.policies.contains_key(name));
         let session = self.session(&duty.base).await?;
-        facts.claim_conflict = claim(&session, &duty.base).await?;
+        facts.claim_conflict = claim::hold(&session, &duty.base).await?;
+        facts.take_over_seen.clone_from(&duty.base.take_over);
         if facts.claim_conflict.is_some() {
             (self.running, facts.duty_in) = (None, None);
             return Ok(Progress::Done {
-                again_in: Some(LOOK_AGAIN),
+                again_in: Some(PATIENCE),
             });
         }
         let fingerprint = duty.base.fingerprint();
@@ -254,29 +251,4 @@ fn running_state(seen: &ItemState) -> ItemState {
         ItemState::Blocked(_) => ItemState::Populating(100.0),
         other => other.clone(),
     }
-}
-
-/// Writes our claim where there is none, or where it is our predecessor's; gives the text of somebody else's.
-async fn claim(session: &Session, base: &Neo4jDuty) -> Result<Option<String>, StoreError> {
-    let rows = session.rows(&cypher::read_claim()).await?;
-    let mut found = rows
-        .iter()
-        .map(|row| get::<Option<String>>(row, "record"))
-        .collect::<Result<Vec<_>, _>>()?;
-    if found.is_empty() {
-        found.push(None);
-    }
-    for text in found {
-        match base.claim.judge(text.as_deref(), base.managed, Timestamp::now()) {
-            ClaimVerdict::Ours => {}
-            ClaimVerdict::Foreign(holder) => return Ok(Some(holder)),
-            ClaimVerdict::Write(record) => {
-                let text = serde_json::to_string(&record).map_err(|error| StoreError::Rejected(error.to_string()))?;
-                session
-                    .write(query(&cypher::write_claim()).param("record", text))
-                    .await?;
-            }
-        }
-    }
-    Ok(None)
 }

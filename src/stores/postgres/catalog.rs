@@ -9,12 +9,14 @@ use sqlx::PgConnection;
 use super::{
     PostgresDuty,
     connect::{SqlError, read as read_json},
-    duty::Claim,
     scram,
-    sql::{literal, literals},
+    sql::{literal, literals, owns},
     wire::Wire,
 };
-use crate::{api::sensitive::Sensitive, stores::endpoint::Endpoint};
+use crate::{
+    api::sensitive::Sensitive,
+    stores::{claim::ClaimRecord, endpoint::Endpoint},
+};
 
 /// See the file's head.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
@@ -23,19 +25,25 @@ pub struct Catalog {
     pub here: String,
     pub me: String,
     pub superuser: bool,
+    /// We may comment on roles.
+    pub marks_roles: bool,
     pub max_connections: u32,
     pub roles: BTreeMap<String, Role>,
+    /// All other roles that carry a mark.
+    pub others: BTreeMap<String, OtherRole>,
     /// The owner of the wanted database; `None`: there is no such database.
     pub database_owner: Option<String>,
     /// Wanted extensions whose files the server has.
     pub available: Vec<String>,
     /// Extensions in the database this was read in, and schemas with their owners, of those that are wanted.
     pub extensions: Vec<String>,
+    /// Extensions here that are not wanted and that none is built on.
+    pub undeclared_extensions: Vec<String>,
     pub schemas: BTreeMap<String, SchemaOwner>,
     /// Whether the claim's table is an ordinary table of ours.
     pub claim_readable: bool,
     #[serde(skip)]
-    pub claim: Option<StoredClaim>,
+    pub claim: Option<ClaimRecord>,
 }
 
 /// A role that the duty names.
@@ -49,9 +57,24 @@ pub struct Role {
     pub member_of: Vec<String>,
     /// `name=value`, for the wanted database.
     pub settings: Vec<String>,
+    pub comment: Option<String>,
+    /// In any database of the server.
+    pub owns: bool,
     /// Its password is the duty's.
     #[serde(skip)]
     pub password_right: bool,
+    /// The duty's password opens it, which nobody else has: it is ours.
+    #[serde(skip)]
+    pub opened: bool,
+}
+
+/// A role that the duty does not name.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+pub struct OtherRole {
+    pub login: bool,
+    /// In any database of the server.
+    pub owns: bool,
+    pub comment: Option<String>,
 }
 
 /// Who owns a schema, and whether that is somebody we trust with a table of ours.
@@ -61,19 +84,13 @@ pub struct SchemaOwner {
     pub trusted: bool,
 }
 
-/// A claim as it is stored.
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
-pub struct StoredClaim {
-    pub cluster_id: String,
-    pub namespace: String,
-    pub name: String,
-    pub uid: String,
-}
-
-impl StoredClaim {
-    /// Same place and name: ours, or our predecessor's of that name.
-    pub fn is_of(&self, claim: &Claim) -> bool {
-        (&self.cluster_id, &self.namespace, &self.name) == (&claim.cluster_id, &claim.namespace, &claim.name)
+impl From<Role> for OtherRole {
+    fn from(role: Role) -> Self {
+        Self {
+            login: role.login,
+            owns: role.owns,
+            comment: role.comment,
+        }
     }
 }
 
@@ -93,17 +110,22 @@ pub async fn read(
         let Some(role) = catalog.roles.get_mut(&name) else {
             continue;
         };
-        role.password_right = passwords_set
-            || match &verifiers {
-                Some(all) => all
+        (role.password_right, role.opened) = match &verifiers {
+            _ if passwords_set => (true, true),
+            Some(all) => {
+                let right = all
                     .get(&name)
-                    .is_some_and(|stored| scram::matches(stored, password)),
-                None => may_log_in(duty, &name, password).await,
-            };
+                    .is_some_and(|stored| scram::matches(stored, password));
+                (right, right)
+            }
+            None => try_login(duty, &name, password).await,
+        };
     }
     if catalog.claim_readable {
-        let query = "SELECT coalesce((SELECT json_build_object('cluster_id', cluster_id, 'namespace', namespace, \
-                     'name', name, 'uid', uid) FROM amas_operator.claim), 'null')::text";
+        // As a whole row: a table of before has no column `released`.
+        let query = "SELECT coalesce((SELECT json_build_object('cluster', r->'cluster_id', 'namespace', r->'namespace', \
+                     'name', r->'name', 'uid', r->'uid', 'createdByUs', r->'created_by_us', 'since', r->'since', \
+                     'released', r->'released') FROM amas_operator.claim c, LATERAL to_jsonb(c) r), 'null')::text";
         catalog.claim = read_json(connection, query.to_owned()).await?;
     }
     Ok(catalog)
@@ -134,15 +156,18 @@ async fn verifiers(
     Ok(Some(read_json(connection, query).await?))
 }
 
-/// Anything but a refused password means that the password is right, whatever else keeps the role out.
-async fn may_log_in(duty: &PostgresDuty, role: &str, password: &Sensitive) -> bool {
+/// Whether the password is right, and whether the role was opened by it. Anything but a refused password means that it is right,
+/// whatever else keeps the role out.
+async fn try_login(duty: &PostgresDuty, role: &str, password: &Sensitive) -> (bool, bool) {
     let login = Endpoint {
         user: role.to_owned(),
         password: password.clone(),
         ..duty.admin.clone()
     };
     let outcome = Wire::login(&login, duty.database.as_str()).await;
-    !outcome.is_err_and(|error| error.sqlstate.as_deref() == Some("28P01"))
+    let opened = outcome.is_ok();
+    let refused = outcome.is_err_and(|error| error.sqlstate.as_deref() == Some("28P01"));
+    (!refused, opened)
 }
 
 fn query(duty: &PostgresDuty) -> String {
@@ -150,6 +175,12 @@ fn query(duty: &PostgresDuty) -> String {
     let admin = duty.admin_next.as_ref().map(|_| duty.admin.user.as_str());
     let roles = literals(logins.iter().map(|(name, _)| name.as_str()).chain(admin));
     let extensions = literals(duty.extensions.iter().map(|extension| extension.name.as_str()));
+    let declared = literals(
+        duty.extensions
+            .iter()
+            .map(|extension| extension.name.as_str())
+            .chain(["plpgsql"]),
+    );
     let schemas = literals(
         duty.extensions
             .iter()
@@ -157,18 +188,26 @@ fn query(duty: &PostgresDuty) -> String {
             .chain(["public", "amas_operator"]),
     );
     let database = literal(duty.database.as_str());
+    let owns = owns("r.oid");
     format!(
         "SELECT json_build_object(
-'here', current_database(), 'me', me.rolname, 'superuser', me.rolsuper,
+'here', current_database(), 'me', me.rolname, 'superuser', me.rolsuper, 'marks_roles', me.rolsuper OR me.rolcreaterole,
 'max_connections', current_setting('max_connections')::int,
 'roles', (SELECT coalesce(json_object_agg(r.rolname, json_build_object(
-  'login', r.rolcanlogin, 'connection_limit', r.rolconnlimit,
+  'login', r.rolcanlogin, 'connection_limit', r.rolconnlimit, 'comment', shobj_description(r.oid, 'pg_authid'), 'owns', {owns},
   'plain', NOT (r.rolsuper OR r.rolcreaterole OR r.rolcreatedb OR r.rolreplication OR r.rolbypassrls),
   'member_of', ARRAY(SELECT g.rolname FROM pg_auth_members m JOIN pg_roles g ON g.oid = m.roleid
     WHERE m.member = r.oid AND g.rolname IN ({roles})),
   'settings', coalesce((SELECT s.setconfig FROM pg_db_role_setting s JOIN pg_database d ON d.oid = s.setdatabase
     WHERE s.setrole = r.oid AND d.datname = {database}), '{{}}'))), '{{}}')
   FROM pg_roles r WHERE r.rolname IN ({roles})),
+'others', (SELECT coalesce(json_object_agg(r.rolname, json_build_object(
+  'login', r.rolcanlogin, 'comment', s.description, 'owns', {owns})), '{{}}')
+  FROM pg_shdescription s JOIN pg_roles r ON r.oid = s.objoid
+  WHERE s.classoid = 'pg_authid'::regclass AND s.description ~ 'amas\\.dev/claim' AND r.rolname NOT IN ({roles})),
+'undeclared_extensions', ARRAY(SELECT e.extname FROM pg_extension e WHERE e.extname NOT IN ({declared})
+  AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_extension'::regclass
+    AND d.refclassid = 'pg_extension'::regclass AND d.refobjid = e.oid) ORDER BY e.extname),
 'database_owner', (SELECT pg_get_userbyid(datdba) FROM pg_database WHERE datname = {database}),
 'available', ARRAY(SELECT name FROM pg_available_extensions WHERE name IN ({extensions})),
 'extensions', ARRAY(SELECT extname FROM pg_extension WHERE extname IN ({extensions})),

@@ -23,6 +23,17 @@ impl SqlError {
     pub fn is(&self, sqlstate: &str) -> bool {
         self.sqlstate.as_deref() == Some(sqlstate)
     }
+
+    /// The class of the SQLSTATE, its first two characters.
+    pub fn class(&self) -> Option<&str> {
+        self.sqlstate.as_deref()?.get(..2)
+    }
+}
+
+impl std::fmt::Display for SqlError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.text)
+    }
 }
 
 impl From<sqlx::Error> for SqlError {

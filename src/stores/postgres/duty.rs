@@ -11,7 +11,10 @@ use crate::{
         names::{ExtensionName, SqlName},
         sensitive::Sensitive,
     },
-    stores::endpoint::Endpoint,
+    stores::{
+        endpoint::Endpoint,
+        postgres::configure::{Configuration, ConfigurationFacts},
+    },
 };
 
 /// One PostgreSQL database with its roles, as the AmasDatabase describes it; validated.
@@ -34,6 +37,10 @@ pub struct PostgresDuty {
     /// The database is ours alone (managed): PUBLIC loses CONNECT on it and CREATE on its schema public.
     pub exclusive: bool,
     pub claim: Claim,
+    /// A person's word, by its value, that somebody else's claim is to be replaced by ours.
+    pub take_over: Option<String>,
+    /// What a managed server runs with; an external one's is not ours.
+    pub configuration: Option<Configuration>,
     /// Any change of it makes the whole database be looked at again.
     pub look_again: String,
 }
@@ -42,11 +49,13 @@ impl PostgresDuty {
     /// Names this duty in [`PostgresFacts::duty_in`]; stable within one process.
     pub fn fingerprint(&self) -> u64 {
         let mut hasher = DefaultHasher::new();
-        let same = Self {
+        // Handled once, these change nothing that is to be.
+        let lasting = Self {
             sure: false,
+            take_over: None,
             ..self.clone()
         };
-        same.hash(&mut hasher);
+        lasting.hash(&mut hasher);
         hasher.finish()
     }
 
@@ -58,7 +67,8 @@ impl PostgresDuty {
         })
     }
 
-    /// Every login of the owner and the app roles: its name, and its password if it may log in.
+    /// Every login of the app roles and, last, the owner: its name, and its password if it may log in. Every other role that carries our mark is
+    /// one that is no longer wanted.
     pub(super) fn logins(&self) -> Vec<(SqlName, Option<&Sensitive>)> {
         let owner = (&self.owner, &self.owner_login.password, &self.owner_twin);
         let app = self.roles.iter().map(|role| (&role.name, &role.password, &role.twin));
@@ -157,6 +167,8 @@ pub struct PostgresFacts {
     /// [`PostgresDuty::fingerprint`] of the duty that is completely in, rights included; `None` while one is being worked on or failed.
     pub duty_in: Option<u64>,
     pub max_connections: Option<u32>,
+    /// The server's configuration; `None` until it was read, and of external servers.
+    pub configuration: Option<ConfigurationFacts>,
     /// Extensions that could not be created, and what to do about each.
     pub missing_extensions: Vec<MissingExtension>,
     /// Roles whose password on the server is not the duty's. Nothing is set before the Secrets were read again and the duty is `sure`: perhaps
@@ -164,8 +176,14 @@ pub struct PostgresFacts {
     pub unsure: Vec<String>,
     /// What the server or we refused; the last slice's. Never contains a credential.
     pub error: Option<String>,
-    /// The claim of somebody else on this database: nothing is done then.
+    /// The claim of somebody else on this database or on a role of that name: nothing is done then.
     pub conflict: Option<String>,
+    /// The word to take over under which claim and roles were last judged.
+    pub take_over_seen: Option<String>,
+    /// Extensions that are there and not asked for; they are never dropped.
+    pub undeclared_extensions: Vec<String>,
+    /// Roles that are no longer asked for: they cannot log in, and stay because of what they own or because they are not of our making.
+    pub retired_roles: Vec<String>,
     /// What the database says of its migrations; `None` until it was read.
     pub migrations: Option<MigrationFacts>,
     /// The highest id of the migrations' history for which the app roles' rights are in; 0 stands for no history.

@@ -6,6 +6,8 @@ use super::{
     Access, PostgresDuty, RoleDuty, Session,
     catalog::{Catalog, Role},
     duty::{Twin, twin_of},
+    mark::Mark,
+    plan::mark,
     sql::ident,
     step::Step,
 };
@@ -77,6 +79,7 @@ fn plan_owner(have: &Catalog, want: &PostgresDuty, steps: &mut Vec<Step>) {
         settings: Settings::new(),
     };
     plan_account(have, &account, steps);
+    steps.extend(mark(have, want, account.name));
     if !have.superuser && have.database_owner.as_deref() != Some(want.owner.as_str()) {
         steps.push(Step::Join {
             member: None,
@@ -95,6 +98,7 @@ fn plan_role(have: &Catalog, want: &PostgresDuty, role: &RoleDuty, steps: &mut V
         settings: settings(&role.session, role.access, &want.owner),
     };
     plan_account(have, &account, steps);
+    steps.extend(mark(have, want, account.name));
     let found = have.roles.get(role.name.as_str());
     let (name, group) = (role.name.clone(), want.owner.clone());
     match (is_member(found, &group), role.access == Access::Owner) {
@@ -126,10 +130,14 @@ fn plan_twin(have: &Catalog, want: &PostgresDuty, account: &Account<'_>, steps: 
     let [_, password] = account.twin.passwords(account.password);
     let name = twin_of(account.name);
     let found = have.roles.get(name.as_str());
-    if found.is_none() && password.is_none() {
+    let ours = found.is_some_and(|role| {
+        Mark::read(role.comment.as_deref()).map_or(!have.marks_roles, |mark| mark.is_of(&want.claim))
+    });
+    if password.is_none() && !ours {
         return;
     }
     plan_login(found, &name, password, account.connection_limit, steps);
+    steps.extend(mark(have, want, &name));
     if password.is_none() {
         return;
     }

@@ -1,12 +1,17 @@
 //! PostgreSQL: one database, its roles and their rights, watched over one connection of the owner.
 //!
 //! `duty` says what is asked and what is known; `sentinel` watches (over `wire`, `tls`); `work` makes it true:
-//! `catalog` reads, `plan` (with `logins`) decides on `step`s, `rights` is the same for the app roles' rights.
+//! `mark` tells whose a role is, `part` takes leave of a server; `catalog` reads, `plan` (with `logins`) decides on `step`s, `rights` is the
+//! same for the app roles' rights; `configure` sees to the parameters of a managed server, by the rules in `parameters`.
 
 mod catalog;
+mod configure;
 mod connect;
 mod duty;
 mod logins;
+mod mark;
+mod parameters;
+mod part;
 mod plan;
 mod rights;
 mod scram;
@@ -18,6 +23,7 @@ mod wire;
 mod work;
 pub mod workload;
 
+pub use configure::{Configuration, ConfigurationFacts};
 pub use duty::{
     Access, Claim, ExtensionDuty, Figures, MigrationFacts, MissingExtension, PostgresDuty, PostgresFacts, RoleDuty,
     Session, Twin, twin_name,
@@ -28,7 +34,7 @@ pub use work::PostgresWorker;
 
 use super::{
     endpoint::{Endpoint, StoreError},
-    keeper::{Duty, Progress, ServerIdentity, Store},
+    keeper::{Duty, Parting, Progress, ServerIdentity, Store},
 };
 
 /// The engine PostgreSQL. It has no policies.
@@ -50,12 +56,20 @@ impl Store for Postgres {
         sentinel::open(base).await
     }
 
+    fn is_managed(base: &PostgresDuty) -> bool {
+        base.exclusive
+    }
+
     async fn work(
         worker: &mut PostgresWorker,
         duty: &Duty<Self>,
         facts: &mut PostgresFacts,
     ) -> Result<Progress, StoreError> {
         work::slice(worker, &duty.base, facts).await
+    }
+
+    async fn part(base: &PostgresDuty, how: Parting) -> Result<Vec<String>, StoreError> {
+        part::part(base, how).await
     }
 
     fn differs_materially(before: &PostgresFacts, after: &PostgresFacts) -> bool {

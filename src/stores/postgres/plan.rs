@@ -2,11 +2,13 @@
 
 use super::{
     PostgresDuty,
-    catalog::Catalog,
+    catalog::{Catalog, OtherRole},
     duty::{ExtensionDuty, MissingExtension},
     logins,
+    mark::Mark,
     step::{Step, create_extension},
 };
+use crate::{api::names::SqlName, stores::claim::ClaimVerdict};
 
 /// What to do about the part of the duty that the admin does. Empty: it is in. `created`: this slice made the database.
 ///
@@ -16,10 +18,25 @@ pub fn plan(have: &Catalog, want: &PostgresDuty, created: bool) -> Vec<Step> {
     logins::plan(have, want, &mut steps);
     plan_database(have, want, &mut steps);
     if have.here == want.database.as_str() {
-        plan_inside(have, want, &mut steps);
         plan_claim(have, want, created, &mut steps);
+        plan_inside(have, want, &mut steps);
+        steps.extend(retired(have, want).flat_map(retire));
     }
     steps
+}
+
+/// Roles of ours that are no longer wanted.
+pub fn retired<'a>(have: &'a Catalog, want: &'a PostgresDuty) -> impl Iterator<Item = (SqlName, Mark, &'a OtherRole)> {
+    have.others.iter().filter_map(|(name, role)| {
+        let mark = Mark::read(role.comment.as_deref()).filter(|mark| mark.is_of(&want.claim))?;
+        Some((SqlName::parse(name.clone()).ok()?, mark, role))
+    })
+}
+
+fn retire((name, mark, role): (SqlName, Mark, &OtherRole)) -> Vec<Step> {
+    let lock = role.login.then(|| Step::LockRole { name: name.clone() });
+    let drop = (mark.created_by_us && !role.owns).then_some(Step::DropRole { name });
+    lock.into_iter().chain(drop).collect()
 }
 
 /// Somebody else's claim on this database, in words.
@@ -27,11 +44,59 @@ pub fn conflict(have: &Catalog, want: &PostgresDuty) -> Option<String> {
     if let Some(schema) = have.schemas.get("amas_operator").filter(|schema| !schema.trusted) {
         return Some(format!("schema amas_operator belongs to role {}", schema.owner));
     }
-    let other = have.claim.as_ref().filter(|claim| !claim.is_of(&want.claim))?;
-    Some(format!(
-        "claimed by {}/{} of cluster {}",
-        other.namespace, other.name, other.cluster_id
-    ))
+    match want
+        .claim
+        .judge_record(have.claim.as_ref(), false, want.take_over.is_some())
+    {
+        ClaimVerdict::Foreign(holder) => Some(holder),
+        _ => {
+            let needed = want.logins().into_iter();
+            // A twin that is not needed may be anybody's: it is left alone.
+            let app = want.roles.iter().map(|role| &role.name);
+            let declared: Vec<&SqlName> = app.chain([&want.owner]).collect();
+            needed
+                .filter(|(name, password)| password.is_some() || declared.contains(&name))
+                .find_map(|(name, _)| foreign_role(have, want, name.as_str()))
+        }
+    }
+}
+
+/// Why a role of the duty is somebody else's login. It is ours if it carries our mark, or none and
+/// our password opens it.
+fn foreign_role(have: &Catalog, want: &PostgresDuty, name: &str) -> Option<String> {
+    let role = have.roles.get(name)?;
+    let provided = want.is_owner_only() && name == want.owner.as_str();
+    if provided || want.take_over.is_some() {
+        return None;
+    }
+    match Mark::read(role.comment.as_deref()) {
+        Some(mark) if mark.is_of(&want.claim) => None,
+        Some(mark) => Some(format!("role {name} is used by {}", mark.holder())),
+        None if role.opened => None,
+        None => Some(format!("role {name} exists and was not made for this AmasDatabase")),
+    }
+}
+
+/// The mark that the role shall carry, where it carries another and we may write it. A role of a managed server that our password opens
+/// was made before there were marks.
+pub(super) fn mark(have: &Catalog, want: &PostgresDuty, name: &SqlName) -> Option<Step> {
+    let role = have.roles.get(name.as_str());
+    let comment = role.and_then(|role| role.comment.as_deref());
+    let found = Mark::read(comment);
+    let mut mark = match (role, found.clone()) {
+        (None, _) => Mark::new(&want.claim, true),
+        (Some(_), Some(mark)) if mark.is_of(&want.claim) => mark,
+        (Some(role), None) => Mark::new(&want.claim, want.exclusive && role.opened),
+        (Some(_), Some(_)) => Mark::new(&want.claim, false),
+    };
+    if *name == want.owner {
+        mark.creates_database =
+            have.database_owner.is_none() || (mark.creates_database && have.here != want.database.as_str());
+    }
+    (have.marks_roles && found.as_ref() != Some(&mark)).then(|| Step::MarkRole {
+        name: name.clone(),
+        comment: mark.write(comment),
+    })
 }
 
 /// The wanted extensions that are not there, of which `refused` could not be created.
@@ -88,30 +153,44 @@ fn plan_claim(have: &Catalog, want: &PostgresDuty, created: bool, steps: &mut Ve
             schema_exists: have.schemas.contains_key("amas_operator"),
         });
     }
-    match &have.claim {
-        None => steps.push(Step::WriteClaim {
-            claim: want.claim.clone(),
-            created_by_us: created,
-        }),
-        Some(claim) if claim.uid != want.claim.uid => steps.push(Step::AdoptClaim {
+    // The mark of the owner tells that we were about to make the database when we were stopped.
+    let mark = have
+        .roles
+        .get(want.owner.as_str())
+        .and_then(|owner| Mark::read(owner.comment.as_deref()));
+    let begun = mark.is_some_and(|mark| mark.is_of(&want.claim) && mark.creates_database);
+    let ours = created || begun || want.exclusive;
+    let found = have.claim.as_ref();
+    steps.push(match want.claim.judge_record(found, ours, want.take_over.is_some()) {
+        ClaimVerdict::Ours | ClaimVerdict::Foreign(_) => return,
+        ClaimVerdict::Write { since: Some(_), .. } => Step::AdoptClaim {
             uid: want.claim.uid.clone(),
-        }),
-        Some(_) => {}
-    }
+            released: found.is_some_and(|record| record.released.is_some()),
+        },
+        ClaimVerdict::Write { .. } if found.is_some() => Step::ReplaceClaim {
+            claim: want.claim.clone(),
+        },
+        ClaimVerdict::Write { created_by_us, .. } => Step::WriteClaim {
+            claim: want.claim.clone(),
+            created_by_us,
+        },
+    });
 }
 
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
 
+    use jiff::Timestamp;
+
     use super::*;
     use crate::{
-        api::{names::SqlName, sensitive::Sensitive},
+        api::sensitive::Sensitive,
         stores::{
             endpoint::{Endpoint, Tls},
             postgres::{
                 Access, RoleDuty, Session, Twin,
-                catalog::{Role, SchemaOwner, StoredClaim},
+                catalog::{Role, SchemaOwner},
                 duty::Claim,
             },
         },
@@ -164,8 +243,14 @@ mod tests {
                 name: "db".into(),
                 uid: "1".into(),
             },
+            take_over: None,
+            configuration: None,
             look_again: String::new(),
         }
+    }
+
+    fn comment(mark: Mark) -> Option<String> {
+        Some(mark.write(None))
     }
 
     fn role(connection_limit: i32) -> Role {
@@ -173,6 +258,8 @@ mod tests {
             login: true,
             plain: true,
             password_right: true,
+            opened: true,
+            comment: comment(Mark::new(&want().claim, true)),
             connection_limit,
             ..Role::default()
         }
@@ -189,6 +276,7 @@ mod tests {
             here: "amas".into(),
             me: "postgres".into(),
             superuser: true,
+            marks_roles: true,
             max_connections: 100,
             roles: [("own".into(), role(-1)), ("app".into(), Role { settings, ..role(65) })].into(),
             database_owner: Some("own".into()),
@@ -201,12 +289,8 @@ mod tests {
             ]
             .into(),
             claim_readable: true,
-            claim: Some(StoredClaim {
-                cluster_id: "c".into(),
-                namespace: "n".into(),
-                name: "db".into(),
-                uid: "1".into(),
-            }),
+            claim: Some(want().claim.record(true, Timestamp::UNIX_EPOCH)),
+            ..Catalog::default()
         }
     }
 
@@ -227,13 +311,20 @@ mod tests {
             here: "postgres".into(),
             me: "postgres".into(),
             superuser: true,
+            marks_roles: true,
             ..Catalog::default()
         };
         let outside = statements(&fresh);
-        assert_eq!(outside.len(), 3, "{outside:?}");
+        assert_eq!(outside.len(), 5, "{outside:?}");
         assert!(outside[0].starts_with("CREATE ROLE \"own\" LOGIN CONNECTION LIMIT -1 PASSWORD 'SCRAM-SHA-256$4096:"));
-        assert!(outside[1].starts_with("CREATE ROLE \"app\" LOGIN CONNECTION LIMIT 65 PASSWORD 'SCRAM"));
-        assert_eq!(outside[2], "CREATE DATABASE \"amas\" OWNER \"own\"");
+        let mark = r#"'amas.dev/claim {"cluster":"c","namespace":"n","name":"db","createdByUs":true"#;
+        assert_eq!(
+            outside[1],
+            format!("COMMENT ON ROLE \"own\" IS {mark},\"createsDatabase\":true}}'")
+        );
+        assert!(outside[2].starts_with("CREATE ROLE \"app\" LOGIN CONNECTION LIMIT 65 PASSWORD 'SCRAM"));
+        assert_eq!(outside[3], format!("COMMENT ON ROLE \"app\" IS {mark}}}'"));
+        assert_eq!(outside[4], "CREATE DATABASE \"amas\" OWNER \"own\"");
 
         fresh.here = "amas".into();
         fresh.database_owner = Some("own".into());
@@ -241,20 +332,20 @@ mod tests {
         fresh.available = vec!["vector".into()];
         let inside = statements(&fresh);
         assert_eq!(
-            inside[..4],
+            inside[..2],
             [
                 "ALTER ROLE \"app\" IN DATABASE \"amas\" SET statement_timeout = '30000'",
                 "ALTER ROLE \"app\" IN DATABASE \"amas\" SET search_path = \"a\", \"b\"",
-                "CREATE SCHEMA \"ext\" AUTHORIZATION \"own\"",
-                "CREATE EXTENSION IF NOT EXISTS \"vector\" SCHEMA \"ext\" CASCADE",
             ]
         );
-        assert!(inside[4].starts_with("CREATE SCHEMA amas_operator;\nCREATE TABLE amas_operator.claim ("));
+        assert!(inside[2].starts_with("CREATE SCHEMA amas_operator;\nCREATE TABLE amas_operator.claim ("));
         assert_eq!(
-            inside[5..],
+            inside[3..],
             [
                 "INSERT INTO amas_operator.claim (cluster_id, namespace, name, uid, created_by_us) \
-              VALUES ('c', 'n', 'db', '1', true)"
+              VALUES ('c', 'n', 'db', '1', true)",
+                "CREATE SCHEMA \"ext\" AUTHORIZATION \"own\"",
+                "CREATE EXTENSION IF NOT EXISTS \"vector\" SCHEMA \"ext\" CASCADE",
             ]
         );
         let missing = missing_extensions(&fresh, &want(), &[]);
@@ -302,7 +393,7 @@ mod tests {
             &app(|role| role.settings.push("TimeZone=UTC".into())),
             "ALTER ROLE \"app\" IN DATABASE \"amas\" RESET timezone",
         );
-        let table: [(Change, &str); 4] = [
+        let table: [(Change, &str); 5] = [
             (
                 |have| have.database_owner = Some("x".into()),
                 "ALTER DATABASE \"amas\" OWNER TO \"own\"",
@@ -312,8 +403,12 @@ mod tests {
                 "ALTER SCHEMA public OWNER TO \"own\"",
             ),
             (
-                |have| have.claim.as_mut().unwrap().uid = "0".into(),
+                |have| have.claim.as_mut().unwrap().claim.uid = "0".into(),
                 "UPDATE amas_operator.claim SET uid = '1'",
+            ),
+            (
+                |have| have.claim.as_mut().unwrap().released = Some(Timestamp::UNIX_EPOCH),
+                "UPDATE amas_operator.claim SET uid = '1', released = NULL",
             ),
             (|have| have.claim = None, "INSERT INTO amas_operator.claim"),
         ];
@@ -352,7 +447,7 @@ mod tests {
         let made = texts(&have, &want(false, Some("next")));
         assert!(made[0].starts_with("CREATE ROLE \"app_twin\" LOGIN CONNECTION LIMIT 65 PASSWORD 'SCRAM"));
         assert_eq!(
-            made[1..],
+            made[2..],
             [
                 "GRANT \"app\" TO \"app_twin\"",
                 "ALTER ROLE \"app_twin\" IN DATABASE \"amas\" SET statement_timeout = '30000'",
@@ -394,17 +489,150 @@ mod tests {
 
     #[test]
     fn other_peoples_claims() {
+        let other = Claim {
+            namespace: "other".into(),
+            ..want().claim
+        };
         let mut have = converged();
-        have.claim.as_mut().unwrap().namespace = "other".into();
-        assert_eq!(
-            conflict(&have, &want()).as_deref(),
-            Some("claimed by other/db of cluster c")
-        );
+        have.claim = Some(other.record(true, Timestamp::UNIX_EPOCH));
+        let holder = "claimed by other/db of cluster c since 1970-01-01T00:00:00Z";
+        assert_eq!(conflict(&have, &want()).as_deref(), Some(holder));
+        let taking = PostgresDuty {
+            take_over: Some("yes".into()),
+            ..want()
+        };
+        assert_eq!(conflict(&have, &taking), None);
+        let steps = plan(&have, &taking, false);
+        assert_eq!(steps, [Step::ReplaceClaim { claim: want().claim }]);
+        assert!(steps[0].statement().ends_with("'1', false)"), "never ours to drop");
         let mut have = converged();
         have.schemas.get_mut("amas_operator").unwrap().trusted = false;
         assert_eq!(
             conflict(&have, &want()).as_deref(),
             Some("schema amas_operator belongs to role postgres")
         );
+    }
+
+    /// `app` as somebody else has made it, with that comment.
+    fn with_app(comment: Option<String>, opened: bool) -> Catalog {
+        let mut have = converged();
+        let app = have.roles.get_mut("app").unwrap();
+        (app.comment, app.opened, app.password_right) = (comment, opened, opened);
+        have
+    }
+
+    #[test]
+    fn a_login_of_somebody_else_is_never_taken() {
+        let other = Claim {
+            name: "x".into(),
+            ..want().claim
+        };
+        let cases = [
+            (
+                Some("Ann's".to_owned()),
+                "role app exists and was not made for this AmasDatabase",
+            ),
+            (None, "role app exists and was not made for this AmasDatabase"),
+            (comment(Mark::new(&other, true)), "role app is used by n/x of cluster c"),
+        ];
+        for (comment, expected) in cases {
+            assert_eq!(conflict(&with_app(comment, false), &want()).as_deref(), Some(expected));
+        }
+        let taking = PostgresDuty {
+            take_over: Some("yes".into()),
+            ..want()
+        };
+        let have = with_app(Some("Ann's".into()), false);
+        assert_eq!(conflict(&have, &taking), None);
+        let statements: Vec<String> = plan(&have, &taking, false).iter().map(Step::statement).collect();
+        assert!(
+            statements[0].starts_with("ALTER ROLE \"app\" PASSWORD"),
+            "{statements:?}"
+        );
+        let marked = r#"COMMENT ON ROLE "app" IS 'Ann''s
+amas.dev/claim {"cluster":"c","namespace":"n","name":"db","createdByUs":false}'"#;
+        assert_eq!(statements[1..], [marked]);
+    }
+
+    #[test]
+    fn a_role_that_our_password_opens_gets_its_mark_back() {
+        let have = with_app(None, true);
+        assert_eq!(conflict(&have, &want()), None);
+        let got = plan(&have, &want(), false);
+        let expected = |ours| Step::MarkRole {
+            name: name("app"),
+            comment: Mark::new(&want().claim, ours).write(None),
+        };
+        assert_eq!(got, [expected(true)]);
+        let elsewhere = PostgresDuty {
+            exclusive: false,
+            ..want()
+        };
+        assert_eq!(plan(&have, &elsewhere, false), [expected(false)]);
+    }
+
+    #[test]
+    fn a_database_that_was_begun_is_of_our_making() {
+        let elsewhere = PostgresDuty {
+            exclusive: false,
+            ..want()
+        };
+        let mut have = converged();
+        have.claim = None;
+        let claimed = |have: &Catalog| {
+            let step = plan(have, &elsewhere, false).into_iter().find_map(|step| match step {
+                Step::WriteClaim { created_by_us, .. } => Some(created_by_us),
+                _ => None,
+            });
+            step.unwrap()
+        };
+        assert!(!claimed(&have), "it was there before");
+        let mut begun = Mark::new(&want().claim, true);
+        begun.creates_database = true;
+        have.roles.get_mut("own").unwrap().comment = comment(begun);
+        assert!(claimed(&have));
+        assert!(
+            plan(&have, &elsewhere, false).contains(&Step::MarkRole {
+                name: name("own"),
+                comment: Mark::new(&want().claim, true).write(None),
+            }),
+            "in the same transaction"
+        );
+    }
+
+    #[test]
+    fn a_role_that_is_no_longer_wanted_cannot_log_in() {
+        let lock = Step::LockRole { name: name("old") };
+        let drop = Step::DropRole { name: name("old") };
+        // (of our making, owns, logs in), what is done
+        let cases = [
+            ((true, false, true), vec![lock.clone(), drop.clone()]),
+            ((true, false, false), vec![drop]),
+            ((true, true, true), vec![lock.clone()]),
+            ((false, false, true), vec![lock]),
+            ((false, false, false), vec![]),
+        ];
+        for ((ours, owns, login), expected) in cases {
+            let mut have = converged();
+            let role = OtherRole {
+                login,
+                owns,
+                comment: comment(Mark::new(&want().claim, ours)),
+            };
+            have.others.insert("old".into(), role);
+            assert_eq!(plan(&have, &want(), false), expected);
+        }
+        let mut have = converged();
+        let other = Claim {
+            name: "x".into(),
+            ..want().claim
+        };
+        let role = OtherRole {
+            login: true,
+            comment: comment(Mark::new(&other, true)),
+            ..OtherRole::default()
+        };
+        have.others.insert("old".into(), role);
+        assert_eq!(plan(&have, &want(), false), [], "of another object");
     }
 }

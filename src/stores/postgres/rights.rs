@@ -345,6 +345,8 @@ mod tests {
                 name: text(),
                 uid: text(),
             },
+            take_over: None,
+            configuration: None,
             look_again: text(),
         }
     }

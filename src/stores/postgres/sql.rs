@@ -25,6 +25,14 @@ pub fn literals<'a>(texts: impl IntoIterator<Item = &'a str>) -> String {
     }
 }
 
+/// Whether the role with this oid owns anything in any database.
+pub fn owns(oid: &str) -> String {
+    format!(
+        "EXISTS (SELECT FROM pg_catalog.pg_shdepend d WHERE d.refclassid = 'pg_catalog.pg_authid'::pg_catalog.regclass \
+         AND d.refobjid = {oid} AND d.deptype = 'o')"
+    )
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

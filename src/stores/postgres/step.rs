@@ -3,7 +3,7 @@
 use super::{
     duty::{Claim, ExtensionDuty},
     scram,
-    sql::literal,
+    sql::{literal, owns},
 };
 use crate::api::{names::SqlName, sensitive::Sensitive};
 
@@ -15,6 +15,19 @@ pub enum Step {
         /// Without one it may not log in.
         password: Option<Sensitive>,
         connection_limit: i32,
+    },
+    /// Writes whose it is into the role's comment.
+    MarkRole {
+        name: SqlName,
+        comment: String,
+    },
+    /// No longer wanted: it cannot log in, and its sessions end.
+    LockRole {
+        name: SqlName,
+    },
+    /// No longer wanted, of our making, without a possession. Done for itself: where it has rights in another database it stays.
+    DropRole {
+        name: SqlName,
     },
     /// Back to a role that logs in and has no attribute beyond its database.
     PlainRole {
@@ -77,9 +90,14 @@ pub enum Step {
         claim: Claim,
         created_by_us: bool,
     },
-    /// The same object made again: a new uid.
+    /// The same object made again (a new uid), or come back after its claim was released.
     AdoptClaim {
         uid: String,
+        released: bool,
+    },
+    /// Instead of somebody else's.
+    ReplaceClaim {
+        claim: Claim,
     },
 }
 
@@ -100,6 +118,9 @@ impl Step {
                 "CREATE ROLE \"{name}\" LOGIN CONNECTION LIMIT {connection_limit} PASSWORD {}",
                 literal(&scram::verifier(password))
             ),
+            Self::MarkRole { name, comment } => format!("COMMENT ON ROLE \"{name}\" IS {}", literal(comment)),
+            Self::LockRole { name } => lock_role(name),
+            Self::DropRole { name } => drop_role(name),
             Self::PlainRole { name } => {
                 format!("ALTER ROLE \"{name}\" LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS")
             }
@@ -132,7 +153,13 @@ impl Step {
             Self::CreateExtension(extension) => create_extension(extension),
             Self::CreateClaimTable { schema_exists } => create_claim_table(*schema_exists),
             Self::WriteClaim { claim, created_by_us } => write_claim(claim, *created_by_us),
-            Self::AdoptClaim { uid } => format!("UPDATE amas_operator.claim SET uid = {}", literal(uid)),
+            Self::AdoptClaim { uid, released } => {
+                let back = if *released { ", released = NULL" } else { "" };
+                format!("UPDATE amas_operator.claim SET uid = {}{back}", literal(uid))
+            }
+            Self::ReplaceClaim { claim } => {
+                format!("DELETE FROM amas_operator.claim;\n{}", write_claim(claim, false))
+            }
         }
     }
 }
@@ -155,6 +182,34 @@ pub fn create_extension(extension: &ExtensionDuty) -> String {
     )
 }
 
+/// Ends only sessions that we may end.
+fn lock_role(name: &SqlName) -> String {
+    let literal = literal(name.as_str());
+    format!(
+        "ALTER ROLE \"{name}\" NOLOGIN;\nSELECT pg_catalog.pg_terminate_backend(pid) FROM pg_catalog.pg_stat_activity \
+         WHERE usename = {literal} AND pg_catalog.pg_has_role(usesysid, 'USAGE')"
+    )
+}
+
+/// What it owned meanwhile keeps it: looked at again in the statement that drops. `DROP OWNED` then only takes its rights away.
+fn drop_role(name: &SqlName) -> String {
+    let (literal, owns) = (literal(name.as_str()), owns("r.oid"));
+    format!(
+        "DO $amas$ BEGIN IF NOT EXISTS (SELECT FROM pg_catalog.pg_roles r WHERE r.rolname = {literal} AND {owns}) THEN \
+         DROP OWNED BY \"{name}\"; DROP ROLE \"{name}\"; END IF; END $amas$"
+    )
+}
+
+/// Lets our claim go; the record stays, so that the same object finds what it made.
+pub fn release_claim(claim: &Claim) -> String {
+    format!(
+        "ALTER TABLE amas_operator.claim ADD COLUMN IF NOT EXISTS released timestamptz;\n\
+         UPDATE amas_operator.claim SET released = now() WHERE uid = {} AND cluster_id = {}",
+        literal(&claim.uid),
+        literal(&claim.cluster_id)
+    )
+}
+
 fn create_claim_table(schema_exists: bool) -> String {
     let schema = if schema_exists {
         ""
@@ -164,7 +219,7 @@ fn create_claim_table(schema_exists: bool) -> String {
     format!(
         "{schema}CREATE TABLE amas_operator.claim (one boolean PRIMARY KEY DEFAULT true CHECK (one), \
          cluster_id text NOT NULL, namespace text NOT NULL, name text NOT NULL, uid text NOT NULL, \
-         created_by_us boolean NOT NULL, since timestamptz NOT NULL DEFAULT now())"
+         created_by_us boolean NOT NULL, since timestamptz NOT NULL DEFAULT now(), released timestamptz)"
     )
 }
 

@@ -7,11 +7,13 @@ use sqlx::{Connection, PgConnection};
 
 use super::{
     PostgresDuty, PostgresFacts,
-    catalog::{self, Catalog},
+    catalog::{self, Catalog, OtherRole},
+    configure::configure,
     connect::{SqlError, connect, execute, read},
     duty::{ExtensionDuty, Figures, MigrationFacts},
+    mark::Mark,
     logins,
-    plan::{conflict, missing_extensions, plan},
+    plan::{conflict, missing_extensions, plan, retired},
     rights,
     sentinel::MAINTENANCE_DATABASE,
     step::Step,
@@ -24,11 +26,15 @@ use crate::{
 
 /// The whole database is looked at again this often, for what was changed by hand.
 const FULL_LOOK: Duration = Duration::from_secs(600);
+/// How often somebody else's claim is looked at again: it may have been released.
+const CONFLICT_LOOK: Duration = Duration::from_secs(30);
 const FIGURES_AGE: Duration = Duration::from_secs(60);
 /// After statements met objects that changed under them.
 const SOON: Duration = Duration::from_millis(500);
 /// While a runner is at work; its end is announced, so this only matters when it dies.
 const WHILE_RUNNING: Duration = Duration::from_secs(5);
+/// Between two looks for a changed configuration file, which its node brings.
+const FILE_ARRIVES: Duration = Duration::from_secs(1);
 /// A runner without a sign for this long is dead.
 const RUNNER_DEAD: Duration = Duration::from_secs(600);
 
@@ -70,24 +76,35 @@ async fn towards(
     fingerprint: u64,
     facts: &mut PostgresFacts,
 ) -> Result<Progress, StoreError> {
-    let settled = worker
-        .settled
-        .is_some_and(|(seen, at)| seen == fingerprint && at.elapsed() < FULL_LOOK);
+    let asked = duty.take_over.is_some() && facts.take_over_seen != duty.take_over;
+    let settled = !asked
+        && worker
+            .settled
+            .is_some_and(|(seen, at)| seen == fingerprint && at.elapsed() < FULL_LOOK);
     if !settled {
         worker.settled = None;
         worker.rights_for = None;
         settle(worker, duty, facts).await?;
-        if facts.unsure.is_empty() {
-            worker.settled = Some((fingerprint, Instant::now()));
+        facts.take_over_seen.clone_from(&duty.take_over);
+        if facts.conflict.is_some() {
+            return Ok(Progress::Done {
+                again_in: Some(CONFLICT_LOOK),
+            });
         }
-    }
-    if facts.conflict.is_some() || !facts.unsure.is_empty() {
-        return Ok(Progress::Done {
-            again_in: Some(FULL_LOOK),
-        });
+        if !facts.unsure.is_empty() {
+            return Ok(Progress::Done {
+                again_in: Some(FULL_LOOK),
+            });
+        }
+        worker.settled = Some((fingerprint, Instant::now()));
+    } else if is_moving(duty, facts) {
+        follow_configuration(worker, duty, facts).await?;
     }
     if let Some(pause) = look(worker, duty, fingerprint, facts).await? {
         return Ok(Progress::More { pause });
+    }
+    if !is_configured(duty, facts) {
+        return Ok(Progress::More { pause: FILE_ARRIVES });
     }
     facts.duty_in = Some(fingerprint);
     Ok(Progress::Done {
@@ -97,8 +114,13 @@ async fn towards(
 
 /// The admin's part: roles, database, extensions, claim.
 async fn settle(worker: &mut PostgresWorker, duty: &PostgresDuty, facts: &mut PostgresFacts) -> Result<(), SqlError> {
-    let mut connection = log_in(worker, duty).await?;
+    let mut connection = log_in(worker.exists, duty).await?;
     let mut have = catalog::read(&mut connection, duty, false).await?;
+    facts.max_connections = Some(have.max_connections);
+    facts.conflict = conflict(&have, duty);
+    if facts.conflict.is_some() {
+        return Ok(());
+    }
     facts.unsure = if duty.sure {
         Vec::new()
     } else {
@@ -109,7 +131,6 @@ async fn settle(worker: &mut PostgresWorker, duty: &PostgresDuty, facts: &mut Po
         connection.close().await?;
         return Ok(());
     }
-    facts.max_connections = Some(have.max_connections);
     let created = have.database_owner.is_none();
     if created {
         apply(&mut connection, &have, &plan(&have, duty, false)).await?;
@@ -123,16 +144,62 @@ async fn settle(worker: &mut PostgresWorker, duty: &PostgresDuty, facts: &mut Po
     facts.conflict = conflict(&have, duty);
     if facts.conflict.is_none() {
         let refused = apply(&mut connection, &have, &plan(&have, duty, created)).await?;
-        facts.missing_extensions = missing_extensions(&have, duty, &refused);
+        facts.missing_extensions = missing_extensions(&have, duty, &refused.extensions);
+        facts.undeclared_extensions.clone_from(&have.undeclared_extensions);
+        let stays = |name: &SqlName, mark: &Mark, role: &OtherRole| {
+            !mark.created_by_us || role.owns || refused.roles.contains(name)
+        };
+        facts.retired_roles = retired(&have, duty)
+            .filter(|(name, mark, role)| stays(name, mark, role))
+            .map(|(name, ..)| name.to_string())
+            .collect();
     }
+    configuration(&mut connection, duty, facts).await?;
     connection.close().await?;
     Ok(())
 }
 
+async fn follow_configuration(
+    worker: &PostgresWorker,
+    duty: &PostgresDuty,
+    facts: &mut PostgresFacts,
+) -> Result<(), SqlError> {
+    let mut connection = log_in(worker.exists, duty).await?;
+    configuration(&mut connection, duty, facts).await?;
+    connection.close().await?;
+    Ok(())
+}
+
+async fn configuration(
+    connection: &mut PgConnection,
+    duty: &PostgresDuty,
+    facts: &mut PostgresFacts,
+) -> Result<(), SqlError> {
+    facts.configuration = match &duty.configuration {
+        Some(wanted) => Some(configure(connection, wanted, facts.configuration.as_ref()).await?),
+        None => None,
+    };
+    Ok(())
+}
+
+fn is_configured(duty: &PostgresDuty, facts: &PostgresFacts) -> bool {
+    let wanted = duty.configuration.as_ref();
+    wanted.is_none_or(|wanted| facts.configuration.as_ref().is_some_and(|facts| facts.is_in(wanted)))
+}
+
+/// Whether the configuration has to be looked at again: a file is on its way, or a restart may have come.
+fn is_moving(duty: &PostgresDuty, facts: &PostgresFacts) -> bool {
+    let waits = facts
+        .configuration
+        .as_ref()
+        .is_some_and(|facts| !facts.restart.is_empty());
+    waits || !is_configured(duty, facts)
+}
+
 /// To the database itself if it is known to exist, else to where one can be created from.
-async fn log_in(worker: &mut PostgresWorker, duty: &PostgresDuty) -> Result<PgConnection, SqlError> {
+pub(super) async fn log_in(exists: bool, duty: &PostgresDuty) -> Result<PgConnection, SqlError> {
     let database = duty.database.as_str();
-    let (first, second) = if worker.exists {
+    let (first, second) = if exists {
         (database, MAINTENANCE_DATABASE)
     } else {
         (MAINTENANCE_DATABASE, database)
@@ -145,16 +212,24 @@ async fn log_in(worker: &mut PostgresWorker, duty: &PostgresDuty) -> Result<PgCo
 }
 
 /// While the admin's password is being replaced, either may be in.
-async fn connect_admin(duty: &PostgresDuty, database: &str) -> Result<PgConnection, SqlError> {
+pub(super) async fn connect_admin(duty: &PostgresDuty, database: &str) -> Result<PgConnection, SqlError> {
     match (connect(&duty.admin, database).await, duty.admin_with_next()) {
         (Err(error), Some(next)) if error.is("28P01") => connect(&next, database).await,
         (outcome, _) => outcome,
     }
 }
 
-/// Does the steps in as few round trips as they allow; returns the extensions that we may not create.
-async fn apply(connection: &mut PgConnection, have: &Catalog, steps: &[Step]) -> Result<Vec<ExtensionDuty>, SqlError> {
-    let mut refused = Vec::new();
+/// What the server did not let us do.
+#[derive(Default)]
+struct Refused {
+    extensions: Vec<ExtensionDuty>,
+    /// Roles that could not be dropped.
+    roles: Vec<SqlName>,
+}
+
+/// Does the steps in as few round trips as they allow.
+async fn apply(connection: &mut PgConnection, have: &Catalog, steps: &[Step]) -> Result<Refused, SqlError> {
+    let mut refused = Refused::default();
     let mut batch = Vec::new();
     for step in steps {
         match step {
@@ -167,8 +242,14 @@ async fn apply(connection: &mut PgConnection, have: &Catalog, steps: &[Step]) ->
             Step::CreateExtension(extension) if !have.superuser => {
                 execute(connection, &std::mem::take(&mut batch)).await?;
                 match execute(connection, &[step.statement()]).await {
-                    Err(error) if error.is("42501") => refused.push(extension.clone()),
+                    Err(error) if error.is("42501") => refused.extensions.push(extension.clone()),
                     outcome => outcome?,
+                }
+            }
+            Step::DropRole { name } => {
+                execute(connection, &std::mem::take(&mut batch)).await?;
+                if !drop_role(connection, name).await? {
+                    refused.roles.push(name.clone());
                 }
             }
             _ => batch.push(step.statement()),
@@ -179,6 +260,15 @@ async fn apply(connection: &mut PgConnection, have: &Catalog, steps: &[Step]) ->
         tracing::info!(database = %have.here, steps = steps.len(), "statements applied");
     }
     Ok(refused)
+}
+
+/// False where the server keeps it: it has rights in another database, or it is not ours to drop.
+pub(super) async fn drop_role(connection: &mut PgConnection, name: &SqlName) -> Result<bool, SqlError> {
+    let statement = Step::DropRole { name: name.clone() }.statement();
+    match execute(connection, &[statement]).await {
+        Err(error) if ["2BP01", "42501", "55006"].iter().any(|state| error.is(state)) => Ok(false),
+        outcome => outcome.map(|()| true),
+    }
 }
 
 /// History, rights and figures. Gives the pause after which to look again, when something is still moving.

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
     api::{names::ExtensionName, postgres::ManagedPostgres},
-    stores::workload::{Config, Family, Image, Reload, SecretFile, Workload},
+    stores::workload::{Config, Family, Image, Reload, SecretFile, Workload, digest},
 };
 
 pub const PORT: u16 = 5432;
@@ -14,7 +14,7 @@ pub const ADMIN: &str = "postgres";
 pub const PASSWORD_KEY: &str = "PGPASSWORD";
 
 /// Parameters that the operator owns, or that could run commands or open the server: refused in `spec.postgres.managed.parameters`.
-const DENIED: [&str; 28] = [
+const DENIED: [&str; 37] = [
     "listen_addresses",
     "port",
     "unix_socket_directories",
@@ -43,7 +43,19 @@ const DENIED: [&str; 28] = [
     "include_if_exists",
     "krb_server_keyfile",
     "log_directory",
+    "hot_standby",
+    "synchronous_standby_names",
+    "synchronized_standby_slots",
+    // Not for files: a server that finds one of these in its file does not start.
+    "role",
+    "session_authorization",
+    "seed",
+    "transaction_isolation",
+    "transaction_read_only",
+    "transaction_deferrable",
 ];
+/// The same by how their names begin: certificates, and what concerns standbys and recoveries, which a single server has not.
+const DENIED_BEGINNINGS: [&str; 5] = ["ssl_", "recovery_", "primary_", "amas.", "sync_replication"];
 
 /// What is wrong with a parameter of the specification, if anything.
 pub fn refuse_parameter(name: &str, value: &str) -> Option<String> {
@@ -53,7 +65,7 @@ pub fn refuse_parameter(name: &str, value: &str) -> Option<String> {
             "{name:?} is not a parameter name: use lower-case letters, digits, underscores and dots"
         ));
     }
-    if DENIED.contains(&name) || name.starts_with("ssl_") || name == "ssl" {
+    if DENIED.contains(&name) || name == "ssl" || DENIED_BEGINNINGS.iter().any(|begin| name.starts_with(begin)) {
         return Some(format!(
             "{name} is the operator's own; take it out of spec.postgres.managed.parameters"
         ));
@@ -78,7 +90,16 @@ fn preloaded(extensions: &[ExtensionName]) -> BTreeSet<&'static str> {
         .collect()
 }
 
-/// The whole postgresql.conf: our base, then the parameters asked for.
+/// The parameter that names the file it is in, so that the server tells which it has loaded.
+pub const MARK: &str = "amas.config";
+
+/// The whole postgresql.conf with its mark.
+pub fn marked(configuration: &str) -> (String, String) {
+    let mark = digest(configuration);
+    (format!("{configuration}{MARK} = '{mark}'\n"), mark)
+}
+
+/// The parameters of postgresql.conf: our base, then what is asked for.
 pub fn configuration(spec: &ManagedPostgres, extensions: &[ExtensionName]) -> String {
     let quote = |value: &str| format!("'{}'", value.replace('\\', "\\\\").replace('\'', "''"));
     let base = [
@@ -118,7 +139,7 @@ pub fn max_connections(spec: &ManagedPostgres) -> i64 {
 
 /// What the server needs.
 pub fn workload(family: &Family, spec: &ManagedPostgres, extensions: &[ExtensionName], image: Image) -> Workload {
-    let configuration = configuration(spec, extensions);
+    let (file, mark) = marked(&configuration(spec, extensions));
     Workload {
         component: "postgres",
         application: "postgresql",
@@ -138,10 +159,10 @@ pub fn workload(family: &Family, spec: &ManagedPostgres, extensions: &[Extension
                 "--encoding=UTF8 --locale=C.UTF-8 --data-checksums".into(),
             ),
         ],
-        reload: Reload::AllBut(configuration.clone()),
+        reload: Reload::AsTheServerSays(mark),
         config: Config::Files {
             folder: "/etc/postgresql",
-            files: [("postgresql.conf", configuration)].into(),
+            files: [("postgresql.conf", file)].into(),
         },
         secret: SecretFile {
             secret: family.child_name("postgres-admin"),

@@ -23,13 +23,20 @@ pub struct RedisDuty {
     pub claim: Claim,
     /// Whether the operator made this server: recorded in the claim, and then its passwords are ours to hold.
     pub managed: bool,
+    /// A person's word, by its value, that somebody else's claim is to be replaced by ours.
+    pub take_over: Option<String>,
 }
 
 impl RedisDuty {
     /// Identifies this duty within one run of the operator: equal duties have equal fingerprints.
     pub fn fingerprint(&self) -> u64 {
         let mut hasher = DefaultHasher::new();
-        self.hash(&mut hasher);
+        // Handled once, it changes nothing that is to be.
+        let lasting = Self {
+            take_over: None,
+            ..self.clone()
+        };
+        lasting.hash(&mut hasher);
         hasher.finish()
     }
 }

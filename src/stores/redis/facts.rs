@@ -4,13 +4,15 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 
-use crate::api::names::ItemName;
+use crate::api::{names::ItemName, redis::RedisEngine};
 
 /// Everything the worker saw and did. What is worth waking an object for is [`RedisFacts::material`].
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct RedisFacts {
     /// The [`fingerprint`](super::RedisDuty::fingerprint) of the base duty that holds: reachable, logged in, claimed.
     pub duty_in: Option<u64>,
+    /// Which program answers; absent before it was asked.
+    pub engine: Option<RedisEngine>,
     /// As the server writes it; Valkey's own version where the server is Valkey.
     pub version: String,
     /// Changes with every start of the server process.
@@ -18,6 +20,8 @@ pub struct RedisFacts {
     pub persistence: Persistence,
     /// Somebody else's claim; while it is set, nothing on the server is changed or swept.
     pub claim_conflict: Option<String>,
+    /// The word to take over under which the claim was last judged.
+    pub take_over_seen: Option<String>,
     /// Why the last slice failed as a whole.
     pub error: Option<String>,
     pub figures: RedisFigures,

@@ -1,6 +1,7 @@
 //! Redis and Valkey: eviction, TTL rules by gentle sweeps, and what the server says of itself.
 
 mod acl;
+mod claim;
 mod duty;
 mod eviction;
 mod facts;
@@ -15,8 +16,6 @@ use std::{
     collections::BTreeMap,
     time::{Duration, Instant},
 };
-
-use jiff::Timestamp;
 
 pub use self::{
     acl::acl_file,
@@ -33,9 +32,8 @@ use self::{
     sweep::Sweep,
 };
 use crate::stores::{
-    claim::ClaimVerdict,
     endpoint::{Endpoint, StoreError},
-    keeper::{Duty, Progress, ServerIdentity, Store},
+    keeper::{Duty, Parting, Progress, ServerIdentity, Store},
 };
 
 /// The key in database 0 that says whose server this is. Never swept.
@@ -47,6 +45,8 @@ const SLICE: Duration = Duration::from_secs(4);
 const BREATH: Duration = Duration::from_millis(10);
 /// How often settings and figures are looked at again when nothing else is due.
 const LOOK_AGAIN: Duration = Duration::from_secs(60);
+/// How often somebody else's claim is looked at again: it may have been released.
+const CONFLICT_LOOK: Duration = Duration::from_secs(30);
 
 /// A single Redis or Valkey server, 7.0 or newer (older ones lack `PEXPIRE LT`, which is then reported).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -88,6 +88,10 @@ impl Store for Redis {
         acl::log_in(base, async |endpoint| RedisSentinel::open(&endpoint).await).await
     }
 
+    fn is_managed(base: &RedisDuty) -> bool {
+        base.managed
+    }
+
     async fn work(worker: &mut RedisWorker, duty: &Duty<Self>, facts: &mut RedisFacts) -> Result<Progress, StoreError> {
         let outcome = worker.slice(duty, facts).await;
         facts.error = outcome.as_ref().err().map(ToString::to_string);
@@ -97,6 +101,13 @@ impl Store for Redis {
             facts.duty_in = None;
         }
         outcome
+    }
+
+    /// A server that the operator did not make has nothing that it made, so both ways only let the claim go.
+    async fn part(base: &RedisDuty, _: Parting) -> Result<Vec<String>, StoreError> {
+        let mut connection = acl::connection(base).await?;
+        claim::release(&mut connection, base).await?;
+        Ok(Vec::new())
     }
 
     fn differs_materially(before: &RedisFacts, after: &RedisFacts) -> bool {
@@ -114,11 +125,12 @@ impl RedisWorker {
         }
         let mut connection = self.connection(&duty.base).await?;
         let info = look(&mut connection, facts).await?;
-        facts.claim_conflict = claim(&mut connection, &duty.base).await?;
+        facts.claim_conflict = claim::hold(&mut connection, &duty.base).await?;
+        facts.take_over_seen.clone_from(&duty.base.take_over);
         if facts.claim_conflict.is_some() {
             facts.duty_in = None;
             return Ok(Progress::Done {
-                again_in: Some(LOOK_AGAIN),
+                again_in: Some(CONFLICT_LOOK),
             });
         }
         if duty.base.managed && facts.duty_in != Some(duty.base.fingerprint()) {
@@ -250,6 +262,7 @@ impl CacheFacts {
 async fn look(connection: &mut Connection, facts: &mut RedisFacts) -> Result<Info, StoreError> {
     let text: String = redis::cmd("INFO").query_async(connection).await.map_err(lane)?;
     let info = Info::parse(&text);
+    facts.engine = Some(info.engine());
     facts.version = info.version();
     facts.run_id = info.text("run_id").to_owned();
     let ok = |field: &str| matches!(info.text(field), "ok" | "");
@@ -266,29 +279,4 @@ async fn look(connection: &mut Connection, facts: &mut RedisFacts) -> Result<Inf
         keys: info.keys(),
     };
     Ok(info)
-}
-
-/// Writes our claim where there is none, or where it is our predecessor's; gives the text of somebody else's.
-async fn claim(connection: &mut Connection, base: &RedisDuty) -> Result<Option<String>, StoreError> {
-    let found: Option<String> = redis::cmd("GET")
-        .arg(CLAIM_KEY)
-        .query_async(connection)
-        .await
-        .map_err(lane)?;
-    let record = match base.claim.judge(found.as_deref(), base.managed, Timestamp::now()) {
-        ClaimVerdict::Ours => return Ok(None),
-        ClaimVerdict::Foreign(holder) => return Ok(Some(holder)),
-        ClaimVerdict::Write(record) => record,
-    };
-    let text = serde_json::to_string(&record).map_err(|error| StoreError::Rejected(error.to_string()))?;
-    let mut set = redis::cmd("SET");
-    set.arg(CLAIM_KEY).arg(text);
-    if found.is_none() {
-        set.arg("NX");
-    }
-    // Nil: another operator was faster; the next slice sees whose it is.
-    let written: Option<String> = set.query_async(connection).await.map_err(lane)?;
-    Ok(written
-        .is_none()
-        .then(|| "claimed by another operator just now".to_owned()))
 }

@@ -7,7 +7,10 @@ use redis::{
     RedisError, ServerErrorKind, aio::MultiplexedConnection, io::tcp::TcpSettings,
 };
 
-use crate::stores::endpoint::{Endpoint, StoreError, Tls};
+use crate::{
+    api::redis::RedisEngine,
+    stores::endpoint::{Endpoint, StoreError, Tls},
+};
 
 /// An open, logged-in connection.
 pub type Connection = MultiplexedConnection;
@@ -89,14 +92,21 @@ impl Info {
         self.text(field).parse().ok()
     }
 
-    /// Valkey's own version where the server is Valkey: its `redis_version` is what it is compatible with.
-    pub fn version(&self) -> String {
-        let valkey = self.text("valkey_version");
-        if valkey.is_empty() {
-            self.text("redis_version").to_owned()
-        } else {
-            valkey.to_owned()
+    /// Which program this is.
+    pub fn engine(&self) -> RedisEngine {
+        match self.text("server_name") {
+            "valkey" => RedisEngine::Valkey,
+            _ => RedisEngine::Redis,
         }
+    }
+
+    /// The program's own version: Valkey's `redis_version` is what it is compatible with.
+    pub fn version(&self) -> String {
+        let field = match self.engine() {
+            RedisEngine::Redis => "redis_version",
+            RedisEngine::Valkey => "valkey_version",
+        };
+        self.text(field).to_owned()
     }
 
     /// When the server process started. Both fields come from the same cached clock of the server, so every
@@ -129,10 +139,10 @@ mod tests {
     #[test]
     fn reads_info() {
         let info = Info::parse(
-            "# Server\r\nredis_version:7.2.4\r\nvalkey_version:8.0.1\r\nserver_time_usec:1700000010000001\r\n\
+            "# Server\r\nredis_version:7.2.4\r\nserver_name:valkey\r\nvalkey_version:8.0.1\r\nserver_time_usec:1700000010000001\r\n\
              uptime_in_seconds:10\r\n# Keyspace\r\ndb0:keys=12,expires=3,avg_ttl=0\r\ndb3:keys=1,expires=0\r\n",
         );
-        assert_eq!(info.version(), "8.0.1");
+        assert_eq!((info.engine(), info.version().as_str()), (RedisEngine::Valkey, "8.0.1"));
         assert_eq!(info.started_at(), jiff::Timestamp::from_second(1_700_000_000).ok());
         assert_eq!(info.keys(), BTreeMap::from([(0, 12), (3, 1)]));
         assert_eq!(info.text("absent"), "");

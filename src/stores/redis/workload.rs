@@ -1,9 +1,9 @@
-//! The Redis server that the operator runs: image contract and configuration. Pure.
+//! The Redis or Valkey server that the operator runs: image contract and configuration. Pure.
 
 use crate::{
     api::{
         cache_policy::Eviction,
-        redis::{ManagedRedis, Persistence},
+        redis::{ManagedRedis, Persistence, RedisEngine},
     },
     stores::workload::{Config, Family, Image, Reload, SecretFile, Workload},
 };
@@ -12,6 +12,36 @@ pub const PORT: u16 = 6379;
 pub const USER: &str = "default";
 /// Key of the connection Secret that holds the user's line with the password's hash; the server sees no clear password.
 pub const ACL_KEY: &str = "users.acl";
+
+/// A program that speaks the protocol: what its public image calls things. Its images are in [`crate::stores::images`].
+pub struct Program {
+    /// As in the table of images and in labels.
+    pub name: &'static str,
+    server: &'static str,
+    config_folder: &'static str,
+    user: i64,
+}
+
+const REDIS: Program = Program {
+    name: "redis",
+    server: "redis-server",
+    config_folder: "/etc/redis",
+    user: 999,
+};
+
+const VALKEY: Program = Program {
+    name: "valkey",
+    server: "valkey-server",
+    config_folder: "/etc/valkey",
+    user: 999,
+};
+
+pub fn program(engine: RedisEngine) -> Program {
+    match engine {
+        RedisEngine::Redis => REDIS,
+        RedisEngine::Valkey => VALKEY,
+    }
+}
 
 /// What a running server cannot take up.
 fn base(spec: &ManagedRedis) -> String {
@@ -25,7 +55,7 @@ fn base(spec: &ManagedRedis) -> String {
 
 /// What the server needs. Eviction is also set while it runs, so a change of it does not replace the pod.
 pub fn workload(family: &Family, spec: &ManagedRedis, eviction: Option<&Eviction>, image: Image) -> Workload {
-    let base = base(spec);
+    let (base, program) = (base(spec), program(spec.engine));
     let eviction = eviction.map(|eviction| {
         format!(
             "maxmemory {}\nmaxmemory-policy {}\n",
@@ -35,15 +65,15 @@ pub fn workload(family: &Family, spec: &ManagedRedis, eviction: Option<&Eviction
     });
     Workload {
         component: "redis",
-        application: "redis",
+        application: program.name,
         version: spec.version.clone(),
         image: image.name,
         image_source: image.source,
-        user: 999,
-        command: ["redis-server", "/etc/redis/redis.conf"].map(Into::into).into(),
+        user: program.user,
+        command: vec![program.server.into(), format!("{}/redis.conf", program.config_folder)],
         environment: Vec::new(),
         config: Config::Files {
-            folder: "/etc/redis",
+            folder: program.config_folder,
             files: [("redis.conf", base.clone() + &eviction.unwrap_or_default())].into(),
         },
         reload: Reload::AllBut(base),
@@ -66,13 +96,29 @@ pub fn workload(family: &Family, spec: &ManagedRedis, eviction: Option<&Eviction
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::stores::workload::ImageSource;
+    use crate::{
+        api::amas_database::AmasDatabase,
+        stores::{images::Images, workload::ImageSource},
+    };
     use serde_json::json;
 
     fn image() -> Image {
         Image {
             name: "i".into(),
             source: ImageSource::Table,
+        }
+    }
+
+    #[test]
+    fn versions_that_are_accepted_have_an_image_and_the_others_are_refused() {
+        for engine in [RedisEngine::Redis, RedisEngine::Valkey] {
+            for version in ["7", "8"] {
+                let managed = json!({"engine": engine, "version": version, "storage": {"size": "1Gi"}});
+                let object = json!({"apiVersion": "amas.dev/v1alpha1", "kind": "AmasDatabase", "metadata": {"name": "d"}, "spec": {"redis": {"managed": managed}}});
+                let object: AmasDatabase = serde_json::from_value(object).unwrap();
+                let image = Images::default().of(program(engine).name, version);
+                assert_eq!(image.is_some(), object.validate_cel().is_ok(), "{engine:?} {version}");
+            }
         }
     }
 

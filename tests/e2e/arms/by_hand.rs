@@ -8,7 +8,7 @@ use amas_operator::{
     },
     stores::{
         neo4j, postgres, redis,
-        workload::{Config, Family, Workload},
+        workload::{Config, Family, Image, ImageSource, Workload},
     },
 };
 use k8s_openapi::api::core::v1::ResourceRequirements;
@@ -31,6 +31,14 @@ pub struct ByHand<'a> {
     pub password: String,
 }
 
+/// The manifests have their own.
+fn no_image() -> Image {
+    Image {
+        name: String::new(),
+        source: ImageSource::Table,
+    }
+}
+
 impl<'a> ByHand<'a> {
     pub fn new(ctx: &'a Ctx, namespace: &'a str) -> Self {
         let password = format!("{:032x}", rand::rng().random::<u128>());
@@ -43,7 +51,7 @@ impl<'a> ByHand<'a> {
 
     pub async fn postgres(&self, spec: &PostgresSpec) -> Result {
         let managed = spec.managed.as_ref().about("PostgreSQL is not managed")?;
-        let workload = postgres::workload::workload(&self.family(), managed, &spec.extensions, String::new());
+        let workload = postgres::workload::workload(&self.family(), managed, &spec.extensions, no_image());
         self.apply(POSTGRES, &workload, &managed.storage, &managed.resources)
             .await
     }
@@ -54,7 +62,7 @@ impl<'a> ByHand<'a> {
             .as_ref()
             .and_then(|redis| redis.managed.as_ref())
             .about("Redis is not managed")?;
-        let workload = redis::workload::workload(&self.family(), managed, None, String::new());
+        let workload = redis::workload::workload(&self.family(), managed, None, no_image());
         self.apply(REDIS, &workload, &managed.storage, &managed.resources).await
     }
 
@@ -64,7 +72,7 @@ impl<'a> ByHand<'a> {
             .as_ref()
             .and_then(|neo4j| neo4j.managed.as_ref())
             .about("Neo4j is not managed")?;
-        let workload = neo4j::workload::workload(&self.family(), managed, String::new());
+        let workload = neo4j::workload::workload(&self.family(), managed, no_image());
         self.apply(NEO4J, &workload, &managed.storage, &managed.resources).await
     }
 

@@ -4,6 +4,7 @@ pub mod audit;
 pub mod clients;
 pub mod conditions;
 pub mod diagnostics;
+pub mod helm;
 pub mod namespaces;
 pub mod node;
 pub mod objects;

@@ -1,4 +1,4 @@
-//! The node's power switch: `dev/cluster node-stop` and `node-start`.
+//! The node's power switch and its images: `dev/cluster node-stop`, `node-start` and `ctr-tag`.
 
 use std::process::Stdio;
 
@@ -12,16 +12,21 @@ use crate::{
 
 /// Everything on the node dies at once; volumes and the control plane stay.
 pub async fn stop(ctx: &Ctx) -> Result {
-    dev_cluster(ctx, "node-stop").await
+    dev_cluster(ctx, &["node-stop"]).await
 }
 
 /// The node comes back with its volumes.
 pub async fn start(ctx: &Ctx) -> Result {
-    dev_cluster(ctx, "node-start").await
+    dev_cluster(ctx, &["node-start"]).await
+}
+
+/// Gives an image of the node a further name.
+pub async fn tag(ctx: &Ctx, image: &str, name: &str) -> Result {
+    dev_cluster(ctx, &["ctr-tag", image, name]).await
 }
 
 /// Runs `dev/cluster` in the host's namespaces: the suite's own mounts would become the new node's, and end with the suite.
-async fn dev_cluster(ctx: &Ctx, command: &str) -> Result {
+async fn dev_cluster(ctx: &Ctx, arguments: &[&str]) -> Result {
     let program = &ctx.settings.dev_cluster;
     let mut dev_cluster = match process::ancestor_outside()? {
         None => Command::new(program),
@@ -34,13 +39,19 @@ async fn dev_cluster(ctx: &Ctx, command: &str) -> Result {
         }
     };
     let output = dev_cluster
-        .arg(command)
+        .args(arguments)
         .stdin(Stdio::null())
         .output()
         .await
         .about("dev/cluster")?;
     let said = String::from_utf8_lossy(&output.stderr);
-    ctx.say(said.trim());
-    ensure!(output.status.success(), "dev/cluster {command} failed: {said}");
+    if !said.trim().is_empty() {
+        ctx.say(said.trim());
+    }
+    ensure!(
+        output.status.success(),
+        "dev/cluster {} failed: {said}",
+        arguments.join(" ")
+    );
     Ok(())
 }

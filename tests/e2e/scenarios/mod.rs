@@ -13,6 +13,7 @@ mod requirements;
 mod retain_delete;
 mod self_check;
 mod time_to_ready;
+mod upgrade;
 mod write_counts;
 
 use crate::harness::runner::Scenario;
@@ -49,6 +50,12 @@ pub static ALL: &[Scenario] = &[
         |ctx| Box::pin(persistence::run(ctx)),
     ),
     Scenario::new(
+        "upgrade",
+        "changes are loaded, or restart once; volumes grow; an operator upgrade restarts nothing; uninstall and reinstall write nothing",
+        6,
+        |ctx| Box::pin(upgrade::run(ctx)),
+    ),
+    Scenario::new(
         "credentials",
         "published Secrets log in, rights hold, and no generated password is seen anywhere else",
         6,
@@ -78,7 +85,7 @@ pub static ALL: &[Scenario] = &[
     .sociable(),
     Scenario::new(
         "retain-delete",
-        "with Retain the next of the name has the same data and passwords; with Delete nothing is left",
+        "with Retain the next of the name has the same data and passwords; with Delete nothing is left; Valkey for Redis",
         5,
         |ctx| Box::pin(retain_delete::run(ctx)),
     )

@@ -1,5 +1,7 @@
 //! What a deleted AmasDatabase leaves: with Retain its data and passwords, which the next of its name takes up; with Delete nothing.
 
+mod valkey;
+
 use std::{collections::BTreeMap, time::Duration};
 
 use amas_operator::api::amas_database::AmasDatabase;
@@ -42,7 +44,11 @@ pub async fn run(ctx: &Ctx) -> Result {
         namespace: ctx.namespace("delete").await?,
         policy: "Delete",
     };
-    futures::try_join!(Box::pin(retain.retain()), Box::pin(delete.delete()))?;
+    futures::try_join!(
+        Box::pin(retain.retain()),
+        Box::pin(delete.delete()),
+        Box::pin(valkey::run(ctx))
+    )?;
     Ok(())
 }
 

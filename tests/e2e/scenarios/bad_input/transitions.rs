@@ -102,6 +102,7 @@ fn fields() -> Vec<Change> {
             json!("other"),
         ),
         immutable("persistence changed", "/redis/managed/persistence", json!("RDB")),
+        immutable("Redis changed to Valkey", "/redis/managed/engine", json!("Valkey")),
         immutable("Redis version changed", "/redis/managed/version", json!("7")),
         immutable(
             "initial database changed",

@@ -1,0 +1,146 @@
+//! What a migration Job looks like. Pure.
+
+use serde_json::{Value, json};
+
+use super::Seeds;
+use crate::{
+    api::{
+        amas_database::AmasDatabaseSpec,
+        migrations::{MigrationSource, SeedHash, SeedProfile},
+    },
+    controllers::database::validate::role_secret,
+    migrate::plan::Direction,
+    stores::workload::{Family, add_pod_settings, security},
+};
+
+/// How long a finished Job is kept.
+const KEEP_SECONDS: u32 = 86_400;
+
+/// What a Job needs beside the decision.
+pub struct JobInput<'a> {
+    pub family: &'a Family,
+    pub spec: &'a AmasDatabaseSpec,
+    pub owner: &'a str,
+    pub image: &'a str,
+    pub target: Option<i64>,
+    pub seeds: Option<&'a Seeds>,
+    /// Hash of the steps, checked by the runner before the first statement.
+    pub steps: &'a str,
+    pub direction: Direction,
+}
+
+/// The Job as an object. It has no token and reports through the database.
+pub fn job(input: &JobInput<'_>, name: &str, managed: bool) -> Value {
+    let JobInput { family, spec, .. } = input;
+    let Some(migrations) = &spec.migrations else {
+        return Value::Null;
+    };
+    let mut pod = json!({
+        "restartPolicy": "Never",
+        "automountServiceAccountToken": false,
+        "enableServiceLinks": false,
+        "securityContext": {"runAsNonRoot": true, "runAsUser": 65532, "runAsGroup": 65532, "fsGroup": 65532, "seccompProfile": {"type": "RuntimeDefault"}},
+        "containers": [{
+            "name": "migrate", "image": input.image, "imagePullPolicy": "IfNotPresent",
+            "args": arguments(input, &migrations.source, name),
+            "resources": k8s_openapi::api::core::v1::ResourceRequirements::from(&migrations.job.resources),
+            "securityContext": security(true),
+            "volumeMounts": volume_mounts(input, &migrations.source),
+        }],
+        "volumes": volumes(input, &migrations.source),
+    });
+    if managed {
+        pod["serviceAccountName"] = json!(family.child_name("postgres"));
+    }
+    add_pod_settings(&mut pod, &spec.pods);
+    let labels = family.labels("postgresql", "migrations");
+    json!({"metadata": family.metadata(name, "postgresql", "migrations", true), "spec": {
+        "backoffLimit": 3,
+        "podReplacementPolicy": "Failed",
+        "ttlSecondsAfterFinished": KEEP_SECONDS,
+        "podFailurePolicy": {"rules": [
+            {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget"}]},
+            // The runner's exit codes: 2 and 10 to 19 need a change by a human, 20 to 29 may pass by themselves.
+            {"action": "FailJob", "onExitCodes": {"operator": "In", "values": std::iter::once(2).chain(10..20).collect::<Vec<_>>()}},
+            {"action": "Count", "onExitCodes": {"operator": "In", "values": (20..30).collect::<Vec<_>>()}},
+        ]},
+        "template": {"metadata": {"labels": labels, "annotations": spec.pods.annotations}, "spec": pod},
+    }})
+}
+
+fn arguments(input: &JobInput<'_>, source: &MigrationSource, name: &str) -> Vec<String> {
+    let bundle = source.bundle.as_ref().map(|bundle| format!("/migrations/{bundle}"));
+    let folder = bundle.clone().unwrap_or_else(|| "/run/amas/source".into());
+    let verb = match input.direction {
+        Direction::Up => "up",
+        Direction::Down => "down",
+    };
+    let mut arguments: Vec<String> = ["migrate", verb, "--dir", &folder, "--attempt", name]
+        .map(Into::into)
+        .into();
+    arguments.extend(
+        [
+            "--database-url-file",
+            "/run/amas/login/DATABASE_URL",
+            "--termination-message",
+            "/dev/termination-log",
+            "--plan-hash",
+            input.steps,
+        ]
+        .map(Into::into),
+    );
+    if let Some(target) = input.target {
+        arguments.extend(["--to".into(), target.to_string()]);
+    }
+    let seeds = input.seeds.filter(|_| input.direction == Direction::Up).zip(bundle);
+    for (folder, bundle) in seeds
+        .iter()
+        .flat_map(|(seeds, bundle)| seeds.folders.iter().map(move |folder| (folder, bundle)))
+    {
+        arguments.extend(["--seed-dir".into(), format!("{bundle}/seed/{folder}")]);
+    }
+    if seeds.is_some() {
+        for value in input.spec.seed.iter().flat_map(|seed| &seed.generate) {
+            let SeedHash::Bcrypt = value.hash;
+            arguments.extend(["--seed-hash".into(), format!("{0}=/run/amas/seed/{0}", value.name)]);
+        }
+    }
+    arguments
+}
+
+fn seed_secret(input: &JobInput<'_>) -> Option<String> {
+    let seed = input.spec.seed.as_ref()?;
+    (seed.profile != SeedProfile::None && !seed.generate.is_empty()).then(|| input.family.child_name("seed"))
+}
+
+fn volume_mounts(input: &JobInput<'_>, source: &MigrationSource) -> Vec<Value> {
+    let mount = |name: &str, path: &str| json!({"name": name, "mountPath": path, "readOnly": true});
+    let mut mounts = vec![mount("login", "/run/amas/login")];
+    if source.bundle.is_none() {
+        mounts.push(mount("source", "/run/amas/source"));
+    }
+    if seed_secret(input).is_some() {
+        mounts.push(mount("seed", "/run/amas/seed"));
+    }
+    mounts
+}
+
+fn volumes(input: &JobInput<'_>, source: &MigrationSource) -> Vec<Value> {
+    let login = role_secret(input.family, input.owner);
+    // 0440 with the pod's group: the runner is not root.
+    let mut volumes = vec![json!({"name": "login", "secret": {
+        "secretName": login, "defaultMode": 0o440, "items": [{"key": "DATABASE_URL", "path": "DATABASE_URL"}],
+    }})];
+    if source.bundle.is_none() {
+        let maps: Vec<Value> = source
+            .config_maps
+            .iter()
+            .map(|name| json!({"configMap": {"name": name}}))
+            .collect();
+        volumes.push(json!({"name": "source", "projected": {"sources": maps}}));
+    }
+    if let Some(secret) = seed_secret(input) {
+        volumes.push(json!({"name": "seed", "secret": {"secretName": secret, "defaultMode": 0o440}}));
+    }
+    volumes
+}

@@ -1,0 +1,178 @@
+//! Least privilege: the operator has the chart's roles and nothing else, on a real API server. Each rule is taken away in turn; then a request
+//! that the operator made with it is refused. A rule that no request needs fails the test, and so does a request that was refused on the way.
+
+// Helpers of tests are tests too, but clippy only knows the functions marked so.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+#![allow(dead_code)] // of the shared helpers
+
+#[path = "support/postgres.rs"]
+mod postgres;
+#[path = "support/process.rs"]
+mod process;
+
+#[path = "rights/cluster.rs"]
+mod cluster;
+#[path = "rights/life.rs"]
+mod life;
+#[path = "rights/rules.rs"]
+mod rules;
+
+use std::time::Duration;
+
+use kube::api::{ApiResource, DynamicObject, PostParams};
+use serde_json::json;
+
+use cluster::{Cluster, Request};
+use life::{Life, WORK};
+use process::eventually;
+use rules::{Rule, chart, may, role_of, roles};
+
+/// Rules that this harness cannot make the operator use, and where that is shown instead.
+const ELSEWHERE: [(&str, &str, &str); 1] = [(
+    "pods",
+    "patch",
+    "a running server that is sent a changed file: end to end, scenario upgrade",
+)];
+
+#[tokio::test]
+async fn every_rule_of_the_chart_is_needed_and_nothing_is_refused() {
+    let chart = chart(&[]);
+    let cluster = Cluster::start().await;
+    prepare(&cluster, &chart).await;
+    Life::new(&cluster, &[]).live().await;
+
+    let requests = cluster.requests();
+    let refused: Vec<&Request> = requests.iter().filter(|request| request.refused).collect();
+    println!("{} requests of the operator, {} refused", requests.len(), refused.len());
+    assert!(refused.is_empty(), "{refused:#?}");
+    let mut needless = Vec::new();
+    for (role, all) in roles(&chart).values() {
+        for rule in all {
+            let sample = requests.iter().find(|request| rule.allows(request));
+            let said = match sample {
+                Some(sample) => without(&cluster, role, all, rule, sample).await,
+                None => elsewhere(&cluster, role, all, rule).await,
+            };
+            println!("{rule:60} {}", said.as_deref().unwrap_or("NOTHING"));
+            needless.extend(said.is_none().then(|| rule.to_string()));
+        }
+    }
+    assert!(needless.is_empty(), "nothing needs: {needless:#?}");
+}
+
+#[tokio::test]
+async fn rights_in_one_namespace_are_enough() {
+    let settings = ["rbac.scope=Namespaced", "watchNamespaces={work}", "clusterId=test"];
+    let (namespaced, wide) = (chart(&settings), chart(&[]));
+    let rules = |chart| -> Vec<String> {
+        let all = roles(chart).into_values().flat_map(|(_, rules)| rules);
+        all.filter(|rule| rule.resource != "namespaces")
+            .map(|rule| rule.to_string())
+            .collect()
+    };
+    assert_eq!(rules(&namespaced), rules(&wide), "the same rules, but one");
+    let cluster = Cluster::start().await;
+    prepare(&cluster, &namespaced).await;
+    Life::new(
+        &cluster,
+        &[("AMAS_WATCH_NAMESPACES", WORK), ("AMAS_CLUSTER_ID", "test")],
+    )
+    .short()
+    .await;
+    let requests = cluster.requests();
+    let refused: Vec<&Request> = requests.iter().filter(|request| request.refused).collect();
+    println!("{} requests of the operator, {} refused", requests.len(), refused.len());
+    assert!(refused.is_empty(), "{refused:#?}");
+}
+
+/// Namespaces that enforce restricted pods, the definitions, and the chart's roles.
+async fn prepare(cluster: &Cluster, chart: &[serde_json::Value]) {
+    for name in ["amas-system", WORK] {
+        let labels = json!({"pod-security.kubernetes.io/enforce": "restricted"});
+        let object = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}});
+        cluster.apply("", object).await;
+    }
+    let wanted = |object: &&serde_json::Value| {
+        let kind = object["kind"].as_str().unwrap_or_default();
+        kind == "CustomResourceDefinition" || kind.contains("Role")
+    };
+    for object in chart.iter().filter(wanted) {
+        cluster.apply("", object.clone()).await;
+    }
+}
+
+/// Takes the rule away, sees the sample refused, and gives it back.
+async fn without(
+    cluster: &Cluster,
+    role: &serde_json::Value,
+    all: &[Rule],
+    rule: &Rule,
+    sample: &Request,
+) -> Option<String> {
+    assert!(may(cluster, sample).await, "{sample:?}");
+    cluster
+        .apply("", role_of(role, all.iter().filter(|other| *other != rule).cloned()))
+        .await;
+    let mut refused = false;
+    for _ in 0..50 {
+        refused = !may(cluster, sample).await;
+        if refused {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    cluster.apply("", role_of(role, all.iter().cloned())).await;
+    eventually("the rule is back", Duration::from_secs(5), async || {
+        may(cluster, sample).await
+    })
+    .await;
+    refused.then(|| format!("refused: {}", sample.uri.split('?').next().unwrap_or_default()))
+}
+
+/// What no request of its own shows.
+async fn elsewhere(cluster: &Cluster, role: &serde_json::Value, all: &[Rule], rule: &Rule) -> Option<String> {
+    if rule.resource == "amasdatabases/finalizers" {
+        return owning(cluster, role, all, rule).await;
+    }
+    let known = ELSEWHERE
+        .iter()
+        .find(|(resource, verb, _)| (*resource, *verb) == (&rule.resource, &rule.verb));
+    known.map(|(_, _, why)| (*why).to_owned())
+}
+
+/// A child that its owner waits for may only be made by who may set the owner's finalizers, where the API server insists on that.
+async fn owning(cluster: &Cluster, role: &serde_json::Value, all: &[Rule], rule: &Rule) -> Option<String> {
+    let uid = cluster
+        .api("amas.dev/v1alpha1", "AmasDatabase", WORK)
+        .list(&Default::default())
+        .await
+        .unwrap();
+    let owner = uid.items.first().expect("a database is left");
+    let child = |name: &str| -> DynamicObject {
+        let owner = json!({"apiVersion": "amas.dev/v1alpha1", "kind": "AmasDatabase", "name": owner.metadata.name, "uid": owner.metadata.uid,
+            "controller": true, "blockOwnerDeletion": true});
+        let meta = json!({"name": name, "namespace": WORK, "ownerReferences": [owner]});
+        serde_json::from_value(json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": meta})).unwrap()
+    };
+    let resource = ApiResource::erase::<k8s_openapi::api::core::v1::ConfigMap>(&());
+    let api = kube::Api::<DynamicObject>::namespaced_with(cluster.operator_client().await, WORK, &resource);
+    api.create(&PostParams::default(), &child("with"))
+        .await
+        .expect("with the rule");
+    cluster
+        .apply("", role_of(role, all.iter().filter(|other| *other != rule).cloned()))
+        .await;
+    let mut said = None;
+    for n in 0..50 {
+        if let Err(kube::Error::Api(status)) = api
+            .create(&PostParams::default(), &child(&format!("without-{n}")))
+            .await
+        {
+            said = Some(format!("refused: an owned child: {}", status.message));
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    cluster.apply("", role_of(role, all.iter().cloned())).await;
+    said
+}

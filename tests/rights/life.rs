@@ -1,0 +1,351 @@
+//! A life of databases that makes the operator use everything it may do. There is no kubelet and no controller: what those would do is done here.
+
+use std::time::Duration;
+
+use kube::api::{DeleteParams, Patch, PatchParams};
+use serde_json::{Value, json};
+
+use crate::{
+    cluster::Cluster,
+    postgres::Postgres,
+    process::{Process, eventually},
+};
+
+/// The namespace of the databases.
+pub const WORK: &str = "work";
+
+const OURS: &str = "amas.dev/v1alpha1";
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Every kind of child: its API, kind, and a hand edit of it.
+fn children() -> Vec<(&'static str, &'static str, &'static str, Value)> {
+    vec![
+        (
+            "v1",
+            "Service",
+            "services",
+            json!({"spec": {"selector": {"by": "hand"}}}),
+        ),
+        ("v1", "ConfigMap", "configmaps", json!({"data": {"by": "hand"}})),
+        (
+            "v1",
+            "ServiceAccount",
+            "serviceaccounts",
+            json!({"automountServiceAccountToken": true}),
+        ),
+        (
+            "apps/v1",
+            "StatefulSet",
+            "statefulsets",
+            json!({"spec": {"replicas": 0}}),
+        ),
+        (
+            "networking.k8s.io/v1",
+            "NetworkPolicy",
+            "networkpolicies",
+            json!({"spec": {"ingress": null}}),
+        ),
+        (
+            "policy/v1",
+            "PodDisruptionBudget",
+            "poddisruptionbudgets",
+            json!({"spec": {"maxUnavailable": 1}}),
+        ),
+    ]
+}
+
+pub struct Life<'a> {
+    cluster: &'a Cluster,
+    settings: &'a [(&'a str, &'a str)],
+}
+
+impl<'a> Life<'a> {
+    pub fn new(cluster: &'a Cluster, settings: &'a [(&'a str, &'a str)]) -> Self {
+        Self { cluster, settings }
+    }
+
+    fn operator(&self) -> Process {
+        self.cluster.operator("operator", self.settings)
+    }
+
+    /// Waits for a request of the operator. That it never comes is the caller's business: the rule is then found needless.
+    async fn until(&self, verb: &str, resource: &str) {
+        self.until_more(verb, resource, 0).await;
+    }
+
+    async fn until_more(&self, verb: &str, resource: &str, than: usize) {
+        for _ in 0..80 {
+            if self.count(verb, resource) > than {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        println!("not seen: {verb} {resource}");
+    }
+
+    fn count(&self, verb: &str, resource: &str) -> usize {
+        let all = self.cluster.requests();
+        all.iter()
+            .filter(|request| request.verb == verb && request.resource == resource)
+            .count()
+    }
+
+    async fn ours(&self, kind: &str, name: &str, spec: Value) {
+        self.cluster
+            .apply(
+                WORK,
+                json!({"apiVersion": OURS, "kind": kind, "metadata": {"name": name}, "spec": spec}),
+            )
+            .await;
+    }
+
+    async fn merge(&self, version: &str, kind: &str, name: &str, patch: &Value) {
+        let api = self.cluster.api(version, kind, WORK);
+        let patched = api.patch(name, &PatchParams::default(), &Patch::Merge(patch)).await;
+        patched.unwrap_or_else(|error| panic!("{kind} {name}: {error}"));
+    }
+
+    async fn status(&self, version: &str, kind: &str, name: &str, status: &Value) {
+        let api = self.cluster.api(version, kind, WORK);
+        let patch = Patch::Merge(json!({"status": status}));
+        api.patch_status(name, &PatchParams::default(), &patch).await.unwrap();
+    }
+
+    async fn names(&self, version: &str, kind: &str) -> Vec<String> {
+        let all = self
+            .cluster
+            .api(version, kind, WORK)
+            .list(&Default::default())
+            .await
+            .unwrap();
+        let ours = all.items.into_iter().filter(|object| {
+            object
+                .metadata
+                .labels
+                .as_ref()
+                .is_some_and(|labels| labels.contains_key("amas.dev/database"))
+        });
+        ours.filter_map(|object| object.metadata.name).collect()
+    }
+
+    /// Made and deleted.
+    pub async fn short(&self) {
+        let _operator = self.operator();
+        self.ours("AmasDatabase", "db", all_stores()).await;
+        self.policies().await;
+        self.deleted("db").await;
+    }
+
+    /// The whole of it.
+    pub async fn live(&self) {
+        let _operator = self.operator();
+        self.class().await;
+        self.ours("AmasDatabase", "db", all_stores()).await;
+        self.until("create", "statefulsets").await;
+        self.policies().await;
+        self.hand_edits().await;
+        self.grown().await;
+        self.stuck_pod().await;
+        self.secret_rewritten().await;
+        self.news_twice().await;
+        self.store_removed().await;
+        self.names_taken().await;
+        self.migrated().await;
+        self.deleted("db").await;
+    }
+
+    async fn class(&self) {
+        let class = json!({"apiVersion": "storage.k8s.io/v1", "kind": "StorageClass", "metadata": {"name": "grows"}, "provisioner": "nobody",
+            "allowVolumeExpansion": true});
+        self.cluster.apply("", class).await;
+    }
+
+    async fn policies(&self) {
+        self.ours(
+            "CachePolicy",
+            "keys",
+            json!({"databaseRef": {"name": "db"}, "rules": [{"name": "r", "pattern": "x", "ttl": "1h"}]}),
+        )
+        .await;
+        self.ours("GraphSchema", "graph", json!({"databaseRef": {"name": "db"}}))
+            .await;
+        for kind in ["amasdatabases", "cachepolicies", "graphschemas"] {
+            self.until("patch", &format!("{kind}/status")).await;
+        }
+    }
+
+    async fn hand_edits(&self) {
+        for (version, kind, plural, edit) in children() {
+            for name in self.names(version, kind).await {
+                self.merge(version, kind, &name, &edit).await;
+            }
+            self.until("update", plural).await;
+        }
+    }
+
+    /// A claim is bound as a provisioner would bind it, and asked to grow.
+    async fn grown(&self) {
+        self.merge(
+            "v1",
+            "PersistentVolumeClaim",
+            "db-redis",
+            &json!({"spec": {"volumeName": "v"}}),
+        )
+        .await;
+        let status = json!({"phase": "Bound", "capacity": {"storage": "1Gi"}, "accessModes": ["ReadWriteOnce"]});
+        self.status("v1", "PersistentVolumeClaim", "db-redis", &status).await;
+        let spec = json!({"spec": {"redis": {"managed": {"storage": {"size": "2Gi"}}}}});
+        self.merge(OURS, "AmasDatabase", "db", &spec).await;
+        self.until("update", "persistentvolumeclaims").await;
+    }
+
+    /// A pod whose image cannot be pulled, made from what its StatefulSet said before.
+    async fn stuck_pod(&self) {
+        let set = json!({"replicas": 1, "observedGeneration": 1, "updateRevision": "new", "currentRevision": "old"});
+        self.status("apps/v1", "StatefulSet", "db-redis", &set).await;
+        let labels = json!({"amas.dev/database": "db", "app.kubernetes.io/component": "redis", "controller-revision-hash": "old"});
+        let security = json!({"allowPrivilegeEscalation": false, "runAsNonRoot": true, "runAsUser": 999, "capabilities": {"drop": ["ALL"]},
+            "seccompProfile": {"type": "RuntimeDefault"}});
+        let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "db-redis-0", "labels": labels},
+            "spec": {"containers": [{"name": "redis", "image": "nowhere", "securityContext": security}]}});
+        self.cluster.apply(WORK, pod).await;
+        let waiting = json!({"phase": "Pending", "containerStatuses": [{"name": "redis", "image": "nowhere", "imageID": "", "ready": false,
+            "restartCount": 0, "state": {"waiting": {"reason": "ImagePullBackOff", "message": "no such image"}}}]});
+        self.status("v1", "Pod", "db-redis-0", &waiting).await;
+        self.until("delete", "pods").await;
+    }
+
+    async fn secret_rewritten(&self) {
+        let spec = json!({"spec": {"redis": {"connection": {"extra": {"MORE": "yes"}}}}});
+        self.merge(OURS, "AmasDatabase", "db", &spec).await;
+        self.until("update", "secrets").await;
+    }
+
+    /// The same Event again is written into the first one.
+    async fn news_twice(&self) {
+        let created = self.count("create", "events");
+        for ttl in ["0s", "1h", "0s"] {
+            let rules = json!([{"name": "r", "pattern": "x", "ttl": ttl}]);
+            self.ours(
+                "CachePolicy",
+                "keys",
+                json!({"databaseRef": {"name": "db"}, "rules": rules}),
+            )
+            .await;
+            tokio::time::sleep(Duration::from_millis(1500)).await;
+        }
+        self.until_more("create", "events", created).await;
+        self.until("patch", "events").await;
+    }
+
+    /// What a removed store leaves: its workload goes.
+    async fn store_removed(&self) {
+        let spec = json!({"spec": {"neo4j": null, "disruption": "Allow"}});
+        self.merge(OURS, "AmasDatabase", "db", &spec).await;
+        for (_, _, plural, _) in children() {
+            self.until("delete", plural).await;
+        }
+    }
+
+    /// Somebody else has the name: one read tells.
+    async fn names_taken(&self) {
+        let mut kinds = children();
+        kinds.push(("v1", "PersistentVolumeClaim", "persistentvolumeclaims", Value::Null));
+        kinds.push(("v1", "Secret", "secrets", Value::Null));
+        for (version, kind, plural, _) in kinds {
+            let database = format!("taken-{plural}");
+            for name in self
+                .names(version, kind)
+                .await
+                .iter()
+                .filter(|name| name.contains("redis"))
+            {
+                let original = self.cluster.api(version, kind, WORK).get(name).await.unwrap();
+                let mut copy = json!({"apiVersion": version, "kind": kind, "metadata": {"name": name.replacen("db", &database, 1)}});
+                for field in ["spec", "data", "type"] {
+                    copy[field] = original.data.get(field).cloned().unwrap_or_default();
+                }
+                copy["spec"]["volumeName"] = Value::Null;
+                copy["spec"]["clusterIP"] = Value::Null;
+                copy["spec"]["clusterIPs"] = Value::Null;
+                if copy["spec"] == json!({"volumeName": null, "clusterIP": null, "clusterIPs": null}) {
+                    copy["spec"] = Value::Null;
+                }
+                self.cluster.apply(WORK, strip(copy)).await;
+            }
+            self.ours(
+                "AmasDatabase",
+                &database,
+                json!({"disruption": "Block", "redis": {"managed": {"storage": {"size": "1Gi"}}}}),
+            )
+            .await;
+            self.until("get", plural).await;
+        }
+    }
+
+    /// Migrations from a ConfigMap in an external database, whose Job's name is then found taken.
+    async fn migrated(&self) {
+        let server = Postgres::start().await;
+        server.admin("postgres", &["CREATE DATABASE app"]).await;
+        let secret = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "server"},
+            "stringData": {"uri": format!("postgresql://postgres:p@127.0.0.1:{}/app", server.port)}});
+        self.cluster.apply(WORK, secret).await;
+        let map = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "files"}, "data": {"0001_a.sql": "SELECT 1;"}});
+        self.cluster.apply(WORK, map).await;
+        let external = json!({"secretRef": {"name": "server"}, "tls": {"mode": "Disable"}});
+        let spec = json!({"postgres": {"external": external, "database": "app"}, "migrations": {"source": {"configMaps": ["files"]}}});
+        self.ours("AmasDatabase", "ext", spec.clone()).await;
+        self.until("create", "jobs").await;
+        let Some(name) = self.names("batch/v1", "Job").await.pop() else {
+            return;
+        };
+        // The next of the name needs the same Job, and somebody else has it by then.
+        let (jobs, databases) = (
+            self.cluster.api("batch/v1", "Job", WORK),
+            self.cluster.api(OURS, "AmasDatabase", WORK),
+        );
+        databases.delete("ext", &DeleteParams::default()).await.unwrap();
+        eventually("the database is gone", PATIENCE, async || {
+            databases.get_opt("ext").await.unwrap().is_none()
+        })
+        .await;
+        jobs.delete(&name, &DeleteParams::background()).await.unwrap();
+        eventually("the Job is gone", PATIENCE, async || {
+            jobs.get_opt(&name).await.unwrap().is_none()
+        })
+        .await;
+        let pod = json!({"restartPolicy": "Never", "containers": [{"name": "c", "image": "i"}]});
+        self.cluster.apply(WORK, json!({"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": name}, "spec": {"template": {"spec": pod}}})).await;
+        self.ours("AmasDatabase", "ext", spec).await;
+        self.until("get", "jobs").await;
+        drop(server);
+    }
+
+    async fn deleted(&self, name: &str) {
+        let api = self.cluster.api(OURS, "AmasDatabase", WORK);
+        api.delete(name, &DeleteParams::default()).await.unwrap();
+        eventually("the database is gone", PATIENCE, async || {
+            api.get_opt(name).await.unwrap().is_none()
+        })
+        .await;
+        self.until("delete", "persistentvolumeclaims").await;
+        self.until("delete", "secrets").await;
+    }
+}
+
+/// Without what is null.
+fn strip(mut object: Value) -> Value {
+    if let Some(fields) = object.as_object_mut() {
+        fields.retain(|_, value| !value.is_null());
+        for value in fields.values_mut() {
+            *value = strip(value.take());
+        }
+    }
+    object
+}
+
+fn all_stores() -> Value {
+    let managed = json!({"storage": {"size": "1Gi", "storageClassName": "grows"}});
+    json!({"deletionPolicy": "Delete", "disruption": "Block", "postgres": {"managed": managed, "database": "app"},
+        "redis": {"managed": managed}, "neo4j": {"managed": managed}})
+}
