@@ -19,3 +19,5 @@ mod parameters;
 mod postgres;
 #[path = "component/redis.rs"]
 mod redis;
+#[path = "component/rotation.rs"]
+mod rotation;

@@ -65,7 +65,16 @@ pub fn role(role: &str, password: &str, access: Access, connection_limit: i32) -
     }
 }
 
-pub(crate) fn duty(server: &Server) -> PostgresDuty {
+pub(crate) fn claim() -> Claim {
+    Claim {
+        cluster_id: "c".into(),
+        namespace: "agents".into(),
+        name: "amas".into(),
+        uid: "u-1".into(),
+    }
+}
+
+pub fn duty(server: &Server) -> PostgresDuty {
     let extension = |extension: &str, schema: &str| ExtensionDuty {
         name: ExtensionName::parse(extension).unwrap(),
         schema: name(schema),
@@ -88,12 +97,7 @@ pub(crate) fn duty(server: &Server) -> PostgresDuty {
             role("amas_report", REPORT_PASSWORD, Access::ReadOnly, 5),
         ],
         exclusive: true,
-        claim: Claim {
-            cluster_id: "c".into(),
-            namespace: "agents".into(),
-            name: "amas".into(),
-            uid: "u-1".into(),
-        },
+        claim: claim(),
         take_over: None,
         configuration: None,
         look_again: String::new(),
