@@ -3,8 +3,11 @@
 // Helpers of tests are tests too, but clippy only knows the functions marked so.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+#[allow(dead_code)] // what only the other test files use
 mod support;
 
+#[path = "component/analysis.rs"]
+mod analysis;
 #[path = "component/keeper.rs"]
 mod keeper;
 #[path = "component/migrate.rs"]
@@ -15,9 +18,13 @@ mod neo4j;
 mod ownership;
 #[path = "component/parameters.rs"]
 mod parameters;
+#[path = "component/pooler.rs"]
+mod pooler;
 #[path = "component/postgres.rs"]
 mod postgres;
 #[path = "component/redis.rs"]
 mod redis;
 #[path = "component/rotation.rs"]
 mod rotation;
+#[path = "component/tls.rs"]
+mod tls;

@@ -45,7 +45,6 @@ use super::{
 #[x_kube(validation = ("has(self.postgres) || has(self.redis) || has(self.neo4j)", "spec: name at least one store: postgres, redis or neo4j"))]
 #[x_kube(validation = ("!has(self.migrations) || has(self.postgres)", "spec.migrations needs spec.postgres"))]
 #[x_kube(validation = ("!has(self.seed) || self.seed.profile == 'none' || (has(self.migrations) && has(self.migrations.source.bundle))", "spec.seed needs spec.migrations.source.bundle: the seeds come with the bundle"))]
-#[x_kube(validation = ("self.deletionPolicy != 'Delete' || !((has(self.postgres) && has(self.postgres.external)) || (has(self.redis) && has(self.redis.external)) || (has(self.neo4j) && has(self.neo4j.external)))", "deletionPolicy Delete is refused with an external store: the operator does not drop what it did not provision"))]
 #[x_kube(validation = ("!has(oldSelf.postgres) || !has(self.postgres) || (self.postgres.database == oldSelf.postgres.database && has(self.postgres.owner) == has(oldSelf.postgres.owner) && (!has(self.postgres.owner) || self.postgres.owner == oldSelf.postgres.owner))", "spec.postgres.database and spec.postgres.owner are immutable"))]
 #[x_kube(validation = ("!has(oldSelf.postgres) || !has(self.postgres) || has(self.postgres.managed) == has(oldSelf.postgres.managed)", "spec.postgres: changing between managed and external is refused; make a new AmasDatabase and move the data"))]
 #[x_kube(validation = ("!has(oldSelf.redis) || !has(self.redis) || has(self.redis.managed) == has(oldSelf.redis.managed)", "spec.redis: changing between managed and external is refused; make a new AmasDatabase and move the data"))]
@@ -56,9 +55,23 @@ use super::{
 #[serde(rename_all = "camelCase")]
 pub struct AmasDatabaseSpec {
     /// What becomes of volumes and credential Secrets when this object is deleted. `Retain` (default): they stay, and an object of the same
-    /// name takes them up again. `Delete`: they are deleted with it. Retain does not survive the deletion of the namespace.
+    /// name takes them up again. `Delete`: they are deleted with it, and on an external server the database and roles that the operator made
+    /// there (refused where the operator's rights end with the namespace). Retain does not survive the deletion of the namespace. Mutable.
     #[serde(default)]
     pub deletion_policy: DeletionPolicy,
+    /// How long the deletion of this object may wait for a server that cannot be reached; then it goes all the same, and an Event names what
+    /// was left. Only with `deletionPolicy: Delete`. Default: 60s. Mutable.
+    #[serde(default = "default_deletion_timeout")]
+    pub deletion_timeout: Span,
+    /// Nothing is made, changed or deleted, neither in Kubernetes nor in the stores, and no migration starts, until this is false again.
+    /// Servers go on running and their health is shown. Default: false. Mutable.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub suspend: bool,
+    /// The operator that looks after this object: the one that runs with this class. Default: the operator without a class. Mutable: the
+    /// other operator takes everything up as it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 63))]
+    pub controller_class: Option<String>,
     /// The SQL store.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub postgres: Option<PostgresSpec>,
@@ -97,6 +110,10 @@ pub struct AmasDatabaseSpec {
     /// PodDisruptionBudget refuses that, and draining waits until somebody deletes the pod.
     #[serde(default)]
     pub disruption: Disruption,
+}
+
+fn default_deletion_timeout() -> Span {
+    Span::from_secs(60)
 }
 
 fn default_startup_timeout() -> Span {

@@ -173,11 +173,17 @@ pub struct NetworkSettings {
 #[serde(rename_all = "camelCase")]
 pub struct External {
     /// Secret in the same namespace whose key `uri` holds the whole address with user and password, such as
-    /// `postgresql://admin:...@db.example:5432/postgres`, `redis://default:...@cache.example:6379/0`, `bolt://neo4j:...@graph.example:7687`.
+    /// `postgresql://admin:...@db.example:5432/postgres`, `redis://default:...@cache.example:6379/0`, `bolt://neo4j:...@graph.example:7687`;
+    /// or its parts under `host`, `port`, `username`, `password`. Further keys, all optional: `directUri`, the address of a PostgreSQL server
+    /// behind a pooler, which the operator and migrations use while applications get `uri`; `ca.crt`, the authorities that sign the server's certificate;
+    /// `tls.crt` and `tls.key`, a client certificate.
     pub secret_ref: SecretRef,
-    /// Transport security of the connection.
+    /// Transport security of the connection. Default: verified in full.
+    #[serde(default)]
     pub tls: ExternalTls,
-    /// What the login may do. `Admin`: create roles, databases and extensions. Default: Admin.
+    /// What the login may do on PostgreSQL. `Admin` (default): create roles, databases and extensions. `Owner`: nothing of these; it owns the
+    /// existing database. Then `owner` must name that login, `uri` must lead to that database, `roles` must be left out, and
+    /// extensions are made by an administrator.
     #[serde(default)]
     pub privileges: Privileges,
 }
@@ -191,14 +197,23 @@ pub struct SecretRef {
 }
 
 /// Transport security towards an external server.
-#[derive(Clone, Debug, Deserialize, Serialize, PartialEq, JsonSchema)]
+#[derive(Clone, Debug, Default, Deserialize, Serialize, PartialEq, JsonSchema)]
+#[serde(rename_all = "camelCase")]
 pub struct ExternalTls {
+    /// `VerifyFull` (default): encrypted, and the server's certificate must be signed by a known authority, be in date and carry the host name.
     /// `Require`: encrypted, the server's certificate is not verified. `Disable`: clear text, for a network that is itself protected.
+    #[serde(default)]
     pub mode: TlsMode,
+    /// Secret in the same namespace whose key `ca.crt` holds the authorities that sign the server's certificate, as PEM.
+    /// Default: the key `ca.crt` of `secretRef`; without that, the public authorities of the web.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ca_secret_ref: Option<SecretRef>,
 }
 
-#[derive(Clone, Copy, Debug, Deserialize, Serialize, PartialEq, Eq, JsonSchema)]
+#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, PartialEq, Eq, JsonSchema)]
 pub enum TlsMode {
+    #[default]
+    VerifyFull,
     Require,
     Disable,
 }
@@ -207,6 +222,7 @@ pub enum TlsMode {
 pub enum Privileges {
     #[default]
     Admin,
+    Owner,
 }
 
 /// How a connection Secret is written: names of its keys, and values a platform wants beside them.

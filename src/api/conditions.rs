@@ -44,6 +44,10 @@ pub enum Reason {
     Flapping,
     /// The server refuses the login that the Secret holds.
     LoginRefused,
+    /// The server's certificate, or ours, is not accepted.
+    TlsFailed,
+    /// A pooler answers that does not keep a session together.
+    PooledConnection,
     /// The server is being brought to the specification.
     Configuring,
     /// Migrations are running or about to.
@@ -90,6 +94,8 @@ pub enum Reason {
     DataVersionMismatch,
     /// The server does not accept a parameter's value.
     InvalidParameter,
+    /// Changes wait until `spec.suspend` is false.
+    Suspended,
     /// The object is being deleted.
     Deleting,
 }

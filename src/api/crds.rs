@@ -100,7 +100,6 @@ mod tests {
                 json!({"redis": managed, "migrations": {"source": {"bundle": "amas"}}}),
                 "needs spec.postgres",
             ),
-            (json!({"redis": external, "deletionPolicy": "Delete"}), "external store"),
         ];
         for (spec, expected) in cases {
             let error = format!(

@@ -46,6 +46,11 @@ use super::{common::DatabaseRef, names::GraphName};
 pub struct GraphSchemaSpec {
     /// The AmasDatabase whose Neo4j this schema is for. Immutable.
     pub database_ref: DatabaseRef,
+    /// The operator that looks after this object: the one that runs with this class, as for its AmasDatabase. Default: the operator
+    /// without a class. Mutable.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 63))]
+    pub controller_class: Option<String>,
     /// Constraints, matched by what they constrain: an equal one under another name is taken as it is.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 256))]

@@ -7,7 +7,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    common::{Connection, External, Resources, SecretRef, Storage},
+    common::{Connection, External, Privileges, Resources, SecretRef, Storage},
     names::{ExtensionName, SqlName},
     units::Span,
 };
@@ -51,6 +51,12 @@ pub struct PostgresSpec {
 }
 
 impl PostgresSpec {
+    /// Whether the operator has no more than the rights of the database's owner.
+    pub fn is_owners(&self) -> bool {
+        let external = self.external.as_ref();
+        external.is_some_and(|external| external.privileges == Privileges::Owner)
+    }
+
     /// The owner's name, default applied.
     pub fn owner_name(&self) -> Result<SqlName, super::names::InvalidName> {
         self.owner

@@ -41,6 +41,11 @@ pub struct AmasDatabaseStatus {
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(extend("maxProperties" = 16))]
     pub handled: BTreeMap<String, String>,
+    /// What was decided for each store when it was made and cannot change, by the store and the field of the specification. It stays
+    /// while the store's block is out of the specification, so that it comes back as it was.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(extend("maxProperties" = 8))]
+    pub pinned: BTreeMap<String, BTreeMap<String, String>>,
     /// PersistentVolumeClaims of the managed stores. They outlive this object when deletionPolicy is Retain.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16))]
@@ -103,6 +108,13 @@ pub struct PostgresStatus {
     /// Size of the database, rounded to two digits.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub size: Option<String>,
+    /// Extensions that are there and not (or no longer) listed in the specification. They are never dropped.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub undeclared_extensions: Vec<String>,
+    /// Roles that are no longer listed in the specification: they cannot log in, and stay because they own something, have rights in another
+    /// database, or were not made by the operator.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub retired_roles: Vec<String>,
     /// Number of tables outside the system's and the operator's schemas.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tables: Option<i64>,

@@ -1,4 +1,4 @@
-//! `amas-operator migrate up|down|status|validate|seed`: the migration engine as a Job's container and from a shell.
+//! `amas-operator migrate up|down|status|validate|plan|lint|new|seed`: the migration engine as a Job's container and from a shell.
 
 use std::{io::IsTerminal, path::PathBuf, process::ExitCode, time::Duration};
 
@@ -15,6 +15,9 @@ use crate::migrate::{
 };
 
 mod args;
+mod lint;
+mod new;
+mod plan;
 mod status;
 
 pub use args::Args;
@@ -42,6 +45,9 @@ pub async fn run(args: Args) -> ExitCode {
         Verb::Seed(seed) => execute(seed.run, Goal::Seed, Ok(Source::default()), seed.seeds).await,
         Verb::Status(args) => finish(status::status(&args).await),
         Verb::Validate(args) => finish(status::validate(&args).await),
+        Verb::Plan(args) => finish(plan::plan(&args).await),
+        Verb::Lint(args) => lint::lint(&args).unwrap_or_else(|failure| finish(Err(failure))),
+        Verb::New(args) => finish(new::new(&args)),
     };
     ExitCode::from(code)
 }

@@ -40,6 +40,12 @@ pub struct Args {
     /// Name of this cluster in claims. Default: the uid of the namespace kube-system.
     #[arg(long, env = "AMAS_CLUSTER_ID", default_value = "")]
     cluster_id: String,
+    /// How far the rights reach: Cluster, or Namespaced (a Role in each watched namespace, which goes with it).
+    #[arg(long, env = "AMAS_RBAC_SCOPE", default_value = "Cluster", value_parser = ["Cluster", "Namespaced"])]
+    rbac_scope: String,
+    /// Look after the objects of this spec.controllerClass only. Default: those without one.
+    #[arg(long, env = "AMAS_CONTROLLER_CLASS", default_value = "")]
+    controller_class: String,
     /// Port of /healthz, /readyz and /metrics.
     #[arg(long, env = "AMAS_HTTP_PORT", default_value_t = 8080)]
     http_port: u16,
@@ -92,7 +98,8 @@ async fn operate(args: Args) -> Result<(), RunError> {
             .filter(|name| !name.is_empty())
             .cloned()
             .collect(),
-    );
+    )
+    .of_class(&args.controller_class);
     let state =
         |text: Option<&str>| *waiting_for.write().unwrap_or_else(PoisonError::into_inner) = text.map(str::to_owned);
 
@@ -266,6 +273,8 @@ async fn settings(args: &Args, client: &Client, images: Images) -> Settings {
         cluster_id,
         bundles: args.migrations_dir.clone(),
         instance: args.pod_name.clone(),
+        namespaced: args.rbac_scope == "Namespaced",
+        class: args.controller_class.clone(),
     }
 }
 

@@ -52,6 +52,10 @@ pub struct Settings {
     pub bundles: PathBuf,
     /// Names this process in Events.
     pub instance: String,
+    /// The rights end with each namespace: nothing of ours may stand in the way of its deletion.
+    pub namespaced: bool,
+    /// The `spec.controllerClass` of the objects that are ours; empty: those without one.
+    pub class: String,
 }
 
 /// The three kinds as they were last seen.
@@ -77,6 +81,13 @@ pub struct AllKeepers {
 }
 
 impl AllKeepers {
+    /// While paused, nothing is changed on any server of one AmasDatabase.
+    pub fn pause(&self, key: &Key, paused: bool) {
+        self.postgres.pause(key, paused);
+        self.redis.pause(key, paused);
+        self.neo4j.pause(key, paused);
+    }
+
     /// The AmasDatabase is gone, or about to be: the same, and claims on servers that are not ours are let go.
     pub fn let_go(&self, key: &Key) {
         self.postgres.let_go(key);
@@ -102,6 +113,7 @@ pub struct Context {
     pub credentials: credentials::Memory,
     pub sources: sources::Sources,
     pub taken: Taken,
+    pub brought: Brought,
     pub growth: Growth,
     pub events: crate::engine::events::Events,
     pub metrics: Metrics,
@@ -135,6 +147,26 @@ impl Growth {
 
 /// How long a name that was found taken is left alone before it is tried again.
 const LEAVE_ALONE: Duration = Duration::from_secs(60);
+
+/// What each child was last brought to by this process: whether it is a person who has moved it away from there.
+#[derive(Default)]
+pub struct Brought(Mutex<HashMap<(String, ChildKind, String), u64>>);
+
+impl Brought {
+    /// Takes in what a child is brought to; gives what it was brought to before.
+    pub fn to(&self, namespace: &str, kind: ChildKind, body: &serde_json::Value) -> Option<u64> {
+        let name = body["metadata"]["name"].as_str().unwrap_or_default();
+        let mut brought = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        brought.insert((namespace.into(), kind, name.into()), kind.hash(body))
+    }
+
+    /// Forgets the children of a database that is gone.
+    pub fn forget(&self, namespace: &str, database: &str) {
+        let prefix = format!("{database}-");
+        let mut brought = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        brought.retain(|(of, _, name), _| of != namespace || !name.starts_with(&prefix));
+    }
+}
 
 /// Names that somebody else's objects have, so that they are not asked for at every reconcile.
 #[derive(Default)]

@@ -11,7 +11,7 @@ use tokio::sync::mpsc;
 use crate::{
     api::{amas_database::AmasDatabase, cache_policy::CachePolicy, graph_schema::GraphSchema},
     controllers::{
-        AllKeepers, Books, Caches, Context, Growth, Settings, Taken, credentials,
+        AllKeepers, Books, Brought, Caches, Context, Growth, Settings, Taken, credentials,
         database::Databases,
         policy::Policies,
         sources::Sources,
@@ -62,6 +62,7 @@ impl Operator {
             credentials: credentials::Memory::default(),
             sources: Sources::new(settings.bundles.clone()),
             taken: Taken::default(),
+            brought: Brought::default(),
             growth: Growth::default(),
             events: Events::new(client.clone(), writer.clone(), &settings.instance),
             metrics,

@@ -195,7 +195,13 @@ impl<K: Policy> Seen<K> {
             return Standing::invalid(Reason::Conflicted, conflict);
         }
         self.facts().map_or_else(
-            || Standing::waiting(Reason::Configuring, "the specification is being taken up"),
+            || match database.is_some_and(|database| database.spec.suspend) {
+                true => Standing::invalid(
+                    Reason::Suspended,
+                    format!("AmasDatabase {} is suspended", self.key.database),
+                ),
+                false => Standing::waiting(Reason::Configuring, "the specification is being taken up"),
+            },
             |facts| K::standing(duty, facts),
         )
     }

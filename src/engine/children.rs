@@ -10,9 +10,17 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde_json::Value;
 
 use super::{
-    DATABASE_LABEL,
+    DATABASE_LABEL, Own,
     child::{Child, ChildKind, Facts, Watched},
 };
+use crate::api::amas_database::AmasDatabase;
+
+/// The uid of the AmasDatabase that an object goes with, as the API shows the object.
+pub fn owner_of(object: &Value) -> Option<String> {
+    let owners = object["metadata"]["ownerReferences"].as_array()?;
+    let ours = owners.iter().find(|owner| owner["kind"] == AmasDatabase::KIND)?;
+    ours["uid"].as_str().map(str::to_owned)
+}
 
 /// A namespace and the name of an AmasDatabase in it.
 pub type Owner = (String, String);
@@ -24,6 +32,8 @@ pub struct Seen {
     pub hash: u64,
     pub facts: Facts,
     pub deleting: bool,
+    /// The uid of the AmasDatabase that it goes with.
+    pub owner: Option<String>,
     version: u64,
 }
 
@@ -56,6 +66,13 @@ impl Children {
             hash: child.hash,
             facts: child.facts.clone(),
             deleting: child.meta.deletion_timestamp.is_some(),
+            owner: child
+                .meta
+                .owner_references
+                .iter()
+                .flatten()
+                .find(|owner| owner.kind == AmasDatabase::KIND)
+                .map(|owner| owner.uid.clone()),
             version: child
                 .meta
                 .resource_version

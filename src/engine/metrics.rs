@@ -82,6 +82,8 @@ pub struct Metrics {
     pub ready: Family<Object, Gauge>,
     /// New passwords that were published.
     pub rotations: Family<Credential, Counter>,
+    /// Things that a deleted object should have taken along and did not.
+    pub left_behind: Family<Kind, Counter>,
     store_up: Family<StoreOf, Gauge>,
     store_ping: Family<StoreOf, Gauge<f64, std::sync::atomic::AtomicU64>>,
     store_figure: Family<StoreFigure, Gauge<f64, std::sync::atomic::AtomicU64>>,
@@ -97,6 +99,7 @@ impl Default for Metrics {
             writes: Family::default(),
             ready: Family::default(),
             rotations: Family::default(),
+            left_behind: Family::default(),
             store_up: Family::default(),
             store_ping: Family::default(),
             store_figure: Family::default(),
@@ -118,6 +121,11 @@ impl Default for Metrics {
             "credential_rotations",
             "New passwords that were published",
             metrics.rotations.clone(),
+        );
+        registry.register(
+            "left_behind",
+            "Things that a deleted object should have taken along and did not",
+            metrics.left_behind.clone(),
         );
         registry.register(
             "store_up",

@@ -26,16 +26,27 @@ pub trait Own:
 {
     /// The kind's name, for logs and metrics.
     const KIND: &'static str;
+    /// The class of operators that it is for; empty: the one without a class.
+    fn class(&self) -> &str;
 }
 
 impl Own for crate::api::amas_database::AmasDatabase {
     const KIND: &'static str = "AmasDatabase";
+    fn class(&self) -> &str {
+        self.spec.controller_class.as_deref().unwrap_or_default()
+    }
 }
 impl Own for crate::api::cache_policy::CachePolicy {
     const KIND: &'static str = "CachePolicy";
+    fn class(&self) -> &str {
+        self.spec.controller_class.as_deref().unwrap_or_default()
+    }
 }
 impl Own for crate::api::graph_schema::GraphSchema {
     const KIND: &'static str = "GraphSchema";
+    fn class(&self) -> &str {
+        self.spec.controller_class.as_deref().unwrap_or_default()
+    }
 }
 
 pub use crate::api::DATABASE_LABEL;

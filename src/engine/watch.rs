@@ -10,7 +10,11 @@ use futures::StreamExt;
 use kube::{
     Api, Client, Resource, ResourceExt,
     core::NamespaceResourceScope,
-    runtime::{WatchStreamExt, reflector::store::Writer as CacheWriter, watcher},
+    runtime::{
+        WatchStreamExt,
+        reflector::{ObjectRef, store::Writer as CacheWriter},
+        watcher,
+    },
 };
 use tokio::sync::Barrier;
 
@@ -22,21 +26,36 @@ use super::{
 
 /// Which namespaces are watched: all, or a list.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Scope(Vec<String>);
+pub struct Scope {
+    namespaces: Vec<String>,
+    class: String,
+}
 
 impl Scope {
     /// An empty list means the whole cluster.
     pub fn new(namespaces: Vec<String>) -> Self {
-        Self(if namespaces.is_empty() {
+        let namespaces = if namespaces.is_empty() {
             vec![String::new()]
         } else {
             namespaces
-        })
+        };
+        Self {
+            namespaces,
+            class: String::new(),
+        }
+    }
+
+    /// Of our kinds, only objects of this class; empty: those without one.
+    pub fn of_class(self, class: &str) -> Self {
+        Self {
+            class: class.to_owned(),
+            ..self
+        }
     }
 
     /// The namespaces, one empty name standing for all.
     pub fn namespaces(&self) -> &[String] {
-        &self.0
+        &self.namespaces
     }
 
     pub fn api<K>(&self, client: &Client, namespace: &str) -> Api<K>
@@ -76,6 +95,9 @@ pub async fn resources<K: Own>(
     while let Some((namespace, event)) = events.next().await {
         match event {
             Ok(event) => {
+                let Some(event) = of_class(event, &scope.class, &cache) else {
+                    continue;
+                };
                 for event in merge.take(&namespace, event, &cache) {
                     cache.apply_watcher_event(&event);
                     match event {
@@ -89,6 +111,18 @@ pub async fn resources<K: Own>(
             }
             Err(error) => tracing::warn!(%error, kind = K::KIND, "watch interrupted; it resumes by itself"),
         }
+    }
+}
+
+/// Objects of another operator's class are not there for us; one that was ours until now is gone.
+fn of_class<K: Own>(event: watcher::Event<K>, class: &str, cache: &CacheWriter<K>) -> Option<watcher::Event<K>> {
+    let known = |object: &K| cache.as_reader().get(&ObjectRef::from_obj(object)).is_some();
+    match event {
+        watcher::Event::Apply(object) if object.class() != class => {
+            known(&object).then_some(watcher::Event::Delete(object))
+        }
+        watcher::Event::InitApply(object) if object.class() != class => None,
+        event => Some(event),
     }
 }
 

@@ -153,6 +153,7 @@ impl Writer {
         kind.overlay(&mut live, object);
         merge_map(&mut live["metadata"]["labels"], &object["metadata"]["labels"]);
         merge_map(&mut live["metadata"]["annotations"], &object["metadata"]["annotations"]);
+        own(&mut live["metadata"], &object["metadata"]);
         let body = dynamic(kind, &live).map_err(|source| api_error("update", &what, source))?;
         let params = PostParams {
             field_manager: Some(MANAGER.into()),
@@ -336,6 +337,15 @@ fn dynamic(kind: ChildKind, object: &Value) -> Result<DynamicObject, kube::Error
 
 fn to_value(object: &DynamicObject) -> Value {
     serde_json::to_value(object).unwrap_or_default()
+}
+
+/// Our owner as it is wanted, also none; other owners stay.
+fn own(live: &mut Value, wanted: &Value) {
+    let owners = |metadata: &Value| metadata["ownerReferences"].as_array().cloned().unwrap_or_default();
+    let ours = |owner: &Value| owner["kind"] == crate::api::amas_database::AmasDatabase::KIND;
+    let mut all: Vec<Value> = owners(live).into_iter().filter(|owner| !ours(owner)).collect();
+    all.extend(owners(wanted));
+    live["ownerReferences"] = all.into();
 }
 
 fn merge_map(live: &mut Value, wanted: &Value) {

@@ -1,8 +1,10 @@
 //! What would run: pure. The operator and the runner call the same [`plan`] and the same [`Plan::hash`].
 
 mod hash;
+mod listing;
 
 pub use hash::{Options, StepId, hash_steps, hash8};
+pub use listing::{Planned, PlannedLock};
 
 use std::{fmt, sync::Arc};
 

@@ -121,6 +121,7 @@ impl Failure {
     /// | 15 | the target is unknown or there is no way back to it |
     /// | 16 | login refused, no such database, no right |
     /// | 17 | an option cannot be used |
+    /// | 18 | `lint` found risks |
     /// | 20 | server not reachable within --connect-timeout |
     /// | 21 | migration lock not obtained within --lock-timeout |
     /// | 22 | stopped by a signal |

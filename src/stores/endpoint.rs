@@ -1,14 +1,39 @@
 //! Where a server is and how to log in: the one description of a connection that every store uses.
 
+use std::sync::Arc;
+
 use crate::api::sensitive::Sensitive;
 
-/// Transport security of a connection. Verification of certificates comes with the lifecycle work; until then only these two exist.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+/// Transport security of a connection.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Tls {
     /// Clear text.
     Disable,
-    /// Encrypted, server certificate not verified.
-    Require,
+    Encrypt(Arc<Trust>),
+}
+
+impl Tls {
+    /// Encrypted, the server's certificate not verified.
+    pub fn require() -> Self {
+        Self::Encrypt(Arc::default())
+    }
+}
+
+/// Whom an encrypted connection trusts, and who we are to the server.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Trust {
+    /// Whether chain, dates and host name of the server's certificate are verified.
+    pub verify: bool,
+    /// PEM of the authorities to verify against; `None`: the public ones.
+    pub ca: Option<String>,
+    pub client: Option<ClientCertificate>,
+}
+
+/// A client's certificate with its chain and its key, as PEM.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct ClientCertificate {
+    pub certificate: String,
+    pub key: Sensitive,
 }
 
 /// One login on one server.
@@ -30,6 +55,12 @@ pub enum StoreError {
     /// The login was refused: the credentials are re-read once, then it is a condition.
     #[error("login refused: {0}")]
     LoginRefused(String),
+    /// A certificate, the server's or ours, is not accepted: waits for another one.
+    #[error("{0}")]
+    Untrusted(String),
+    /// Between us and the server is a pooler that does not keep a session together.
+    #[error("{0}")]
+    Pooled(String),
     /// The server understood and said no: waits for a change of the spec or of the data.
     #[error("{0}")]
     Rejected(String),

@@ -43,6 +43,10 @@ pub enum Reason {
     Timeout,
     /// The server serves but not us: read the credentials again.
     LoginRefused,
+    /// A certificate, the server's or ours, is not accepted.
+    Untrusted,
+    /// A pooler answers that does not keep a session together.
+    Pooled,
     /// Lost twice within 30 s; Up comes back after 30 s without a further loss.
     Flapping,
 }
@@ -85,6 +89,15 @@ pub enum Event {
     /// No answer within the deadline.
     Silent,
     LoginRefused(String),
+    /// No session can come about until something is changed: for the given reason.
+    Barred(Reason, String),
+}
+
+impl Reason {
+    /// Whether only a person can put it right; such a reason is shown whatever was said before.
+    pub fn bars(self) -> bool {
+        matches!(self, Self::LoginRefused | Self::Untrusted | Self::Pooled)
+    }
 }
 
 /// The time of an event, on both clocks: windows are measured on the steady one, `since` is told on the wall's.
@@ -139,6 +152,7 @@ impl Monitor {
             Event::Refused(why) => self.failed(Reason::ConnectionRefused, why, at),
             Event::Silent => self.bad_sign(Reason::Timeout, "no answer in time".to_owned(), at),
             Event::LoginRefused(why) => self.failed(Reason::LoginRefused, why, at),
+            Event::Barred(reason, why) => self.failed(reason, why, at),
         }
     }
 
@@ -198,7 +212,7 @@ impl Monitor {
         match self.health.verdict {
             Verdict::Up => {
                 self.lose(at);
-                let reason = if self.flapping && reason != Reason::LoginRefused {
+                let reason = if self.flapping && !reason.bars() {
                     Reason::Flapping
                 } else {
                     reason
@@ -207,7 +221,7 @@ impl Monitor {
             }
             Verdict::Unknown => self.set(Verdict::Down, first_reason(reason), why, at),
             // One reason stays for the whole outage, or a restarting server would write status at each attempt.
-            Verdict::Down if reason == Reason::LoginRefused => self.set(Verdict::Down, reason, why, at),
+            Verdict::Down if reason.bars() => self.set(Verdict::Down, reason, why, at),
             Verdict::Down => {
                 if was_confirming && self.flapping {
                     self.last_loss = Some(at.steady);
@@ -244,11 +258,7 @@ impl Monitor {
 }
 
 fn first_reason(reason: Reason) -> Reason {
-    if reason == Reason::LoginRefused {
-        reason
-    } else {
-        Reason::NeverSeen
-    }
+    if reason.bars() { reason } else { Reason::NeverSeen }
 }
 
 fn restarted(before: &ServerIdentity, now: &ServerIdentity) -> bool {

@@ -11,4 +11,5 @@ pub mod neo4j;
 pub mod postgres;
 pub mod redis;
 pub mod revisions;
+pub mod tls;
 pub mod workload;

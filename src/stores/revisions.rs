@@ -146,6 +146,7 @@ mod tests {
             namespace: "agents".into(),
             database: "amas".into(),
             uid: "uid".into(),
+            data_goes: false,
         };
         let pods = PodSettings::default();
         let shared = Shared {

@@ -27,6 +27,8 @@ pub struct Family {
     pub namespace: String,
     pub database: String,
     pub uid: String,
+    /// Volumes and Secrets belong to the object too, so that Kubernetes deletes them with it.
+    pub data_goes: bool,
 }
 
 impl Family {
@@ -54,7 +56,7 @@ impl Family {
     pub fn metadata(&self, name: &str, application: &str, component: &str, owned: bool) -> Value {
         let mut metadata =
             json!({"name": name, "namespace": self.namespace, "labels": self.labels(application, component)});
-        if owned {
+        if owned || self.data_goes {
             metadata["ownerReferences"] = json!([{
                 "apiVersion": "amas.dev/v1alpha1", "kind": "AmasDatabase", "name": self.database, "uid": self.uid,
                 "controller": true, "blockOwnerDeletion": true,

@@ -11,6 +11,9 @@ use amas_operator::migrate::report::Termination;
 
 use super::{Database, FIVE, File, bytes};
 
+#[path = "migrate_plan.rs"]
+mod plan;
+
 /// A folder that goes when the test does.
 struct Dir(PathBuf);
 

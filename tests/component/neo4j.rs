@@ -2,13 +2,14 @@
 
 use std::{
     collections::BTreeMap,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use amas_operator::{
     api::{names::GraphName, sensitive::Sensitive},
     stores::{
-        endpoint::{Endpoint, StoreError, Tls},
+        endpoint::{ClientCertificate, Endpoint, StoreError, Tls, Trust},
         keeper::{Duty, Parting, Progress, Sentinel, Sign, Store},
         neo4j::{
             ConstraintDuty, ConstraintKind, GraphDuty, IndexDuty, IndexKind, ItemFacts, ItemState, Neo4j, Neo4jFacts,
@@ -18,7 +19,10 @@ use amas_operator::{
 };
 use neo4rs::{ConfigBuilder, Graph, query};
 
-use crate::support::neo4j::{Neo4jServer, PASSWORD, base};
+use crate::support::{
+    neo4j::{Neo4jServer, PASSWORD, base},
+    pki::{Authority, Years},
+};
 
 fn name(text: &str) -> GraphName {
     GraphName::parse(text).unwrap()
@@ -128,6 +132,7 @@ async fn neo4j() {
     let graph = application(&server);
     logs_in_with_the_right_password_only(&server).await;
     speaks_tls_without_verification(&server).await;
+    verifies_the_server_and_shows_a_certificate(&server).await;
     the_start_time_is_the_same_in_every_answer(&server).await;
     a_foreign_claim_stops_everything(&server, &graph).await;
     brings_a_schema_in_and_then_writes_nothing(&server, &graph).await;
@@ -176,7 +181,7 @@ async fn logs_in_with_the_right_password_only(server: &Neo4jServer) {
 
 async fn speaks_tls_without_verification(server: &Neo4jServer) {
     let endpoint = Endpoint {
-        tls: Tls::Require,
+        tls: Tls::require(),
         ..server.endpoint()
     };
     let (mut sentinel, _) = Neo4j::open(&base(endpoint.clone())).await.unwrap();
@@ -186,6 +191,44 @@ async fn speaks_tls_without_verification(server: &Neo4jServer) {
         policies: BTreeMap::new(),
     };
     assert!(settled(&duty).await.duty_in.is_some());
+}
+
+async fn verifies_the_server_and_shows_a_certificate(server: &Neo4jServer) {
+    let client = server.authority.issue("operator", "DNS:operator", Years::NOW);
+    let identity = ClientCertificate {
+        certificate: client.certificate,
+        key: Sensitive::new(client.key),
+    };
+    let endpoint = |ca: &Authority, client| Endpoint {
+        tls: Tls::Encrypt(Arc::new(Trust {
+            verify: true,
+            ca: Some(ca.pem()),
+            client,
+        })),
+        ..server.endpoint()
+    };
+    for client in [None, Some(identity)] {
+        let endpoint = endpoint(&server.authority, client);
+        let (mut sentinel, _) = Neo4j::open(&base(endpoint.clone())).await.unwrap();
+        sentinel.ping().await.unwrap();
+        let duty = Duty {
+            base: base(endpoint),
+            policies: BTreeMap::new(),
+        };
+        assert!(settled(&duty).await.duty_in.is_some());
+    }
+    let stranger = base(endpoint(&Authority::new(), None));
+    let error = Neo4j::open(&stranger).await.map(|_| ()).unwrap_err();
+    assert!(
+        matches!(&error, StoreError::Untrusted(text) if text.contains("unknown authority")),
+        "{error}"
+    );
+    let duty = Duty {
+        base: stranger,
+        policies: BTreeMap::new(),
+    };
+    let outcome = Neo4j::work(&mut Neo4jWorker::default(), &duty, &mut Neo4jFacts::default()).await;
+    assert!(outcome.is_err(), "the worker does not trust it either");
 }
 
 async fn the_start_time_is_the_same_in_every_answer(server: &Neo4jServer) {

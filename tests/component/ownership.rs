@@ -6,9 +6,7 @@ use amas_operator::stores::{
 };
 use std::time::Duration;
 
-use super::postgres::{
-    APP_PASSWORD, Kept, OWNER_PASSWORD, REPORT_PASSWORD, changes, duty, login, login_to, name, role, run, text,
-};
+use super::postgres::{APP_PASSWORD, Kept, REPORT_PASSWORD, changes, duty, login, login_to, name, role, run, text};
 use crate::support::postmaster::Postmaster as Server;
 
 /// As on a server that is not ours.
@@ -183,11 +181,10 @@ async fn what_was_there_before_us_is_never_dropped() {
     // A second time finds nothing to do.
     assert_eq!(Postgres::part(&duty, Parting::Drop).await.unwrap().len(), 1);
 
-    // Let go, it is the next one's; and that is not its making either.
+    // Let go, it is the next one's, with the roles; and that is not its making either.
     let mut next = elsewhere(&server);
-    (next.claim.name, next.owner, next.owner_login.user) = ("next".into(), name("next_owner"), "next_owner".into());
-    next.owner_login.password = amas_operator::api::sensitive::Sensitive::new(OWNER_PASSWORD);
-    next.roles.clear();
+    next.claim.name = "next".into();
+    next.owner_login.password = amas_operator::api::sensitive::Sensitive::new("next");
     let mut kept = Kept::new(next.clone());
     kept.until_in(&next).await;
     assert_eq!(text(&mut inside, claim).await, "u-1|f|f");

@@ -525,6 +525,76 @@ async fn an_admin_that_is_no_superuser_does_what_it_may() {
     login(&server, "amas_app", "new-password").await.unwrap();
 }
 
+/// Where there is no database of ours yet.
+async fn superuser(server: &Server) -> PgConnection {
+    let options = PgConnectOptions::new_without_pgpass()
+        .host("127.0.0.1")
+        .port(server.port);
+    let options = options
+        .username("postgres")
+        .password(&server.password)
+        .database("postgres");
+    options.connect().await.unwrap()
+}
+
+#[tokio::test]
+async fn an_owner_without_any_other_right_is_enough() {
+    let server = Server::start().await;
+    let mut admin = superuser(&server).await;
+    let create = r"CREATE ROLE amas_owner LOGIN PASSWORD 'owner-pässword''\1'";
+    run(&mut admin, create).await.unwrap();
+    let mut owners = duty(&server);
+    owners.admin = owners.owner_login.clone();
+    owners.roles.clear();
+    owners
+        .extensions
+        .retain(|extension| extension.name.as_str() != "nowhere");
+    owners.extensions[1].name = ExtensionName::parse("pg_stat_statements").unwrap();
+    let mut kept = Kept::new(owners.clone());
+    kept.until(10., |now| now.facts.error.is_some()).await;
+    let error = kept.snapshots.borrow().facts.error.clone().unwrap();
+    println!("{error}");
+    assert!(
+        error.contains("run: CREATE DATABASE \"amas\" OWNER \"amas_owner\";"),
+        "{error}"
+    );
+
+    run(&mut admin, "CREATE DATABASE amas OWNER amas_owner").await.unwrap();
+    run(&mut admin, "REVOKE CONNECT ON DATABASE postgres FROM PUBLIC")
+        .await
+        .unwrap();
+    kept.keepers.nudge(&kept.key);
+    kept.until_in(&owners).await;
+    let missing = kept.snapshots.borrow().facts.missing_extensions.clone();
+    println!("{missing:?}");
+    // uuid-ossp is trusted: whoever may create in the database may make it. The other is not.
+    assert_eq!(missing.len(), 1, "{missing:?}");
+    assert!(
+        missing[0].statement.starts_with("CREATE EXTENSION") && missing[0].installed,
+        "{missing:?}"
+    );
+}
+
+#[tokio::test]
+async fn an_administrator_of_a_managed_service_is_no_superuser() {
+    let server = Server::start().await;
+    let mut admin = superuser(&server).await;
+    run(
+        &mut admin,
+        "CREATE ROLE cloud_admin LOGIN CREATEROLE CREATEDB PASSWORD 'cloud'",
+    )
+    .await
+    .unwrap();
+    let mut cloud = duty(&server);
+    cloud.admin = endpoint(&server, "cloud_admin", "cloud");
+    cloud
+        .extensions
+        .retain(|extension| extension.name.as_str() != "nowhere");
+    let mut kept = Kept::new(cloud.clone());
+    kept.until_in(&cloud).await;
+    login(&server, "amas_app", APP_PASSWORD).await.unwrap();
+}
+
 #[tokio::test]
 async fn encrypted_connections() {
     let mut server = Server::prepare();
@@ -532,8 +602,8 @@ async fn encrypted_connections() {
     server.launch();
     server.wait_until_ready().await;
     let mut duty = duty(&server);
-    duty.admin.tls = Tls::Require;
-    duty.owner_login.tls = Tls::Require;
+    duty.admin.tls = Tls::require();
+    duty.owner_login.tls = Tls::require();
     let mut kept = Kept::new(duty.clone());
     kept.until_in(&duty).await;
     sleep(Duration::from_millis(500)).await;

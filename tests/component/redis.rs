@@ -81,7 +81,7 @@ fn claim(uid: &str) -> Claim {
     }
 }
 
-fn base(endpoint: Endpoint) -> RedisDuty {
+pub(crate) fn base(endpoint: Endpoint) -> RedisDuty {
     RedisDuty {
         // Of a managed server, this user's passwords are held, which takes a right that the others here lack.
         managed: endpoint.user == "default",
@@ -505,7 +505,7 @@ async fn the_acl_file_lets_in_the_right_password_only(program: Program) {
 async fn tls_without_verification(program: Program) {
     let server = RedisServer::start_with_tls(program).await;
     let endpoint = Endpoint {
-        tls: Tls::Require,
+        tls: Tls::require(),
         port: server.tls_port.unwrap(),
         ..server.endpoint()
     };

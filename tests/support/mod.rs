@@ -1,7 +1,13 @@
 //! What the component tests share.
 
+pub mod audit;
+pub mod kubernetes;
 pub mod neo4j;
+pub mod operator;
+pub mod pgbouncer;
+pub mod pki;
 pub mod postgres;
 pub mod postmaster;
 pub mod process;
+pub mod proxy;
 pub mod redis;

@@ -16,7 +16,10 @@ use amas_operator::{
     },
 };
 
-use super::process::{Folder, Process, eventually, free_port, self_signed};
+use super::{
+    pki::{Authority, Years},
+    process::{Folder, Process, eventually, free_port},
+};
 
 pub const PASSWORD: &str = "correct horse battery";
 
@@ -25,6 +28,8 @@ const OPENS: [&str; 4] = ["java.nio", "java.io", "sun.nio.ch", "java.util.concur
 pub struct Neo4jServer {
     pub process: Process,
     pub port: u16,
+    /// What signed the server's certificate, and what a client's must be signed by, if it shows one.
+    pub authority: Authority,
     folder: Folder,
 }
 
@@ -40,22 +45,29 @@ impl Neo4jServer {
             "data/dbms/auth.ini",
             &auth_ini("neo4j", &Sensitive::new(PASSWORD), [7; 32]),
         );
-        let (certificate, key) = self_signed(&folder);
+        let authority = Authority::new();
+        let own = authority.issue("graph", "IP:127.0.0.1", Years::NOW);
+        folder.write("tls/tls.crt", &own.certificate);
+        folder.write("tls/tls.key", &own.key);
+        folder.write("tls/trusted/ca.crt", &authority.pem());
         folder.write(
             "conf/neo4j.conf",
             &format!(
                 "server.bolt.listen_address=127.0.0.1:{port}\nserver.bolt.tls_level=OPTIONAL\n\
                  server.http.enabled=false\nserver.https.enabled=false\ndbms.usage_report.enabled=false\n\
                  server.memory.pagecache.size=32m\ndbms.ssl.policy.bolt.enabled=true\n\
-                 dbms.ssl.policy.bolt.base_directory={}\ndbms.ssl.policy.bolt.private_key={}\n\
-                 dbms.ssl.policy.bolt.public_certificate={}\n",
-                folder.path().display(),
-                key.display(),
-                certificate.display()
+                 dbms.ssl.policy.bolt.base_directory={}\ndbms.ssl.policy.bolt.private_key=tls.key\n\
+                 dbms.ssl.policy.bolt.public_certificate=tls.crt\ndbms.ssl.policy.bolt.client_auth=OPTIONAL\n",
+                folder.path().join("tls").display()
             ),
         );
         let process = launch(&PathBuf::from(jars), &folder);
-        let server = Self { process, port, folder };
+        let server = Self {
+            process,
+            port,
+            authority,
+            folder,
+        };
         server.answers().await;
         Some(server)
     }

@@ -88,6 +88,41 @@ impl Postmaster {
         settings.unwrap().write_all(b"\nssl = on\n").unwrap();
     }
 
+    /// From the next launch on with TLS, under the given certificate.
+    pub fn encrypt_as(&self, certificate: &str, key: &str) {
+        self.own("server.crt", certificate);
+        self.own("server.key", key);
+        self.append("postgresql.conf", "\nssl = on\n");
+    }
+
+    /// From the next launch on clients over TCP must show a certificate of this authority, beside their password.
+    pub fn ask_clients_for_certificates(&self, ca: &str) {
+        self.own("clients.crt", ca);
+        self.append("postgresql.conf", "\nssl_ca_file = 'clients.crt'\n");
+        let rule = "hostssl all all 127.0.0.1/32 scram-sha-256 clientcert=verify-ca\n";
+        fs::write(self.data().join("pg_hba.conf"), rule).unwrap();
+    }
+
+    fn append(&self, name: &str, text: &str) {
+        let mut file = fs::File::options().append(true).open(self.data().join(name)).unwrap();
+        file.write_all(text.as_bytes()).unwrap();
+    }
+
+    /// A file that only the server's account may read, as it demands of a key.
+    fn own(&self, name: &str, content: &str) {
+        let path = self.data().join(name);
+        let mut copy = self.command("tee");
+        let mut child = copy
+            .arg(&path)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap();
+        child.stdin.take().unwrap().write_all(content.as_bytes()).unwrap();
+        assert!(child.wait().unwrap().success());
+        fs::set_permissions(path, fs::Permissions::from_mode(0o600)).unwrap();
+    }
+
     /// A file that the server reads after its own configuration, from its next start or reload on.
     pub fn configure(&self, text: &str) {
         let own = self.data().join("postgresql.conf");

@@ -62,6 +62,16 @@ impl Process {
         let _ = self.0.wait();
     }
 
+    /// Waits for its end.
+    pub fn wait(&mut self) {
+        let _ = self.0.wait();
+    }
+
+    /// Whether it has not ended.
+    pub fn runs(&mut self) -> bool {
+        self.0.try_wait().unwrap().is_none()
+    }
+
     /// Any other signal, e.g. `STOP`.
     pub fn signal(&self, name: &str) {
         let status = Command::new("kill")

@@ -10,7 +10,10 @@ use amas_operator::{
     },
 };
 
-use super::process::{Folder, Process, eventually, free_port, self_signed};
+use super::{
+    pki::{Authority, Issued},
+    process::{Folder, Process, eventually, free_port, self_signed},
+};
 
 pub const PASSWORD: &str = "correct horse";
 
@@ -37,20 +40,49 @@ pub struct RedisServer {
     /// Present when the server was started with TLS.
     pub tls_port: Option<u16>,
     _folder: Folder,
+    _certificates: Option<Folder>,
 }
 
 impl RedisServer {
     /// A server whose user `default` has [`PASSWORD`]; `users` are further lines of its ACL file.
     pub async fn start(program: Program, users: &str) -> Self {
-        Self::launch(program, users, false).await
+        Self::launch(program, users, None).await
     }
 
     /// The same with a second port that speaks TLS with a certificate nobody signed.
     pub async fn start_with_tls(program: Program) -> Self {
-        Self::launch(program, "", true).await
+        let folder = Folder::new("redis-tls");
+        let (certificate, key) = self_signed(&folder);
+        let options = [
+            "--tls-auth-clients no --tls-ca-cert-file",
+            &path(&certificate),
+            "--tls-cert-file",
+            &path(&certificate),
+            "--tls-key-file",
+            &path(&key),
+        ];
+        Self::launch(program, "", Some(options.join(" "))).await.keeping(folder)
     }
 
-    async fn launch(program: Program, users: &str, tls: bool) -> Self {
+    /// The same with a certificate, and asking clients for theirs.
+    pub async fn start_verified(program: Program, clients: &Authority, own: &Issued) -> Self {
+        let folder = Folder::new("redis-tls");
+        let file = |name: &str, text: &str| path(&folder.write(name, text));
+        let options = format!(
+            "--tls-auth-clients yes --tls-ca-cert-file {} --tls-cert-file {} --tls-key-file {}",
+            file("ca.crt", &clients.pem()),
+            file("tls.crt", &own.certificate),
+            file("tls.key", &own.key)
+        );
+        Self::launch(program, "", Some(options)).await.keeping(folder)
+    }
+
+    fn keeping(mut self, certificates: Folder) -> Self {
+        self._certificates = Some(certificates);
+        self
+    }
+
+    async fn launch(program: Program, users: &str, tls: Option<String>) -> Self {
         let folder = Folder::new("redis");
         let acl = folder.write("users.acl", &format!("{}{users}", acl_file([&Sensitive::new(PASSWORD)])));
         let port = free_port();
@@ -67,16 +99,11 @@ impl RedisServer {
             ])
             .arg(folder.path());
         command.arg("--aclfile").arg(acl);
-        let tls_port = tls.then(free_port);
-        if let Some(tls_port) = tls_port {
-            let (certificate, key) = self_signed(&folder);
-            command.args(["--tls-port", &tls_port.to_string(), "--tls-auth-clients", "no"]);
+        let tls_port = tls.as_ref().map(|_| free_port());
+        if let (Some(options), Some(tls_port)) = (tls, tls_port) {
             command
-                .arg("--tls-cert-file")
-                .arg(&certificate)
-                .arg("--tls-key-file")
-                .arg(key);
-            command.arg("--tls-ca-cert-file").arg(certificate);
+                .args(["--tls-port", &tls_port.to_string()])
+                .args(options.split(' '));
         }
         let process = Process::spawn(&mut command, &folder.path().join("log"));
         let server = Self {
@@ -84,6 +111,7 @@ impl RedisServer {
             port,
             tls_port,
             _folder: folder,
+            _certificates: None,
         };
         eventually("the server answers", Duration::from_secs(20), || async {
             tokio::net::TcpStream::connect(("127.0.0.1", port)).await.is_ok()
@@ -111,4 +139,8 @@ impl RedisServer {
             .set_redis_settings(settings);
         redis::Client::open(info).unwrap().get_connection().unwrap()
     }
+}
+
+fn path(path: &std::path::Path) -> String {
+    path.display().to_string()
 }

@@ -14,7 +14,7 @@ use crate::{
 ///
 /// Exit codes: 0 done or nothing to do; 10 a statement failed; 11 invalid files; 12 files and history disagree;
 /// 13 plan is not --plan-hash; 14 seed failed; 15 unknown target or no way back; 16 login or right missing;
-/// 17 unusable option; 20 server not reachable; 21 lock not obtained; 22 stopped by a signal; 23 connection lost;
+/// 17 unusable option; 18 lint found risks; 20 server not reachable; 21 lock not obtained; 22 stopped by a signal; 23 connection lost;
 /// 24 server could not do it now. 10-19 need a change, 20-29 may be tried again.
 #[derive(Debug, Parser)]
 pub struct Args {
@@ -32,6 +32,12 @@ pub(super) enum Verb {
     Status(StatusArgs),
     /// Check the files; with a database also against its history. Changes nothing.
     Validate(ValidateArgs),
+    /// Show what would run, what it locks, and the plan's hash. Changes nothing.
+    Plan(PlanArgs),
+    /// Say which statements are risky, and what to write instead. Needs no database.
+    Lint(LintArgs),
+    /// Write an empty pair of files whose version is the time in UTC.
+    New(NewArgs),
     /// Only the seeds.
     Seed(SeedArgs),
 }
@@ -138,6 +144,44 @@ pub(super) struct ValidateArgs {
     /// Seed folders to check too.
     #[arg(long = "seed-dir", value_name = "DIR")]
     pub(super) seed_dirs: Vec<PathBuf>,
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct PlanArgs {
+    #[command(flatten)]
+    pub(super) dirs: DirArgs,
+    /// Without a database, all files are pending.
+    #[command(flatten)]
+    pub(super) database: DatabaseArgs,
+    /// Up or down to this version. Default: the newest.
+    #[arg(long, value_name = "VERSION")]
+    pub(super) to: Option<i64>,
+    /// The database that the hash is for, when it is not asked: SYSTEM_IDENTIFIER/NAME.
+    #[arg(long, value_name = "ID/NAME")]
+    pub(super) identity: Option<String>,
+    #[arg(short, long, value_enum, default_value = "table")]
+    pub(super) output: Output,
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct LintArgs {
+    #[command(flatten)]
+    pub(super) dirs: DirArgs,
+    /// Only the versions after this one.
+    #[arg(long, value_name = "VERSION", default_value_t = 0)]
+    pub(super) after: i64,
+    #[arg(short, long, value_enum, default_value = "table")]
+    pub(super) output: Output,
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct NewArgs {
+    /// Where the files are written.
+    #[arg(long, value_name = "DIR")]
+    pub(super) dir: PathBuf,
+    /// What the migration does, in a few words.
+    #[arg(required = true)]
+    pub(super) description: Vec<String>,
 }
 
 #[derive(Debug, clap::Args)]

@@ -30,6 +30,8 @@ struct Books {
     secrets: HashMap<(String, String), Known>,
     /// By namespace and name of the AmasDatabase.
     reasons: HashMap<(String, String), Reason>,
+    /// The uid of the AmasDatabase that each Secret goes with, where it was seen.
+    owners: HashMap<(String, String), Option<String>>,
 }
 
 /// Secrets that were read or written by this process.
@@ -45,6 +47,16 @@ impl Memory {
         self.lock()
             .secrets
             .insert((namespace.to_owned(), name.to_owned()), known);
+    }
+
+    pub fn put_owner(&self, namespace: &str, name: &str, owner: Option<String>) {
+        let key = (namespace.to_owned(), name.to_owned());
+        self.lock().owners.insert(key, owner);
+    }
+
+    /// `None`: not seen.
+    pub fn owner(&self, namespace: &str, name: &str) -> Option<Option<String>> {
+        self.lock().owners.get(&(namespace.to_owned(), name.to_owned())).cloned()
     }
 
     pub fn forget(&self, namespace: &str, name: &str) {

@@ -69,6 +69,11 @@ impl SecretSpec {
         }
     }
 
+    /// The store it belongs to, where it initialises one.
+    pub fn component(&self) -> &'static str {
+        self.labels().1
+    }
+
     /// The key under which an entry of ours is written.
     fn key(&self, ours: &str) -> String {
         self.connection
@@ -168,6 +173,11 @@ impl SecretSpec {
         extra.chain(ours).chain(state.rotation.entries()).collect()
     }
 
+    fn query(&self) -> String {
+        let mode = self.connection.extra.get("PGSSLMODE");
+        mode.map(|mode| format!("?sslmode={mode}")).unwrap_or_default()
+    }
+
     fn parts(&self, state: &State, old: &Entries) -> Vec<(&'static str, String)> {
         let host = &self.host;
         let user = self.pair(state).map(|(user, _)| user).unwrap_or_default();
@@ -177,7 +187,7 @@ impl SecretSpec {
             Purpose::PostgresRole { database, port, .. } => vec![
                 (
                     "DATABASE_URL",
-                    format!("postgresql://{user}:{clear}@{host}:{port}/{database}"),
+                    format!("postgresql://{user}:{clear}@{host}:{port}/{database}{}", self.query()),
                 ),
                 ("PGHOST", host.clone()),
                 ("PGPORT", port.to_string()),
@@ -361,6 +371,7 @@ mod tests {
             namespace: "n".into(),
             database: "d".into(),
             uid: "u".into(),
+            data_goes: false,
         };
         let spec = role(Connection::default());
         let entries = spec.entries(&Entries::new());

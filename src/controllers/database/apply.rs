@@ -11,6 +11,7 @@ use crate::{
     },
     engine::{
         child::ChildKind,
+        children::owner_of,
         events::News,
         metrics::Credential,
         writer::{Created, WriteError},
@@ -18,8 +19,11 @@ use crate::{
     stores::{keeper::Key, workload::Family},
 };
 
-use super::duties::Duties;
-use super::plan::{FINALIZER, Step};
+use super::{
+    cleanup,
+    duties::Duties,
+    plan::{FINALIZER, Step},
+};
 
 /// Requests of one wave that are under way at the same time.
 const PARALLEL: usize = 4;
@@ -61,7 +65,7 @@ enum Done {
 /// Finalizer, Secrets, what a pod mounts (one scheduled before its claim exists waits for the scheduler's next look), the rest.
 fn wave_of(step: &Step) -> u8 {
     match step {
-        Step::AddFinalizer => 0,
+        Step::AddFinalizer | Step::RemoveFinalizer => 0,
         Step::CreateSecret(_) | Step::UpdateSecret { .. } => 1,
         Step::Create(ChildKind::PersistentVolumeClaim | ChildKind::ServiceAccount | ChildKind::ConfigMap, _) => 2,
         Step::Create(..)
@@ -83,10 +87,14 @@ async fn apply_one(context: &Context, object: &AmasDatabase, family: &Family, st
             finalizers.push(FINALIZER.into());
             context.writer.finalizers(object, &finalizers).await?;
         }
+        Step::RemoveFinalizer => cleanup::release(context, object).await?,
         Step::CreateSecret(spec) => return create_secret(context, family, spec).await,
         Step::UpdateSecret { spec, from, to } => update_secret(context, family, spec, (from, to)).await?,
         Step::Create(kind, body) => match context.writer.create(*kind, namespace, database, body).await? {
-            Created::New(made) | Created::Ours(made) => context.children.wrote(*kind, &made),
+            Created::New(made) | Created::Ours(made) => {
+                context.brought.to(namespace, *kind, body);
+                context.children.wrote(*kind, &made);
+            }
             Created::Foreign => {
                 let name = body["metadata"]["name"].as_str().unwrap_or_default();
                 context.taken.remember(namespace, *kind, name);
@@ -96,6 +104,15 @@ async fn apply_one(context: &Context, object: &AmasDatabase, family: &Family, st
         Step::Update(kind, body) => {
             let updated = context.writer.update(*kind, namespace, body).await?;
             context.children.wrote(*kind, &updated);
+            if was_moved(context, object, *kind, body) {
+                let name = body["metadata"]["name"].as_str().unwrap_or_default();
+                let news = News {
+                    warning: false,
+                    reason: "Corrected".into(),
+                    note: format!("{kind:?} {name} had been changed, and is as specified again"),
+                };
+                context.events.publish(object, &news).await;
+            }
         }
         Step::Replace(body, why) => {
             let updated = context.writer.update(ChildKind::StatefulSet, namespace, body).await?;
@@ -137,6 +154,10 @@ async fn apply_one(context: &Context, object: &AmasDatabase, family: &Family, st
                 context.children.wrote(ChildKind::Pod, &patched);
             }
         }
+        Step::Delete(ChildKind::Secret, name) => {
+            cleanup::delete_ours(context, family, ChildKind::Secret, name).await?;
+            context.credentials.put(namespace, name, Known::Absent);
+        }
         Step::Delete(kind, name) => {
             context.writer.delete(*kind, namespace, name).await?;
             context
@@ -145,6 +166,17 @@ async fn apply_one(context: &Context, object: &AmasDatabase, family: &Family, st
         }
     }
     Ok(Done::Yes)
+}
+
+/// Whether somebody else has changed a child that we now put right: we had brought it to the same before. Of what a process before
+/// this one did only the generation tells, and for a ConfigMap not even that, since policies have their part in it.
+fn was_moved(context: &Context, object: &AmasDatabase, kind: ChildKind, body: &serde_json::Value) -> bool {
+    let namespace = object.meta().namespace.as_deref().unwrap_or_default();
+    let observed = object.status.as_ref().and_then(|status| status.observed_generation);
+    match context.brought.to(namespace, kind, body) {
+        Some(before) => before == kind.hash(body),
+        None => kind != ChildKind::ConfigMap && observed == object.meta().generation,
+    }
 }
 
 async fn create_secret(context: &Context, family: &Family, spec: &SecretSpec) -> Result<Done, WriteError> {
@@ -158,8 +190,14 @@ async fn create_secret(context: &Context, family: &Family, spec: &SecretSpec) ->
         .create(ChildKind::Secret, namespace, database, &object)
         .await?
     {
-        Created::New(_) => Known::Present(entries),
-        Created::Ours(found) => Known::Present(read_entries(&found)),
+        Created::New(made) => {
+            context.credentials.put_owner(namespace, &spec.name, owner_of(&made));
+            Known::Present(entries)
+        }
+        Created::Ours(found) => {
+            context.credentials.put_owner(namespace, &spec.name, owner_of(&found));
+            Known::Present(read_entries(&found))
+        }
         Created::Foreign => {
             context.taken.remember(namespace, ChildKind::Secret, &spec.name);
             return Ok(Done::Taken);
@@ -195,6 +233,8 @@ async fn update_secret(
     context
         .credentials
         .put(namespace, &spec.name, Known::Present(to.clone()));
+    let owner = owner_of(&spec.object(family, to));
+    context.credentials.put_owner(namespace, &spec.name, owner);
     if Rotation::read(to).count > Rotation::read(from).count {
         let credential = spec.credential().unwrap_or_default().to_owned();
         tracing::info!(namespace, secret = spec.name, credential, "a new password is published");
@@ -211,6 +251,7 @@ async fn update_secret(
 /// Hands the duties to the keepers. Equal duties change nothing; a store that is no longer declared is let go.
 pub fn hand_over(context: &Context, key: &Key, object: &AmasDatabase, duties: Duties) {
     let (keepers, spec) = (&context.keepers, &object.spec);
+    keepers.pause(key, spec.suspend);
     match (duties.postgres, &spec.postgres) {
         (Some(duty), _) => keepers.postgres.assign_base(key, duty),
         (None, None) => keepers.postgres.let_go(key),
@@ -225,57 +266,5 @@ pub fn hand_over(context: &Context, key: &Key, object: &AmasDatabase, duties: Du
         (Some(duty), _) => keepers.neo4j.assign_base(key, duty),
         (None, None) => keepers.neo4j.let_go(key),
         (None, Some(_)) => {}
-    }
-}
-
-/// Whether our finalizer is on the object.
-pub fn is_finalized(object: &AmasDatabase) -> bool {
-    object
-        .meta()
-        .finalizers
-        .iter()
-        .flatten()
-        .any(|finalizer| finalizer == FINALIZER)
-}
-
-/// Takes away what only we can take away, then lets the object go. Makes nothing, and needs no server.
-pub async fn clean_up(context: &Context, object: &AmasDatabase, family: &Family) -> Result<(), WriteError> {
-    let key = Key {
-        namespace: family.namespace.clone(),
-        database: family.database.clone(),
-    };
-    if !is_finalized(object) {
-        context.keepers.let_go(&key);
-        return Ok(());
-    }
-    context.keepers.dismiss(&key);
-    let finalizers = object.meta().finalizers.clone().unwrap_or_default();
-    let status = object.status.clone().unwrap_or_default();
-    let owner = (family.namespace.clone(), family.database.clone());
-    let children = context.children.of(&owner);
-    let claims = children
-        .keys()
-        .filter(|(kind, _)| *kind == ChildKind::PersistentVolumeClaim)
-        .cloned();
-    let secrets = status.secrets.iter().map(|name| (ChildKind::Secret, name.clone()));
-    for (kind, name) in claims.chain(secrets) {
-        delete_ours(context, family, kind, &name).await?;
-    }
-    let rest: Vec<String> = finalizers
-        .into_iter()
-        .filter(|finalizer| finalizer != FINALIZER)
-        .collect();
-    context.writer.finalizers(object, &rest).await
-}
-
-/// Deletes by name, but never somebody else's object.
-async fn delete_ours(context: &Context, family: &Family, kind: ChildKind, name: &str) -> Result<(), WriteError> {
-    let label = crate::engine::DATABASE_LABEL;
-    match context.writer.read(kind, &family.namespace, name).await? {
-        Some(found) if found["metadata"]["labels"][label] == *family.database => {
-            context.credentials.forget(&family.namespace, name);
-            context.writer.delete(kind, &family.namespace, name).await
-        }
-        _ => Ok(()),
     }
 }

@@ -35,12 +35,7 @@ pub struct Duties {
 }
 
 pub fn duties(spec: &AmasDatabaseSpec, valid: &Valid, observed: &Observed, settings: &Settings) -> Duties {
-    let claim = Claim {
-        cluster_id: settings.cluster_id.clone(),
-        namespace: valid.family.namespace.clone(),
-        name: valid.family.database.clone(),
-        uid: valid.family.uid.clone(),
-    };
+    let claim = claim(valid, settings);
     let take_over = &observed.take_over;
     Duties {
         postgres: spec
@@ -90,6 +85,45 @@ pub fn duties(spec: &AmasDatabaseSpec, valid: &Valid, observed: &Observed, setti
     }
 }
 
+/// What is needed to take leave of the servers that are not ours: their logins and whose they are. Roles need not be named.
+pub fn leaving(spec: &AmasDatabaseSpec, valid: &Valid, observed: &Observed, settings: &Settings) -> Duties {
+    let mut duties = duties(spec, valid, observed, settings);
+    let admin = observed.externals.get(&StoreKind::Postgres).cloned();
+    duties.postgres = spec.postgres.as_ref().and_then(|postgres| {
+        let admin = admin?.ok()?.login;
+        let owner = valid.owner.clone()?;
+        Some(PostgresDuty {
+            owner_login: Endpoint {
+                user: owner.to_string(),
+                ..admin.clone()
+            },
+            admin,
+            database: postgres.database.clone(),
+            owner,
+            owner_twin: Twin::default(),
+            admin_next: None,
+            sure: false,
+            extensions: Vec::new(),
+            roles: Vec::new(),
+            exclusive: false,
+            claim: claim(valid, settings),
+            take_over: None,
+            configuration: None,
+            look_again: String::new(),
+        })
+    });
+    duties
+}
+
+fn claim(valid: &Valid, settings: &Settings) -> Claim {
+    Claim {
+        cluster_id: settings.cluster_id.clone(),
+        namespace: valid.family.namespace.clone(),
+        name: valid.family.database.clone(),
+        uid: valid.family.uid.clone(),
+    }
+}
+
 /// What a Secret of ours says.
 fn state<'a>(valid: &'a Valid, observed: &Observed, secret: &str) -> Option<(&'a SecretSpec, State)> {
     let spec = valid.secrets.iter().find(|spec| spec.name == secret)?;
@@ -127,7 +161,7 @@ fn role_login(valid: &Valid, observed: &Observed, role: &SqlName) -> Option<(Sen
 /// The operator's own login on a store: an external one's as its Secret says, a managed one's as we made it.
 fn endpoint(store: StoreKind, valid: &Valid, observed: &Observed, port: u16, user: &str) -> Option<Endpoint> {
     if let Some(external) = observed.externals.get(&store) {
-        return external.clone().ok();
+        return external.as_ref().ok().map(|server| server.login.clone());
     }
     let secret = match store {
         StoreKind::Postgres => "postgres-admin",
@@ -153,15 +187,21 @@ fn postgres_duty(postgres: &PostgresSpec, valid: &Valid, observed: &Observed, cl
         postgres::workload::ADMIN,
     )?;
     let owner = valid.owner.clone()?;
-    let (password, owner_twin) = role_login(valid, observed, &owner)?;
-    let owner_login = Endpoint {
-        user: if owner_twin.active {
+    let (owner_login, owner_twin) = if postgres.is_owners() {
+        (admin.clone(), Twin::default())
+    } else {
+        let (password, twin) = role_login(valid, observed, &owner)?;
+        let user = if twin.active {
             postgres::twin_name(owner.as_str())
         } else {
             owner.to_string()
-        },
-        password,
-        ..admin.clone()
+        };
+        let login = Endpoint {
+            user,
+            password,
+            ..admin.clone()
+        };
+        (login, twin)
     };
     let admin_next = state(valid, observed, &valid.family.child_name("postgres-admin"))
         .and_then(|(_, state)| state.rotation.next);

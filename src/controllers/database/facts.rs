@@ -37,7 +37,7 @@ pub fn stores(object: &AmasDatabase, valid: &Valid, observed: &Observed) -> Opti
     let spec = &object.spec;
     let place = |store: StoreKind, port: u16| Place {
         endpoint: match observed.externals.get(&store) {
-            Some(Ok(endpoint)) => format!("{}:{}", endpoint.host, endpoint.port),
+            Some(Ok(server)) => format!("{}:{}", server.clients.0, server.clients.1),
             Some(Err(_)) => String::new(),
             None => format!("{}:{port}", valid.family.host(store.component())),
         },
@@ -114,6 +114,8 @@ fn postgres_facts(old: Option<PostgresStatus>, observed: &Observed, place: Place
         new.version = version(&snapshot.health);
         new.started_at = started_at(new.started_at, &snapshot.health);
         new.max_connections = facts.max_connections.map(Into::into);
+        new.undeclared_extensions = facts.undeclared_extensions.iter().take(32).cloned().collect();
+        new.retired_roles = facts.retired_roles.iter().take(32).cloned().collect();
         new.tables = i64::try_from(facts.figures.tables).ok();
         new.size = Some(round_bytes(facts.figures.size_bytes)).filter(|_| facts.figures.size_bytes > 0);
     }

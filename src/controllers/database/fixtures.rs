@@ -67,6 +67,21 @@ pub fn leaves(value: &Value) -> usize {
     }
 }
 
+/// An operator with rights in the whole cluster.
+pub fn settings() -> Settings {
+    Settings {
+        images: Images::default(),
+        revisions: Revisions::default(),
+        own_image: "operator".into(),
+        operator_namespace: "amas-system".into(),
+        cluster_id: "c".into(),
+        bundles: "migrations".into(),
+        instance: "test".into(),
+        namespaced: false,
+        class: String::new(),
+    }
+}
+
 /// An object and everything that was seen of it.
 pub struct Situation {
     pub object: AmasDatabase,
@@ -89,6 +104,8 @@ impl Situation {
             taken: Vec::new(),
             growth_refused: BTreeMap::new(),
             secrets: BTreeMap::new(),
+            secret_owners: BTreeMap::new(),
+            former_secrets: Vec::new(),
             externals: BTreeMap::new(),
             given: BTreeMap::new(),
             sure: false,
@@ -118,15 +135,7 @@ impl Situation {
                 })
                 .into(),
         };
-        let settings = Settings {
-            images: Images::default(),
-            revisions: Revisions::default(),
-            own_image: "operator".into(),
-            operator_namespace: "amas-system".into(),
-            cluster_id: "c".into(),
-            bundles: "migrations".into(),
-            instance: "test".into(),
-        };
+        let settings = settings();
         Self {
             object,
             observed,
@@ -255,7 +264,7 @@ impl Situation {
             externals: &Externals::new(),
             given: &self.observed.given,
         };
-        validate(&self.object, &self.settings.images, None, &users).unwrap()
+        validate(&self.object, &self.settings, None, &users).unwrap()
     }
 
     pub fn plan(&self) -> Plan {

@@ -251,6 +251,7 @@ mod tests {
             namespace: "n".into(),
             database: "d".into(),
             uid: "u".into(),
+            data_goes: false,
         }
     }
 

@@ -2,6 +2,7 @@
 
 mod apply;
 mod change;
+mod cleanup;
 mod configuration;
 mod duties;
 mod external;
@@ -10,6 +11,7 @@ mod facts;
 mod fixtures;
 mod jobs;
 mod observe;
+mod pins;
 mod plan;
 mod rollout;
 mod secrets;
@@ -26,9 +28,10 @@ use kube::Resource;
 pub use observe::{StoreKind, eviction_owner};
 
 use crate::{
-    api::amas_database::AmasDatabase,
-    controllers::Context,
+    api::{amas_database::AmasDatabase, common::DeletionPolicy},
+    controllers::{Context, Settings},
     engine::{
+        Own,
         metrics::Object,
         queue::{Next, Reconcile, ReconcileError, Verdict},
         status::{Timing, timing},
@@ -49,13 +52,9 @@ pub struct Databases(pub Arc<Context>);
 impl Reconcile<AmasDatabase> for Databases {
     async fn reconcile(&self, object: Arc<AmasDatabase>) -> Result<Next, ReconcileError> {
         let context = &*self.0;
-        let family = family(&object);
+        let family = family(&object, &context.settings);
         if object.meta().deletion_timestamp.is_some() {
-            apply::clean_up(context, &object, &family).await?;
-            return Ok(Next {
-                verdict: Verdict::Converged,
-                after: None,
-            });
+            return cleanup::clean_up(context, &object, &family).await;
         }
         for _ in 0..PASSES {
             // Caches, snapshots; a Secret or ConfigMap by name when there is a reason to (client).
@@ -63,15 +62,13 @@ impl Reconcile<AmasDatabase> for Databases {
             let observed = observe::observe(context, &object, &wanted).await?;
             // Pure: values that need no further check, or what is wrong.
             let eviction = eviction_owner(context, &family.namespace, &family.database).map(|(_, eviction)| eviction);
-            let valid = match validate::validate(
-                &object,
-                &context.settings.images,
-                eviction.as_ref(),
-                &validate::Secrets {
-                    externals: &observed.externals,
-                    given: &observed.given,
-                },
-            ) {
+            let users = validate::Secrets {
+                externals: &observed.externals,
+                given: &observed.given,
+            };
+            let valid = match validate::validate(&object, &context.settings, eviction.as_ref(), &users)
+                .and_then(|valid| pins::check(&object.spec, &observed).map(|()| valid))
+            {
                 Ok(valid) => valid,
                 Err(problems) => return write_report(context, &object, &observed, &Ground::Invalid(&problems)).await,
             };
@@ -81,7 +78,7 @@ impl Reconcile<AmasDatabase> for Databases {
                 &valid,
                 &observed,
                 &context.settings,
-                apply::is_finalized(&object),
+                cleanup::is_finalized(&object),
             );
             apply::hand_over(context, &key(&family), &object, plan.duties.clone());
             if plan.steps.is_empty() {
@@ -106,12 +103,13 @@ impl Reconcile<AmasDatabase> for Databases {
     }
 }
 
-fn family(object: &AmasDatabase) -> Family {
+fn family(object: &AmasDatabase, settings: &Settings) -> Family {
     let meta = object.meta();
     Family {
         namespace: meta.namespace.clone().unwrap_or_default(),
         database: meta.name.clone().unwrap_or_default(),
         uid: meta.uid.clone().unwrap_or_default(),
+        data_goes: settings.namespaced && object.spec.deletion_policy == DeletionPolicy::Delete,
     }
 }
 
@@ -154,7 +152,7 @@ async fn write_report(
         namespace,
         database: name,
         ..
-    } = family(object);
+    } = family(object, &context.settings);
     context
         .metrics
         .ready
@@ -182,11 +180,17 @@ async fn write_status(
 
 /// Forgets everything about an object that is gone.
 pub fn forget(context: &Context, object: &AmasDatabase) {
-    let family = family(object);
-    context.keepers.let_go(&key(&family));
+    let family = family(object, &context.settings);
+    if object.class() == context.settings.class {
+        context.keepers.let_go(&key(&family));
+    } else {
+        // Handed to another operator: it goes on with the same claims.
+        context.keepers.dismiss(&key(&family));
+    }
     context.books.databases.forget(&family.uid);
     context.sources.forget(&family.uid);
     context.credentials.forget_reason(&family.namespace, &family.database);
+    context.brought.forget(&family.namespace, &family.database);
     for secret in validate::wanted_secrets(&family, &object.spec) {
         context.credentials.forget(&family.namespace, &secret.name);
     }

@@ -16,13 +16,17 @@ use crate::{
     },
     controllers::{
         Context, GrowthKey,
-        credentials::{self, Known, SecretSpec, read_entries},
+        credentials::{self, Entries, Known, SecretSpec, read_entries},
         sources::{Files, REREAD, Reason, SeedFiles},
     },
-    engine::{DATABASE_LABEL, child::ChildKind, children, writer::WriteError},
+    engine::{
+        DATABASE_LABEL,
+        child::ChildKind,
+        children::{self, owner_of},
+        writer::WriteError,
+    },
     stores::{
-        endpoint::Endpoint,
-        health::{Health, Reason as HealthReason},
+        health::Health,
         keeper::{Key, Snapshot},
         neo4j::Neo4j,
         postgres::Postgres,
@@ -68,8 +72,8 @@ impl StoreKind {
     }
 }
 
-/// An external endpoint as its Secret describes it.
-pub type ExternalEndpoint = Result<Endpoint, String>;
+/// An external server as its Secret describes it, or what is wrong with that.
+pub type ExternalServer = Result<external::Server, String>;
 
 /// What was seen.
 pub struct Observed {
@@ -83,7 +87,11 @@ pub struct Observed {
     pub growth_refused: BTreeMap<GrowthKey, String>,
     /// By the Secret's name; those that were never looked for are not in it.
     pub secrets: BTreeMap<String, Known>,
-    pub externals: BTreeMap<StoreKind, ExternalEndpoint>,
+    /// The uid of the AmasDatabase that a Secret goes with, of those that were looked at.
+    pub secret_owners: BTreeMap<String, Option<String>>,
+    /// Secrets that the status lists and the specification does not, and that are not known to be gone.
+    pub former_secrets: Vec<String>,
+    pub externals: BTreeMap<StoreKind, ExternalServer>,
     /// Secrets that the user brings passwords in, by name.
     pub given: BTreeMap<String, Known>,
     /// The server has other passwords than the Secrets, which were therefore read again just now.
@@ -174,6 +182,8 @@ pub async fn observe(context: &Context, object: &AmasDatabase, wanted: &[SecretS
         taken: context.taken.of(&namespace),
         growth_refused: context.growth.of(&namespace),
         secrets: BTreeMap::new(),
+        secret_owners: BTreeMap::new(),
+        former_secrets: Vec::new(),
         externals: BTreeMap::new(),
         given: BTreeMap::new(),
         sure: false,
@@ -196,8 +206,8 @@ pub async fn observe(context: &Context, object: &AmasDatabase, wanted: &[SecretS
     };
     forget_secrets(context, object, &mut observed, wanted);
     for (store, external) in externals(object) {
-        let endpoint = external_endpoint(context, object, store, external).await?;
-        observed.externals.insert(store, endpoint);
+        let server = external_server(context, object, store, external).await?;
+        observed.externals.insert(store, server);
     }
     for name in given_names(&object.spec) {
         let known = users_secret(context, &namespace, &name).await?;
@@ -207,7 +217,15 @@ pub async fn observe(context: &Context, object: &AmasDatabase, wanted: &[SecretS
         if let Some(known) = secret(context, &observed, &namespace, &name, spec).await? {
             observed.secrets.insert(spec.name.clone(), known);
         }
+        if let Some(owner) = context.credentials.owner(&namespace, &spec.name) {
+            observed.secret_owners.insert(spec.name.clone(), owner);
+        }
     }
+    let former = |name: &&String| {
+        wanted.iter().all(|spec| spec.name != **name)
+            && context.credentials.get(&namespace, name) != Some(Known::Absent)
+    };
+    observed.former_secrets = observed.status.secrets.iter().filter(former).cloned().collect();
     Ok(observed)
 }
 
@@ -257,6 +275,7 @@ async fn secret(
     let known = match context.writer.read(ChildKind::Secret, namespace, &spec.name).await? {
         None => Known::Absent,
         Some(secret) if secret["metadata"]["labels"][DATABASE_LABEL] == *database => {
+            context.credentials.put_owner(namespace, &spec.name, owner_of(&secret));
             Known::Present(read_entries(&secret))
         }
         Some(_) => Known::Foreign,
@@ -287,24 +306,27 @@ fn forget_secrets(context: &Context, object: &AmasDatabase, observed: &mut Obser
         .as_ref()
         .is_some_and(|snapshot| !snapshot.facts.unsure.is_empty());
     observed.sure = unsure;
-    let refused = |store: StoreKind| {
-        observed
-            .health(store)
-            .is_some_and(|health| health.reason == HealthReason::LoginRefused)
-    };
+    let refused = |store: StoreKind| observed.health(store).is_some_and(|health| health.reason.bars());
     let again = |store: StoreKind| all || refused(store) || unsure && store == StoreKind::Postgres;
-    let any = again(StoreKind::Postgres) || again(StoreKind::Redis) || again(StoreKind::Neo4j);
     for spec in wanted {
         if secrets::store_of(spec).map_or(all, again) {
             context.credentials.forget(&namespace, &spec.name);
         }
     }
-    let brought = externals(object).into_iter().map(|(_, external)| external.secret_ref.name.clone());
-    if any {
-        for name in brought.chain(given_names(&object.spec)) {
+    if again(StoreKind::Postgres) || again(StoreKind::Redis) || again(StoreKind::Neo4j) {
+        for name in brought(object) {
             context.credentials.forget(&namespace, &remembered(&name));
         }
     }
+}
+
+/// Names of all Secrets that the user brings.
+fn brought(object: &AmasDatabase) -> Vec<String> {
+    let of_servers = externals(object).into_iter().flat_map(|(_, external)| {
+        let ca = external.tls.ca_secret_ref.as_ref().map(|secret| secret.name.clone());
+        [Some(external.secret_ref.name.clone()), ca]
+    });
+    of_servers.flatten().chain(given_names(&object.spec)).collect()
 }
 
 /// How a user's Secret is kept in memory, apart from one of ours that has the same name.
@@ -325,21 +347,32 @@ async fn users_secret(context: &Context, namespace: &str, name: &str) -> Result<
     Ok(known)
 }
 
-/// The user's Secret to a server that the operator does not run.
-async fn external_endpoint(
+/// An external server, as the user's Secrets say.
+async fn external_server(
     context: &Context,
     object: &AmasDatabase,
     store: StoreKind,
     external: &External,
-) -> Result<ExternalEndpoint, WriteError> {
+) -> Result<ExternalServer, WriteError> {
     let namespace = object.metadata.namespace.clone().unwrap_or_default();
     let name = &external.secret_ref.name;
-    Ok(match users_secret(context, &namespace, name).await? {
-        Known::Present(entries) => external::endpoint(store, name, &entries, external.tls.mode),
-        _ => Err(format!(
+    let Known::Present(entries) = users_secret(context, &namespace, name).await? else {
+        return Ok(Err(format!(
             "Secret {namespace}/{name} does not exist; create it with a key uri"
-        )),
-    })
+        )));
+    };
+    let ca: Option<Entries> = match &external.tls.ca_secret_ref {
+        Some(other) => match users_secret(context, &namespace, &other.name).await? {
+            Known::Present(entries) => Some(entries),
+            _ => None,
+        },
+        None => None,
+    };
+    let given = external::Given {
+        entries: &entries,
+        ca: ca.as_ref(),
+    };
+    Ok(external::server(store, external, &given))
 }
 
 async fn files(

@@ -14,7 +14,7 @@ use crate::{
         credentials::{Entries, Known, SecretSpec},
         sources::Files,
     },
-    engine::child::ChildKind,
+    engine::{child::ChildKind, children::owner_of},
     stores::{
         postgres::PostgresDuty,
         revisions::{self, Stamp},
@@ -26,7 +26,7 @@ use super::{
     configuration::{self, Judged, Writing},
     duties::{Duties, duties},
     jobs::{self, Decision, JobInput, Seeds},
-    observe::Observed,
+    observe::{Observed, StoreKind},
     rollout::{self, Asked, Rollout},
     secrets,
     validate::Valid,
@@ -38,6 +38,8 @@ use super::{
 #[derive(Clone, Debug, PartialEq)]
 pub enum Step {
     AddFinalizer,
+    /// Nothing is left that only we can undo.
+    RemoveFinalizer,
     CreateSecret(SecretSpec),
     /// From what it was planned for: a Secret that is another by then is looked at first.
     UpdateSecret {
@@ -80,6 +82,8 @@ pub struct Plan {
     pub volumes: BTreeMap<&'static str, volumes::State>,
     /// What the PostgreSQL server would not take of its configuration; it goes on with what it has.
     pub refused: Vec<String>,
+    /// Steps that wait for the end of the suspension.
+    pub held: usize,
     /// The clock may change something: the maintenance window opens.
     pub look_again: Option<Duration>,
 }
@@ -102,17 +106,42 @@ pub fn plan(spec: &AmasDatabaseSpec, valid: &Valid, observed: &Observed, setting
         rollouts: BTreeMap::new(),
         volumes: BTreeMap::new(),
         refused: Vec::new(),
+        held: 0,
         look_again: None,
     };
-    if spec.deletion_policy == DeletionPolicy::Delete && !finalized {
-        plan.steps.push(Step::AddFinalizer);
+    // Where the rights go with the namespace, so does everything else: by its owner.
+    let needed = spec.deletion_policy == DeletionPolicy::Delete && !settings.namespaced;
+    match (needed, finalized) {
+        (true, false) => plan.steps.push(Step::AddFinalizer),
+        (false, true) => plan.steps.push(Step::RemoveFinalizer),
+        _ => {}
     }
+    let finalizer = plan.steps.len();
     secrets::steps(spec, valid, observed, &mut plan);
+    if spec.postgres.is_some() {
+        plan.steps.extend(
+            role_secrets(valid, observed)
+                .cloned()
+                .map(|name| Step::Delete(ChildKind::Secret, name)),
+        );
+    }
     if plan.missing.is_empty() && !plan.waits_for_secret {
         child_steps(spec, valid, observed, settings, &mut plan);
         migration_steps(spec, valid, observed, settings, &mut plan);
     }
+    if spec.suspend {
+        plan.held = plan.steps.split_off(finalizer).len();
+    }
     plan
+}
+
+/// The Secrets of roles that are no longer listed.
+pub fn role_secrets<'a>(valid: &Valid, observed: &'a Observed) -> impl Iterator<Item = &'a String> {
+    let prefix = format!("{}-role-", valid.family.database);
+    observed
+        .former_secrets
+        .iter()
+        .filter(move |name| name.starts_with(&prefix))
 }
 
 fn child_kind(kind: TemplateKind) -> ChildKind {
@@ -162,7 +191,9 @@ fn child_steps(spec: &AmasDatabaseSpec, valid: &Valid, observed: &Observed, sett
                 None if kind == ChildKind::StatefulSet && matches!(volume, volumes::State::Foreign(_)) => {}
                 None if observed.taken.contains(&key) => plan.taken.push(key.clone()),
                 None => plan.steps.push(Step::Create(kind, template.body)),
-                Some(seen) if seen.deleting || seen.hash == kind.hash(&template.body) => {}
+                Some(seen)
+                    if seen.deleting
+                        || (seen.hash == kind.hash(&template.body) && seen.owner == owner_of(&template.body)) => {}
                 Some(_) if keeps_config && kind == ChildKind::ConfigMap => {}
                 Some(_) if kind == ChildKind::PersistentVolumeClaim && volume == volumes::State::Grows => {
                     plan.steps.push(Step::Grow(template.body))
@@ -382,6 +413,10 @@ fn migration_steps(spec: &AmasDatabaseSpec, valid: &Valid, observed: &Observed, 
             family: &valid.family,
             spec,
             owner: owner.as_str(),
+            server: observed
+                .externals
+                .get(&StoreKind::Postgres)
+                .and_then(|server| server.as_ref().ok()),
             image: &settings.own_image,
             target: Some(target),
             seeds: seeds.as_ref(),
@@ -602,9 +637,121 @@ mod tests {
     }
 
     #[test]
-    fn data_that_goes_with_its_object_needs_a_finalizer() {
+    fn a_finalizer_is_there_while_only_we_can_undo_something() {
+        let mut situation = Situation::converged(platform());
+        let steps = |situation: &Situation, finalized| {
+            plan(
+                &situation.object.spec,
+                &situation.valid(),
+                &situation.observed,
+                &situation.settings,
+                finalized,
+            )
+            .steps
+        };
+        assert_eq!(steps(&situation, true), [Step::RemoveFinalizer], "Retain needs none");
+        situation.object.spec.deletion_policy = DeletionPolicy::Delete;
+        assert_eq!(steps(&situation, false), [Step::AddFinalizer]);
+        assert_eq!(steps(&situation, true), []);
+    }
+
+    #[test]
+    fn with_namespaced_rights_data_goes_by_its_owner() {
         let mut situation = Situation::converged(platform());
         situation.object.spec.deletion_policy = DeletionPolicy::Delete;
-        assert_eq!(situation.plan().steps, [Step::AddFinalizer]);
+        situation.settings.namespaced = true;
+        for name in situation.observed.secrets.keys().cloned().collect::<Vec<_>>() {
+            situation.observed.secret_owners.insert(name, None);
+        }
+        let owner = |body: &Value| owner_of(body).is_some();
+        let (mut volumes, mut secrets) = (0, 0);
+        for step in situation.plan().steps {
+            match step {
+                Step::Update(ChildKind::PersistentVolumeClaim, body) if owner(&body) => volumes += 1,
+                Step::UpdateSecret(spec, entries) if owner(&spec.object(&situation.valid().family, &entries)) => {
+                    secrets += 1
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+        assert_eq!((volumes, secrets), (3, situation.observed.secrets.len()));
+
+        // Back to Retain: they are nobody's again.
+        let mut back = Situation::converged(situation.object.clone());
+        back.settings.namespaced = true;
+        let claim = |situation: &Situation| {
+            let templates = situation.plan().steps.into_iter();
+            templates
+                .filter_map(|step| match step {
+                    Step::Update(ChildKind::PersistentVolumeClaim, body) => Some(owner_of(&body)),
+                    _ => None,
+                })
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(claim(&back).len(), 3);
+        for ((kind, _), seen) in &mut back.observed.children {
+            if *kind == ChildKind::PersistentVolumeClaim {
+                seen.owner = Some("uid".into());
+            }
+        }
+        assert_eq!(claim(&back), []);
+        back.object.spec.deletion_policy = DeletionPolicy::Retain;
+        assert_eq!(claim(&back), [None, None, None]);
+    }
+
+    #[test]
+    fn a_store_that_is_added_later_gets_its_secret() {
+        let mut situation = Situation::converged(platform());
+        situation
+            .observed
+            .children
+            .retain(|(_, name), _| !name.starts_with("amas-neo4j"));
+        situation
+            .observed
+            .secrets
+            .insert("amas-neo4j-connection".into(), Known::Absent);
+        let plan = situation.plan();
+        assert_eq!(plan.missing, [""; 0]);
+        assert!(matches!(&plan.steps[0], Step::CreateSecret(spec) if spec.name == "amas-neo4j-connection"));
+    }
+
+    #[test]
+    fn suspended_nothing_is_done() {
+        let mut situation = Situation::converged(platform());
+        situation.object.spec.suspend = true;
+        situation.touch(ChildKind::Service, "amas-redis");
+        let plan = situation.plan();
+        assert_eq!((plan.steps, plan.held), (vec![], 1));
+        situation.object.spec.deletion_policy = DeletionPolicy::Delete;
+        assert_eq!(
+            situation.plan().steps,
+            [Step::AddFinalizer],
+            "a deletion is carried out all the same"
+        );
+    }
+
+    #[test]
+    fn the_secret_of_a_role_that_is_off_the_list_goes_and_those_of_a_store_stay() {
+        let mut situation = Situation::converged(platform());
+        let all = situation.settle().secrets;
+        situation.observed.former_secrets = vec!["amas-role-gone".into(), "amas-neo4j-connection".into()];
+        let gone = Step::Delete(ChildKind::Secret, "amas-role-gone".into());
+        assert_eq!(situation.plan().steps, [gone]);
+        let listed = situation.settle().secrets;
+        assert!(
+            listed.contains(&"amas-neo4j-connection".to_owned()) && listed.len() == all.len() + 1,
+            "{listed:?}"
+        );
+        // Without the store its roles are not off the list: they come back with it.
+        situation.object.spec.migrations = None;
+        situation.object.spec.seed = None;
+        situation.object.spec.postgres = None;
+        let steps = situation.plan().steps;
+        assert!(
+            !steps
+                .iter()
+                .any(|step| matches!(step, Step::Delete(ChildKind::Secret, _))),
+            "{steps:?}"
+        );
     }
 }

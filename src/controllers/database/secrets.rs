@@ -22,12 +22,23 @@ pub const HANDLED_ROTATE: &str = "rotate-credentials";
 pub const HANDLED_REISSUE: &str = "reissue-credentials";
 
 pub fn steps(spec: &AmasDatabaseSpec, valid: &Valid, observed: &Observed, plan: &mut Plan) {
+    // Where an external server is cannot be told at the moment: what is published of it stays.
+    let unknown = matches!(observed.externals.get(&StoreKind::Postgres), Some(Err(_)));
     for secret in &valid.secrets {
+        if unknown && matches!(secret.purpose, Purpose::PostgresRole { .. }) {
+            continue;
+        }
         let name = secret.name.clone();
         if let Given::Unusable(problem) = &secret.given {
             plan.unusable.push(problem.clone());
         }
-        let used = secret.initialises_data || observed.status.secrets.contains(&name);
+        // A store that is only now asked for has no data yet, whatever others have.
+        let volume = (
+            ChildKind::PersistentVolumeClaim,
+            valid.family.child_name(secret.component()),
+        );
+        let has_data = secret.initialises_data && observed.children.contains_key(&volume);
+        let used = has_data || observed.status.secrets.contains(&name);
         match observed.secrets.get(&name) {
             _ if observed.taken.contains(&(ChildKind::Secret, name.clone())) => {
                 plan.taken.push((ChildKind::Secret, name))
@@ -37,7 +48,9 @@ pub fn steps(spec: &AmasDatabaseSpec, valid: &Valid, observed: &Observed, plan: 
                 (None, purpose) if used && !matches!(purpose, Purpose::Seed { .. }) => lost(secret, observed, plan),
                 (state, _) => {
                     let moment = moment(spec, secret, observed, plan);
-                    plan.steps.extend(change(secret, entries, state.as_ref(), &moment));
+                    let owner = valid.family.data_goes.then(|| valid.family.uid.clone());
+                    let other = observed.secret_owners.get(&name).is_some_and(|found| *found != owner);
+                    plan.steps.extend(change((secret, entries, other), state.as_ref(), &moment));
                 }
             },
             Some(Known::Absent) if used => lost(secret, observed, plan),
@@ -66,7 +79,12 @@ fn lost(secret: &SecretSpec, observed: &Observed, plan: &mut Plan) {
     }
 }
 
-fn change(secret: &SecretSpec, entries: &Entries, state: Option<&State>, moment: &Moment) -> Option<Step> {
+/// `other`: it goes with another AmasDatabase than it should.
+fn change(
+    (secret, entries, other): (&SecretSpec, &Entries, bool),
+    state: Option<&State>,
+    moment: &Moment,
+) -> Option<Step> {
     let next = state.and_then(|state| rotation::next(secret, state, moment));
     let wanted = match &next {
         Some(next) => secret.write(next, entries),
@@ -76,7 +94,7 @@ fn change(secret: &SecretSpec, entries: &Entries, state: Option<&State>, moment:
     let left = entries
         .keys()
         .any(|key| Rotation::is_note(key) && !wanted.contains_key(key));
-    (differs || left).then(|| Step::UpdateSecret {
+    (differs || left || other).then(|| Step::UpdateSecret {
         spec: secret.clone(),
         from: entries.clone(),
         to: wanted,

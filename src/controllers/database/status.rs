@@ -22,7 +22,8 @@ use super::{
     facts,
     jobs::Decision,
     observe::{HANDLED_TAKE_OVER, Observed, StoreKind},
-    plan::{HANDLED_RESTART, Plan},
+    pins,
+    plan::{HANDLED_RESTART, Plan, role_secrets},
     secrets,
     validate::Valid,
 };
@@ -62,7 +63,7 @@ pub fn report(object: &AmasDatabase, observed: &Observed, ground: &Ground<'_>) -
         Ground::Invalid(problems) => return invalid(observed, generation, problems),
         Ground::Refused(valid, plan, _) | Ground::Planned(valid, plan) => (valid, plan),
     };
-    if matches!(ground, Ground::Planned(..)) && unheard(observed, plan) {
+    if matches!(ground, Ground::Planned(..)) && unheard(object.spec.suspend, observed, plan) {
         return as_before(observed);
     }
     let mut draft = Draft {
@@ -80,6 +81,7 @@ pub fn report(object: &AmasDatabase, observed: &Observed, ground: &Ground<'_>) -
             format!("the API refuses what this object needs: {message}"),
         );
     }
+    draft.suspended();
     draft.names();
     let stores = draft.stores(valid);
     draft.migrations();
@@ -118,8 +120,9 @@ fn invalid(observed: &Observed, generation: i64, problems: &[String]) -> Report 
 
 /// After a start of the operator the servers have not all been heard of. What the status says of this generation stands until they have,
 /// so that a restart writes nothing.
-fn unheard(observed: &Observed, plan: &Plan) -> bool {
-    let known = observed.same_generation && !observed.status.conditions.is_empty();
+fn unheard(suspended: bool, observed: &Observed, plan: &Plan) -> bool {
+    // The keepers of a suspended object never look.
+    let known = !suspended && observed.same_generation && !observed.status.conditions.is_empty();
     let troubled = !plan.missing.is_empty() || !plan.taken.is_empty();
     let Duties { postgres, redis, neo4j } = &plan.duties;
     let silent = |store: StoreKind| {
@@ -161,11 +164,25 @@ struct Draft<'a> {
 
 impl Draft<'_> {
     fn block(&mut self, human: bool, reason: Reason, message: impl Into<String>) {
-        self.blockers.push(Blocker {
-            human,
-            reason,
-            message: message.into(),
+        let message = message.into();
+        // What we would do waits for a person as long as the object is suspended.
+        let held = self.object.spec.suspend && matches!(reason, Reason::Configuring | Reason::Migrating);
+        self.blockers.push(match held {
+            true => Blocker {
+                human: true,
+                reason: Reason::Suspended,
+                message: format!("suspended: {message}"),
+            },
+            false => Blocker { human, reason, message },
         });
+    }
+
+    fn suspended(&mut self) {
+        let held = self.plan.held;
+        if held > 0 {
+            let message = format!("suspended: {held} changes wait until spec.suspend is false");
+            self.block(true, Reason::Suspended, message);
+        }
     }
 
     fn set(&mut self, kind: ConditionType, status: bool, reason: Reason, message: impl Into<String>) {
@@ -252,6 +269,11 @@ impl Draft<'_> {
             Some(_) => Verdict::Waiting,
         };
         let (ready, reason, message) = match first {
+            None if self.object.spec.suspend => (
+                true,
+                Reason::Suspended,
+                "everything declared is in; nothing is changed until spec.suspend is false".to_owned(),
+            ),
             None => (true, Reason::Ready, self.ready_message()),
             Some(blocker) => (false, blocker.reason, blocker.message),
         };
@@ -272,6 +294,7 @@ impl Draft<'_> {
             secrets: self.secrets(valid),
             credentials: self.credentials(valid),
             handled: self.handled(valid),
+            pinned: pins::next(&self.object.spec, self.observed),
             volumes: self.volumes(),
         };
         Report {
@@ -320,6 +343,7 @@ impl Draft<'_> {
     fn handled(&self, valid: &Valid) -> BTreeMap<String, String> {
         let mut handled = self.observed.status.handled.clone();
         if self.plan.steps.is_empty()
+            && self.plan.held == 0
             && self.plan.missing.is_empty()
             && let Some(value) = &self.observed.restart
         {
@@ -352,12 +376,14 @@ impl Draft<'_> {
     /// The Secrets that are there and ours.
     fn secrets(&self, valid: &Valid) -> Vec<String> {
         let present = |name: &String| matches!(self.observed.secrets.get(name), Some(Known::Present(_)));
-        valid
-            .secrets
-            .iter()
-            .map(|secret| secret.name.clone())
-            .filter(present)
-            .collect()
+        let gone: Vec<&String> = match self.object.spec.postgres {
+            Some(_) => role_secrets(valid, self.observed).collect(),
+            None => Vec::new(),
+        };
+        // Those of a store that is not listed now stay with its volume.
+        let former = self.observed.former_secrets.iter().filter(|name| !gone.contains(name));
+        let wanted = valid.secrets.iter().map(|secret| &secret.name);
+        wanted.filter(|name| present(name)).chain(former).cloned().collect()
     }
 
     fn volumes(&self) -> Vec<String> {

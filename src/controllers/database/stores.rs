@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+
 use crate::{
     api::{
         TAKE_OVER,
@@ -80,7 +82,13 @@ impl StoreState {
 const OTHER_MAJOR: &str = "was initialized by PostgreSQL version";
 
 /// Judges one store.
-pub fn state(store: StoreKind, managed: bool, valid: &Valid, observed: &Observed, plan: &Plan) -> StoreState {
+pub fn state(
+    store: StoreKind,
+    (managed, suspended): (bool, bool),
+    valid: &Valid,
+    observed: &Observed,
+    plan: &Plan,
+) -> StoreState {
     if let Some(Err(problem)) = observed.externals.get(&store) {
         return StoreState::Away {
             human: true,
@@ -122,6 +130,8 @@ pub fn state(store: StoreKind, managed: bool, valid: &Valid, observed: &Observed
         .iter()
         .find(|condition| condition.type_ == format!("{:?}", store.condition()));
     match (health.verdict, before) {
+        // The keepers of a suspended object never look.
+        (Verdict::Up, Some(before)) if suspended && !observed.is_read(store) => as_before(before),
         (Verdict::Up, _) => match (serving(store, valid, observed, plan), volume) {
             // Once Ready, only credentials change without the specification: while they do, the server serves as before.
             (StoreState::Changing(_), _) if observed.same_generation && was_ready(observed) => StoreState::Serving,
@@ -135,24 +145,16 @@ pub fn state(store: StoreKind, managed: bool, valid: &Valid, observed: &Observed
             (state, _) => state,
         },
         // The Secret was read again just now; perhaps somebody has changed both.
-        (Verdict::Down, Some(before)) if before.status == "True" && just_refused(health, observed) => {
-            StoreState::AsBefore {
-                served: true,
-                reason: before.reason.clone(),
-                message: before.message.clone(),
-            }
-        }
-        (Verdict::Unknown, Some(before)) => StoreState::AsBefore {
-            served: before.status == "True",
-            reason: before.reason.clone(),
-            message: before.message.clone(),
-        },
+        (Verdict::Down, Some(before)) if before.status == "True" && just_refused(health, observed) => as_before(before),
+        (Verdict::Unknown, Some(before)) => as_before(before),
         (Verdict::Unknown, None) => provisioning(),
         (Verdict::Down, before) => match health.reason {
-            HealthReason::NeverSeen if before.is_none_or(|before| before.reason == "Provisioning") => provisioning(),
+            HealthReason::NeverSeen if managed && before.is_none_or(|before| before.reason == "Provisioning") => {
+                provisioning()
+            }
             _ if trouble.is_some() => provisioning(),
             reason => StoreState::Away {
-                human: reason == HealthReason::LoginRefused,
+                human: reason.bars(),
                 reason: lost_reason(reason),
                 message: lost_message(reason, &health.message),
             },
@@ -187,6 +189,14 @@ fn configuration_state(plan: &Plan, facts: Option<&ConfigurationFacts>) -> Optio
     (!restart.is_empty()).then(|| StoreState::Changing(format!("{restart}: the new value waits for a restart")))
 }
 
+fn as_before(before: &Condition) -> StoreState {
+    StoreState::AsBefore {
+        served: before.status == "True",
+        reason: before.reason.clone(),
+        message: before.message.clone(),
+    }
+}
+
 /// Whether the pod that runs is made from what its StatefulSet says.
 fn rolled_out(name: &str, observed: &Observed) -> bool {
     let seen = observed.children.get(&(ChildKind::StatefulSet, name.to_owned()));
@@ -208,7 +218,7 @@ fn just_refused(health: &Health, observed: &Observed) -> bool {
 
 /// How soon a Secret whose login is refused is read again: soon at first, seldom in the end, since reading it does not help by itself.
 pub fn reread_in(health: &Health, observed: &Observed) -> Option<Duration> {
-    if health.reason != HealthReason::LoginRefused {
+    if !health.reason.bars() {
         return None;
     }
     let since = Duration::try_from(observed.now.duration_since(health.since)).unwrap_or_default();
@@ -227,6 +237,8 @@ fn lost_reason(reason: HealthReason) -> Reason {
     match reason {
         HealthReason::Timeout => Reason::NotResponding,
         HealthReason::LoginRefused => Reason::LoginRefused,
+        HealthReason::Untrusted => Reason::TlsFailed,
+        HealthReason::Pooled => Reason::PooledConnection,
         HealthReason::Flapping => Reason::Flapping,
         _ => Reason::ConnectionLost,
     }
@@ -235,6 +247,8 @@ fn lost_reason(reason: HealthReason) -> Reason {
 fn lost_message(reason: HealthReason, message: &str) -> String {
     match reason {
         HealthReason::LoginRefused => format!("the server refuses the login in the Secret: {message}"),
+        HealthReason::Untrusted | HealthReason::Pooled => message.to_owned(),
+        HealthReason::NeverSeen => format!("the server cannot be reached: {message}"),
         HealthReason::Flapping => format!("the server has come and gone several times within 30 s: {message}"),
         HealthReason::Timeout => format!("the server does not answer: {message}"),
         _ => format!("the connection is lost: {message}"),

@@ -8,14 +8,14 @@ use crate::{
     api::{
         amas_database::{AmasDatabase, AmasDatabaseSpec},
         cache_policy::Eviction,
-        common::Connection,
+        common::{Connection, DeletionPolicy},
         migrations::{MigrationSource, SeedProfile},
         names::SqlName,
         postgres::PostgresSpec,
     },
-    controllers::credentials::{
-        Given, Known, Purpose, SecretSpec,
-        given::{self},
+    controllers::{
+        Settings,
+        credentials::{Given, Known, Purpose, SecretSpec, given},
     },
     stores::{
         images::Images,
@@ -25,12 +25,13 @@ use crate::{
 };
 
 use super::{
-    observe::{ExternalEndpoint, StoreKind},
+    external,
+    observe::{ExternalServer, StoreKind},
     window,
 };
 
 /// The external endpoints, as their Secrets describe them.
-pub type Externals = BTreeMap<StoreKind, ExternalEndpoint>;
+pub type Externals = BTreeMap<StoreKind, ExternalServer>;
 
 /// What users' Secrets hold.
 #[derive(Clone, Copy)]
@@ -55,18 +56,16 @@ pub struct Valid {
 /// Checks everything that the schema of the resource cannot say.
 pub fn validate(
     object: &AmasDatabase,
-    images: &Images,
+    settings: &Settings,
     eviction: Option<&Eviction>,
     users: &Secrets<'_>,
 ) -> Result<Valid, Vec<String>> {
     let spec = &object.spec;
-    let meta = &object.metadata;
-    let family = Family {
-        namespace: meta.namespace.clone().unwrap_or_default(),
-        database: meta.name.clone().unwrap_or_default(),
-        uid: meta.uid.clone().unwrap_or_default(),
-    };
+    let family = super::family(object, settings);
     let mut problems = Vec::new();
+    if settings.namespaced && spec.deletion_policy == DeletionPolicy::Delete && has_external(spec) {
+        problems.push(NAMESPACED_DELETE.to_owned());
+    }
     let owner = spec.postgres.as_ref().and_then(|postgres| match postgres.owner_name() {
         Ok(owner) => Some(owner),
         Err(_) => {
@@ -79,6 +78,9 @@ pub fn validate(
     });
     if let Some(postgres) = &spec.postgres {
         problems.extend(postgres_problems(postgres, owner.as_ref()));
+        if let Some(Ok(server)) = users.externals.get(&StoreKind::Postgres) {
+            problems.extend(external::owner_problems(postgres, owner.as_ref(), server));
+        }
     }
     problems.extend(connection_problems(spec));
     problems.extend(rotation_problems(spec));
@@ -89,7 +91,7 @@ pub fn validate(
     {
         problems.push(problem);
     }
-    let workloads = workloads(&family, spec, images, eviction, &mut problems);
+    let workloads = workloads(&family, spec, &settings.images, eviction, &mut problems);
     if !problems.is_empty() {
         return Err(problems);
     }
@@ -104,6 +106,15 @@ pub fn validate(
         secrets,
         owner,
     })
+}
+
+const NAMESPACED_DELETE: &str = "spec.deletionPolicy: Delete with an external store is refused where the operator's rights end with the namespace \
+                                 (chart value rbac.scope: Namespaced): a finalizer would outlive them; use Retain and drop the database by hand";
+
+fn has_external(spec: &AmasDatabaseSpec) -> bool {
+    let postgres = spec.postgres.as_ref().is_some_and(|store| store.external.is_some());
+    let redis = spec.redis.as_ref().is_some_and(|store| store.external.is_some());
+    postgres || redis || spec.neo4j.as_ref().is_some_and(|store| store.external.is_some())
 }
 
 fn postgres_problems(spec: &PostgresSpec, owner: Option<&SqlName>) -> Vec<String> {
@@ -320,18 +331,14 @@ fn secrets(
     owner: Option<&SqlName>,
     users: &Secrets<'_>,
 ) -> Vec<SecretSpec> {
-    let (database_host, database_port) = match users.externals.get(&StoreKind::Postgres) {
-        Some(Ok(endpoint)) => (endpoint.host.clone(), endpoint.port),
-        _ => (family.host("postgres"), postgres::workload::PORT),
-    };
+    let server = users
+        .externals
+        .get(&StoreKind::Postgres)
+        .and_then(|server| server.as_ref().ok());
     let make = |name: String, purpose, component: &str, connection: &Connection, initialises_data| SecretSpec {
         name,
         purpose,
-        host: if component == "postgres" {
-            database_host.clone()
-        } else {
-            family.host(component)
-        },
+        host: family.host(component),
         connection: connection.clone(),
         initialises_data,
         given: Given::No,
@@ -348,17 +355,32 @@ fn secrets(
                 true,
             ));
         }
-        let own = owner.map(|owner| (owner.as_str(), &plain));
+        // An owner's login that the user gave has its Secret already.
+        let own = owner
+            .filter(|_| !postgres.is_owners())
+            .map(|owner| (owner.as_str(), &plain));
         for (role, connection) in own
             .into_iter()
             .chain(postgres.roles.iter().map(|role| (role.name.as_str(), &role.connection)))
         {
+            let is_owner = owner.is_some_and(|owner| owner.as_str() == role);
+            let (host, port) = match server {
+                // Migrations need a session of their own, so the owner goes past a pooler.
+                Some(server) if is_owner => (server.login.host.clone(), server.login.port),
+                Some(server) => server.clients.clone(),
+                None => (family.host("postgres"), postgres::workload::PORT),
+            };
             let purpose = Purpose::PostgresRole {
                 role: role.to_owned(),
                 database: postgres.database.to_string(),
-                port: database_port,
+                port,
             };
-            all.push(make(role_secret(family, role), purpose, "postgres", connection, false));
+            let mut connection = connection.clone();
+            if let Some(server) = server {
+                publish_trust(server, &mut connection.extra);
+            }
+            let secret = make(role_secret(family, role), purpose, "postgres", &connection, false);
+            all.push(SecretSpec { host, ..secret });
         }
     }
     if let Some(redis) = spec.redis.as_ref().filter(|redis| redis.managed.is_some()) {
@@ -450,6 +472,16 @@ fn given(secret: &SecretSpec, spec: &AmasDatabaseSpec, known: &BTreeMap<String, 
     })
 }
 
+/// What a client needs to know beside the address of an encrypted server; values of the user's own stay.
+fn publish_trust(server: &external::Server, extra: &mut BTreeMap<String, String>) {
+    if let Some(mode) = server.sslmode() {
+        extra.entry("PGSSLMODE".into()).or_insert_with(|| mode.into());
+    }
+    if let Some(ca) = server.trust().and_then(|trust| trust.ca.clone()) {
+        extra.entry("ca.crt".into()).or_insert(ca);
+    }
+}
+
 /// How a migration source is written in messages.
 pub fn source_name(source: &MigrationSource) -> String {
     match &source.bundle {
@@ -461,6 +493,7 @@ pub fn source_name(source: &MigrationSource) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::api::sensitive::Sensitive;
     use serde_json::{Value, json};
 
     fn validated(spec: Value) -> Result<Valid, Vec<String>> {
@@ -471,7 +504,7 @@ mod tests {
             externals: &Externals::new(),
             given: &BTreeMap::new(),
         };
-        validate(&object.unwrap(), &Images::default(), None, &none)
+        validate(&object.unwrap(), &super::super::fixtures::settings(), None, &none)
     }
 
     fn postgres(more: Value) -> Value {
@@ -520,5 +553,83 @@ mod tests {
             let problems = validated(postgres(more.clone())).unwrap_err().join("\n");
             assert!(problems.contains(expected), "{more}: {problems}");
         }
+    }
+
+    fn external(more: Value, entries: &[(&str, &str)]) -> Result<Valid, Vec<String>> {
+        let mut spec = json!({"database": "amas", "external": {"secretRef": {"name": "s"}}});
+        json_patch(&mut spec, &more);
+        let object: AmasDatabase = serde_json::from_value(json!({
+            "apiVersion": "amas.dev/v1alpha1", "kind": "AmasDatabase", "metadata": {"name": "db", "namespace": "ns", "uid": "u"},
+            "spec": {"postgres": spec},
+        }))
+        .unwrap();
+        let block = object
+            .spec
+            .postgres
+            .as_ref()
+            .and_then(|postgres| postgres.external.as_ref());
+        let one = |(key, value): &(&str, &str)| ((*key).to_owned(), Sensitive::new(*value));
+        let entries = entries.iter().map(one).collect();
+        let given = external::Given {
+            entries: &entries,
+            ca: None,
+        };
+        let server = external::server(StoreKind::Postgres, block.unwrap(), &given);
+        validate(
+            &object,
+            &super::super::fixtures::settings(),
+            None,
+            &[(StoreKind::Postgres, server)].into(),
+        )
+    }
+
+    fn json_patch(spec: &mut Value, more: &Value) {
+        for (key, value) in more.as_object().unwrap() {
+            match spec.get_mut(key).filter(|old| old.is_object()) {
+                Some(old) => json_patch(old, value),
+                None => spec[key] = value.clone(),
+            }
+        }
+    }
+
+    #[test]
+    fn applications_get_the_pooler_and_what_they_need_to_verify_it() {
+        let ca = include_str!("../../../tests/support/ca.pem");
+        let valid = external(
+            json!({"roles": [{"name": "amas_app", "access": "ReadWrite"}]}),
+            &[
+                ("uri", "postgresql://a:p@pooler:6432"),
+                ("directUri", "postgresql://a:p@db"),
+                ("ca.crt", ca),
+            ],
+        )
+        .unwrap();
+        let published = |name: &str| {
+            let secret = valid.secrets.iter().find(|secret| secret.name == name).unwrap();
+            let entries = secret.entries(&Default::default());
+            assert_eq!(
+                (entries["ca.crt"].reveal(), entries["PGSSLMODE"].reveal()),
+                (ca, "verify-full")
+            );
+            let url = entries["DATABASE_URL"].reveal().to_owned();
+            url.split_once('@').unwrap().1.to_owned()
+        };
+        assert_eq!(published("db-role-amas-app"), "pooler:6432/amas?sslmode=verify-full");
+        assert_eq!(published("db-role-amas-owner"), "db:5432/amas?sslmode=verify-full");
+    }
+
+    #[test]
+    fn an_owner_s_login_is_used_as_it_is() {
+        let owners = json!({"owner": "boss", "external": {"privileges": "Owner"}});
+        let right = [("uri", "postgresql://boss:p@db/amas")];
+        assert_eq!(external(owners.clone(), &right).unwrap().secrets, []);
+        let refused = |more: Value, uri: &str| external(more, &[("uri", uri)]).unwrap_err().join("\n");
+        assert!(refused(owners.clone(), "postgresql://other:p@db/amas").contains("must name the login"));
+        assert!(
+            refused(owners.clone(), "postgresql://boss:p@db/postgres").contains("must lead to the database itself")
+        );
+        let mut with_role = owners;
+        with_role["roles"] = json!([{"name": "amas_app", "access": "ReadWrite"}]);
+        assert!(refused(with_role, right[0].1).contains("may not create roles"));
     }
 }

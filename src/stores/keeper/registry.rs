@@ -213,12 +213,16 @@ impl<S: Store> Keepers<S> {
     /// The store is no longer ours to look after: like [`Keepers::dismiss`], and on a server that we did not make the claim is let go.
     pub fn let_go(&self, key: &Key) {
         self.lock().retain(|_, entry| !entry.has_left());
-        let base = self.with_running(key, |shared| shared.duty.borrow().base.clone());
-        match base {
+        match self.base(key) {
             Some(base) if !S::is_managed(&base) => self.part(key, base, Parting::Release, RELEASE),
             Some(_) => self.dismiss(key),
             None => {}
         }
+    }
+
+    /// What the keeper is asked to hold.
+    pub fn base(&self, key: &Key) -> Option<S::Base> {
+        self.with_running(key, |shared| shared.duty.borrow().base.clone())
     }
 
     /// How the leave stands that was begun with [`Keepers::part`].

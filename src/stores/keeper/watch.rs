@@ -15,7 +15,7 @@ use tokio::{
 use super::{Duty, Sentinel, ServerIdentity, Sign, Store, registry::Shared};
 use crate::stores::{
     endpoint::{Endpoint, StoreError},
-    health::{Event, Moment, Monitor, Verdict},
+    health::{Event, Moment, Monitor, Reason, Verdict},
 };
 
 /// For a connection attempt while nothing depends on how fast it fails.
@@ -26,7 +26,8 @@ const PING_DEADLINE: Duration = Duration::from_secs(1);
 const DENSE_DELAY: Duration = Duration::from_millis(50);
 const DENSE_TIME: Duration = Duration::from_secs(60);
 const LONGEST_DELAY: Duration = Duration::from_secs(2);
-/// A wrong password does not become right by itself, and servers lock accounts out: after the first retry wait longer. A new one is tried at once. In seconds.
+/// A wrong password, or certificate, does not become right by itself, and servers lock accounts out: after the first retry wait longer. A new one is
+/// tried at once. In seconds.
 const LOGIN_DELAYS: [u64; 5] = [1, 5, 5, 15, 30];
 
 /// Why a connected stretch ended.
@@ -125,7 +126,7 @@ impl<S: Store> Watcher<S> {
         loop {
             let delay = match self.attempt().await {
                 Ok(sentinel) => return sentinel,
-                Err(StoreError::LoginRefused(_)) => {
+                Err(StoreError::LoginRefused(_) | StoreError::Untrusted(_) | StoreError::Pooled(_)) => {
                     refused_logins += 1;
                     Duration::from_secs(LOGIN_DELAYS[(refused_logins - 1).min(LOGIN_DELAYS.len() - 1)])
                 }
@@ -202,6 +203,8 @@ fn failure(error: &StoreError) -> Event {
     match error {
         StoreError::Unreachable(why) | StoreError::Rejected(why) => Event::Refused(why.clone()),
         StoreError::LoginRefused(why) => Event::LoginRefused(why.clone()),
+        StoreError::Untrusted(why) => Event::Barred(Reason::Untrusted, why.clone()),
+        StoreError::Pooled(why) => Event::Barred(Reason::Pooled, why.clone()),
     }
 }
 

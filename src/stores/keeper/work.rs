@@ -104,7 +104,7 @@ impl<S: Store> Worker<S> {
     fn failed(&mut self, error: &StoreError) -> Next {
         self.failures = match error {
             StoreError::Unreachable(_) => self.failures.saturating_add(1),
-            StoreError::LoginRefused(_) | StoreError::Rejected(_) => 0,
+            _ => 0,
         };
         self.shared.live.failed_slices.fetch_add(1, Ordering::Relaxed);
         let key = &self.shared.key;
@@ -139,7 +139,7 @@ pub(super) fn retry_delay(error: &StoreError, failures: u32, jitter: f64) -> Dur
             let doubled = FIRST_RETRY.saturating_mul(1 << failures.saturating_sub(1).min(10));
             doubled.mul_f64(jitter).min(LONGEST_RETRY)
         }
-        StoreError::LoginRefused(_) | StoreError::Rejected(_) => LONGEST_RETRY,
+        _ => LONGEST_RETRY,
     }
 }
 

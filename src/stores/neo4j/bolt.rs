@@ -1,14 +1,12 @@
 //! A small Bolt client (4.4 and 5.0 to 5.4): a login and short queries, over a socket that we hold ourselves,
 //! so that its end is seen at once. The driver the worker uses keeps its sockets to itself.
 
-use tokio::{
-    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
-    net::TcpStream,
-};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::stores::{
-    endpoint::{Endpoint, StoreError, Tls},
-    neo4j::{packstream::Value, session::lane, tls},
+    endpoint::{Endpoint, StoreError},
+    neo4j::{packstream::Value, session::lane},
+    tls::{self, Stream},
 };
 
 const MAGIC: [u8; 4] = [0x60, 0x60, 0xB0, 0x17];
@@ -28,9 +26,6 @@ const RECORD: u8 = 0x71;
 const IGNORED: u8 = 0x7E;
 const FAILURE: u8 = 0x7F;
 
-trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
-impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
-
 /// A logged-in connection. Every method may be dropped half-way and called again: what was sent is remembered, and
 /// answers that nobody waits for any more are read over.
 pub struct Bolt {
@@ -43,16 +38,8 @@ pub struct Bolt {
 
 impl Bolt {
     pub async fn connect(endpoint: &Endpoint) -> Result<Self, StoreError> {
-        let tcp = TcpStream::connect((endpoint.host.as_str(), endpoint.port))
-            .await
-            .map_err(lost)?;
-        tcp.set_nodelay(true).map_err(lost)?;
-        let stream: Box<dyn Stream> = match endpoint.tls {
-            Tls::Disable => Box::new(tcp),
-            Tls::Require => Box::new(tls::encrypt(&endpoint.host, tcp).await?),
-        };
         let mut bolt = Self {
-            stream,
+            stream: tls::connect(endpoint).await?,
             outgoing: Vec::new(),
             incoming: Vec::new(),
             unanswered: 0,
@@ -234,6 +221,7 @@ fn unframe(incoming: &mut Vec<u8>) -> Option<Vec<u8>> {
 mod tests {
     use super::*;
     use crate::api::sensitive::Sensitive;
+    use crate::stores::endpoint::Tls;
 
     #[test]
     fn frames_and_unframes() {

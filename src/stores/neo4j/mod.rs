@@ -11,7 +11,6 @@ mod packstream;
 mod schema;
 mod sentinel;
 mod session;
-mod tls;
 mod users;
 mod work;
 pub mod workload;

@@ -1,18 +1,24 @@
 //! The worker's connections: a driver's small pool, each use of it with a deadline; and which lane an error takes.
 //! The driver's futures are 18 KB each, so they are boxed here, where they begin.
 
-use std::time::Duration;
+use std::{
+    io::{self, PipeReader, Write as _},
+    os::fd::AsRawFd as _,
+    path::PathBuf,
+    time::Duration,
+};
 
 use neo4rs::{ConfigBuilder, Graph, Query, Row, query};
 
 use crate::stores::{
-    endpoint::{Endpoint, StoreError, Tls},
+    endpoint::{Endpoint, StoreError, Tls, Trust},
     neo4j::{
         CLAIM_LABEL, LABELS_SHOWN, cypher,
         duty::Neo4jDuty,
         facts::GraphFigures,
         schema::{Definition, FoundConstraint, FoundIndex, Schema},
     },
+    tls,
 };
 
 /// For everything but schema statements, which take as long as they take.
@@ -27,25 +33,30 @@ pub struct Session(Graph);
 impl Session {
     /// Does not connect yet. Two connections: how far a constraint is can be asked while it is being made.
     pub fn new(base: &Neo4jDuty, endpoint: &Endpoint) -> Result<Self, StoreError> {
-        let scheme = match endpoint.tls {
+        let scheme = match &endpoint.tls {
             Tls::Disable => "bolt",
-            Tls::Require => "bolt+ssc",
+            Tls::Encrypt(trust) if trust.verify => "bolt+s",
+            Tls::Encrypt(_) => "bolt+ssc",
         };
         let host = if endpoint.host.contains(':') {
             format!("[{}]", endpoint.host)
         } else {
             endpoint.host.clone()
         };
-        let config = ConfigBuilder::default()
+        let mut config = ConfigBuilder::default()
             .uri(format!("{scheme}://{host}:{}", endpoint.port))
             .user(endpoint.user.as_str())
             .password(endpoint.password.reveal())
             .db(base.database.as_str())
             .fetch_size(1000)
             .max_connections(2)
-            .connection_timeout(LONGEST_STATEMENT)
-            .build()
-            .map_err(error_lane)?;
+            .connection_timeout(LONGEST_STATEMENT);
+        // Held until the driver has read them, which it does at once.
+        let mut files = Vec::new();
+        if let Tls::Encrypt(trust) = &endpoint.tls {
+            config = trusting(config, trust, &mut files).map_err(|error| StoreError::Unreachable(error.to_string()))?;
+        }
+        let config = config.build().map_err(error_lane)?;
         Graph::connect(config).map(Self).map_err(error_lane)
     }
 
@@ -112,6 +123,36 @@ impl Session {
         figures.nodes = figures.nodes.saturating_sub(claims);
         Ok(figures)
     }
+}
+
+/// The driver takes certificates from files only. The operator writes none: it has no disk, and one file would be a key.
+fn trusting(config: ConfigBuilder, trust: &Trust, files: &mut Vec<PipeReader>) -> io::Result<ConfigBuilder> {
+    let mut file = |text: &str| {
+        let (path, reader) = piped(text)?;
+        files.push(reader);
+        io::Result::Ok(path)
+    };
+    let ca = match (trust.verify, &trust.ca) {
+        (false, _) => None,
+        (true, Some(ca)) => Some(file(ca)?),
+        (true, None) => Some(file(&tls::public_roots_pem())?),
+    };
+    Ok(match (&trust.client, ca) {
+        (Some(client), ca) => {
+            config.with_mutual_tls_validation(ca, file(&client.certificate)?, file(client.key.reveal())?)
+        }
+        (None, Some(ca)) => config.with_client_certificate(ca),
+        (None, None) => config,
+    })
+}
+
+/// A text as a file that exists as long as its reader and can be read once.
+fn piped(text: &str) -> io::Result<(PathBuf, PipeReader)> {
+    let (reader, mut writer) = io::pipe()?;
+    let text = text.to_owned();
+    // A pipe takes 64 KiB at a time. The thread ends when everything is read, or the reader is gone.
+    std::thread::spawn(move || writer.write_all(text.as_bytes()));
+    Ok((PathBuf::from(format!("/proc/self/fd/{}", reader.as_raw_fd())), reader))
 }
 
 /// A column of a row.

@@ -11,6 +11,8 @@ use crate::stores::endpoint::{Endpoint, StoreError, Tls};
 pub const APPLICATION_NAME: &str = "amas-operator";
 /// Pinned at start-up, where nothing that was set for a role or a database overrides it.
 pub const OPTIONS: &str = "-c search_path=pg_catalog,pg_temp -c statement_timeout=5000";
+/// The search path of these, as the server tells it.
+pub const PINNED_PATH: &str = "pg_catalog,pg_temp";
 
 /// Why a statement or a connection failed, with the SQLSTATE where the server said it.
 #[derive(Debug)]
@@ -22,6 +24,11 @@ pub struct SqlError {
 impl SqlError {
     pub fn is(&self, sqlstate: &str) -> bool {
         self.sqlstate.as_deref() == Some(sqlstate)
+    }
+
+    /// The same with words that tell more.
+    pub fn saying(self, text: String) -> Self {
+        Self { text, ..self }
     }
 
     /// The class of the SQLSTATE, its first two characters.
@@ -73,22 +80,38 @@ pub fn lane(sqlstate: Option<&str>, text: String) -> StoreError {
 
 /// Logs in to `database`.
 pub async fn connect(endpoint: &Endpoint, database: &str) -> Result<PgConnection, SqlError> {
-    let tls = match endpoint.tls {
-        Tls::Disable => PgSslMode::Disable,
-        Tls::Require => PgSslMode::Require,
-    };
     let options = PgConnectOptions::new_without_pgpass()
         .host(&endpoint.host)
         .port(endpoint.port)
         .username(&endpoint.user)
         .password(endpoint.password.reveal())
         .database(database)
-        .ssl_mode(tls)
         .application_name(APPLICATION_NAME)
-        .options([("search_path", "pg_catalog,pg_temp"), ("statement_timeout", "5000")])
+        .options([("search_path", PINNED_PATH), ("statement_timeout", "5000")])
         // Statements carry SCRAM verifiers, which belong in no log of ours.
         .disable_statement_logging();
-    Ok(options.connect().await?)
+    Ok(encrypted(options, &endpoint.tls).connect().await?)
+}
+
+/// Authorities that are given come on top of the public ones here; the sentinel, which must have got in first, takes them alone.
+fn encrypted(mut options: PgConnectOptions, tls: &Tls) -> PgConnectOptions {
+    let Tls::Encrypt(trust) = tls else {
+        return options.ssl_mode(PgSslMode::Disable);
+    };
+    options = options.ssl_mode(if trust.verify {
+        PgSslMode::VerifyFull
+    } else {
+        PgSslMode::Require
+    });
+    if let Some(ca) = trust.ca.as_ref().filter(|_| trust.verify) {
+        options = options.ssl_root_cert_from_pem(ca.clone().into_bytes());
+    }
+    if let Some(client) = &trust.client {
+        options = options
+            .ssl_client_cert_from_pem(client.certificate.as_bytes())
+            .ssl_client_key_from_pem(client.key.reveal().as_bytes());
+    }
+    options
 }
 
 /// Runs statements that return nothing, in one round trip and one transaction.

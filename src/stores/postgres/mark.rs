@@ -20,6 +20,9 @@ pub struct Mark {
     /// On the owner, from before the database is made until its claim is written: it is of our making.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub creates_database: bool,
+    /// Let go together with the database: the next one may have it, and the same one finds it again.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub released: bool,
 }
 
 impl Mark {
@@ -30,7 +33,12 @@ impl Mark {
             name: claim.name.clone(),
             created_by_us,
             creates_database: false,
+            released: false,
         }
+    }
+
+    pub fn released(self, released: bool) -> Self {
+        Self { released, ..self }
     }
 
     /// The mark in a role's comment.

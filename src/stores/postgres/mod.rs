@@ -1,6 +1,6 @@
 //! PostgreSQL: one database, its roles and their rights, watched over one connection of the owner.
 //!
-//! `duty` says what is asked and what is known; `sentinel` watches (over `wire`, `tls`); `work` makes it true:
+//! `duty` says what is asked and what is known; `sentinel` watches (over `wire`); `work` makes it true:
 //! `mark` tells whose a role is, `part` takes leave of a server; `catalog` reads, `plan` (with `logins`) decides on `step`s, `rights` is the
 //! same for the app roles' rights; `configure` sees to the parameters of a managed server, by the rules in `parameters`.
 
@@ -18,7 +18,6 @@ mod scram;
 mod sentinel;
 mod sql;
 mod step;
-mod tls;
 mod wire;
 mod work;
 pub mod workload;

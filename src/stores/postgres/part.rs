@@ -6,6 +6,7 @@ use super::{
     PostgresDuty,
     catalog::{self, Catalog},
     connect::{SqlError, execute},
+    mark::Mark,
     plan::retired,
     sentinel::MAINTENANCE_DATABASE,
     step::{Step, release_claim},
@@ -28,7 +29,11 @@ pub async fn part(duty: &PostgresDuty, how: Parting) -> Result<Vec<String>, Stor
             connection = connect_admin(duty, MAINTENANCE_DATABASE).await?;
             drop_database(&mut connection, &duty.database).await?;
         }
-        (Some(_), _) => execute(&mut connection, &[release_claim(&duty.claim)]).await?,
+        (Some(_), _) => {
+            let mut statements = vec![release_claim(&duty.claim)];
+            statements.extend(released_marks(&have, duty));
+            execute(&mut connection, &statements).await?;
+        }
         // Somebody else's: its roles of our name are somebody else's too.
         (None, _) if have.claim.is_some() => return Ok(Vec::new()),
         (None, _) => {}
@@ -39,6 +44,22 @@ pub async fn part(duty: &PostgresDuty, how: Parting) -> Result<Vec<String>, Stor
     };
     connection.close().await.map_err(SqlError::from)?;
     Ok(left)
+}
+
+/// The roles are let go with the database.
+fn released_marks(have: &Catalog, duty: &PostgresDuty) -> Vec<String> {
+    let listed = have.roles.iter().map(|(name, role)| (name, &role.comment));
+    let others = have.others.iter().map(|(name, role)| (name, &role.comment));
+    let release = |(name, comment): (&String, &Option<String>)| {
+        let mark = Mark::read(comment.as_deref()).filter(|mark| mark.is_of(&duty.claim))?;
+        let comment = mark.released(true).write(comment.as_deref());
+        let name = SqlName::parse(name.clone()).ok()?;
+        Some(Step::MarkRole { name, comment }.statement())
+    };
+    match have.marks_roles {
+        true => listed.chain(others).filter_map(release).collect(),
+        false => Vec::new(),
+    }
 }
 
 async fn drop_database(connection: &mut PgConnection, name: &SqlName) -> Result<(), SqlError> {

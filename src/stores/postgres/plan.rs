@@ -70,7 +70,7 @@ fn foreign_role(have: &Catalog, want: &PostgresDuty, name: &str) -> Option<Strin
         return None;
     }
     match Mark::read(role.comment.as_deref()) {
-        Some(mark) if mark.is_of(&want.claim) => None,
+        Some(mark) if mark.released || mark.is_of(&want.claim) => None,
         Some(mark) => Some(format!("role {name} is used by {}", mark.holder())),
         None if role.opened => None,
         None => Some(format!("role {name} exists and was not made for this AmasDatabase")),
@@ -85,7 +85,7 @@ pub(super) fn mark(have: &Catalog, want: &PostgresDuty, name: &SqlName) -> Optio
     let found = Mark::read(comment);
     let mut mark = match (role, found.clone()) {
         (None, _) => Mark::new(&want.claim, true),
-        (Some(_), Some(mark)) if mark.is_of(&want.claim) => mark,
+        (Some(_), Some(mark)) if mark.is_of(&want.claim) => mark.released(false),
         (Some(role), None) => Mark::new(&want.claim, want.exclusive && role.opened),
         (Some(_), Some(_)) => Mark::new(&want.claim, false),
     };

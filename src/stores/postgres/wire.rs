@@ -10,12 +10,15 @@ use postgres_protocol::authentication::{
     sasl::{ChannelBinding, ScramSha256},
 };
 use tokio::{
-    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
+    io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
 };
 
-use super::tls;
-use crate::stores::endpoint::{Endpoint, StoreError, Tls};
+use super::connect::{APPLICATION_NAME, OPTIONS, PINNED_PATH};
+use crate::stores::{
+    endpoint::{Endpoint, StoreError, Tls},
+    tls::{self, Stream},
+};
 
 /// Larger messages are not for us: somebody else answers at this port.
 const LARGEST_MESSAGE: usize = 1 << 20;
@@ -27,6 +30,8 @@ const SSL_REQUEST: i32 = 80_877_103;
 pub struct WireError {
     pub sqlstate: Option<String>,
     pub text: String,
+    /// No session came about, and waiting will not help.
+    unfit: Option<StoreError>,
 }
 
 impl From<io::Error> for WireError {
@@ -34,13 +39,25 @@ impl From<io::Error> for WireError {
         Self {
             sqlstate: None,
             text: error.to_string(),
+            unfit: None,
+        }
+    }
+}
+
+/// Of a connection that could not be encrypted.
+impl From<StoreError> for WireError {
+    fn from(error: StoreError) -> Self {
+        Self {
+            sqlstate: None,
+            text: error.to_string(),
+            unfit: Some(error),
         }
     }
 }
 
 impl From<WireError> for StoreError {
-    fn from(WireError { sqlstate, text }: WireError) -> Self {
-        super::connect::lane(sqlstate.as_deref(), text)
+    fn from(WireError { sqlstate, text, unfit }: WireError) -> Self {
+        unfit.unwrap_or_else(|| super::connect::lane(sqlstate.as_deref(), text))
     }
 }
 
@@ -49,9 +66,6 @@ pub struct Message {
     pub tag: u8,
     pub body: Vec<u8>,
 }
-
-trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
-impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 
 /// A logged-in connection; closed when dropped.
 pub struct Wire {
@@ -66,9 +80,9 @@ impl Wire {
     pub async fn login(endpoint: &Endpoint, database: &str) -> Result<Self, WireError> {
         let tcp = TcpStream::connect((endpoint.host.as_str(), endpoint.port)).await?;
         tcp.set_nodelay(true)?;
-        let stream: Box<dyn Stream> = match endpoint.tls {
+        let stream = match endpoint.tls {
             Tls::Disable => Box::new(tcp),
-            Tls::Require => encrypt(&endpoint.host, tcp).await?,
+            Tls::Encrypt(_) => encrypt(endpoint, tcp).await?,
         };
         let mut wire = Self {
             stream,
@@ -76,9 +90,24 @@ impl Wire {
             server_version: String::new(),
         };
         wire.stream.write_all(&startup(&endpoint.user, database)).await?;
-        wire.authenticate(endpoint).await?;
-        wire.settle().await?;
+        wire.begin(endpoint)
+            .await
+            .map_err(|error| match pooled(endpoint, &error) {
+                Some(pooled) => pooled.into(),
+                None => error,
+            })?;
         Ok(wire)
+    }
+
+    async fn begin(&mut self, endpoint: &Endpoint) -> Result<(), WireError> {
+        self.authenticate(endpoint).await?;
+        self.settle().await?;
+        // A server never drops what a session is started with. A pooler that shares its sessions does, if it does not refuse it.
+        let path = self.query("SHOW search_path").await?;
+        if path.first().map(String::as_str) == Some(PINNED_PATH) {
+            return Ok(());
+        }
+        Err(pooler(endpoint).into())
     }
 
     /// A simple query; returns the first column of each row.
@@ -191,21 +220,39 @@ impl Wire {
     }
 }
 
-async fn encrypt(host: &str, mut tcp: TcpStream) -> Result<Box<dyn Stream>, WireError> {
+async fn encrypt(endpoint: &Endpoint, mut tcp: TcpStream) -> Result<Box<dyn Stream>, WireError> {
     tcp.write_all(&frame(None, &SSL_REQUEST.to_be_bytes())).await?;
     if tcp.read_u8().await? != b'S' {
-        return Err(io::Error::other("the server does not offer TLS").into());
+        return Err(StoreError::Untrusted(format!(
+            "{}:{}: the server does not offer TLS; turn it on there (ssl = on), or give tls.mode: Disable for clear text",
+            endpoint.host, endpoint.port
+        ))
+        .into());
     }
-    Ok(Box::new(tls::handshake(host, tcp).await?))
+    Ok(tls::encrypt(endpoint, tcp).await?)
+}
+
+/// How PgBouncer refuses the settings of a session: a protocol violation that names them.
+fn pooled(endpoint: &Endpoint, error: &WireError) -> Option<StoreError> {
+    let refused = error.sqlstate.as_deref() == Some("08P01") && error.text.contains("startup parameter");
+    refused.then(|| pooler(endpoint))
+}
+
+fn pooler(endpoint: &Endpoint) -> StoreError {
+    StoreError::Pooled(format!(
+        "{}:{} is a connection pooler, which does not keep a session's settings, locks and notifications together; \
+         give the address of the server itself under directUri in the Secret. Applications go on using uri",
+        endpoint.host, endpoint.port
+    ))
 }
 
 fn startup(user: &str, database: &str) -> Vec<u8> {
     let parameters = [
         ("user", user),
         ("database", database),
-        ("application_name", super::connect::APPLICATION_NAME),
+        ("application_name", APPLICATION_NAME),
         ("client_encoding", "UTF8"),
-        ("options", super::connect::OPTIONS),
+        ("options", OPTIONS),
     ];
     let mut body = PROTOCOL_3_0.to_be_bytes().to_vec();
     for (name, value) in parameters {
@@ -245,6 +292,7 @@ fn server_error(body: &[u8]) -> WireError {
     WireError {
         sqlstate: field(b'C'),
         text: field(b'M').unwrap_or_default(),
+        unfit: None,
     }
 }
 
@@ -252,6 +300,7 @@ fn unsupported(kind: i32) -> WireError {
     WireError {
         sqlstate: Some("28000".to_owned()),
         text: format!("unsupported authentication request {kind}"),
+        unfit: None,
     }
 }
 

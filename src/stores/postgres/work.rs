@@ -16,6 +16,7 @@ use super::{
     plan::{conflict, missing_extensions, plan, retired},
     rights,
     sentinel::MAINTENANCE_DATABASE,
+    sql::ident,
     step::Step,
 };
 use crate::{
@@ -62,10 +63,10 @@ pub async fn slice(
     }
     let outcome = towards(worker, duty, fingerprint, facts).await;
     facts.error = match &outcome {
-        Err(StoreError::Rejected(why) | StoreError::LoginRefused(why)) => Some(why.clone()),
         Ok(_) => None,
         // Says nothing about what was refused before.
         Err(StoreError::Unreachable(_)) => facts.error.take(),
+        Err(why) => Some(why.to_string()),
     };
     outcome
 }
@@ -117,23 +118,14 @@ async fn settle(worker: &mut PostgresWorker, duty: &PostgresDuty, facts: &mut Po
     let mut connection = log_in(worker.exists, duty).await?;
     let mut have = catalog::read(&mut connection, duty, false).await?;
     facts.max_connections = Some(have.max_connections);
-    facts.conflict = conflict(&have, duty);
-    if facts.conflict.is_some() {
-        return Ok(());
-    }
-    facts.unsure = if duty.sure {
-        Vec::new()
-    } else {
-        logins::unsure(&have, duty)
-    };
-    if !facts.unsure.is_empty() {
-        tracing::info!(roles = ?facts.unsure, "the server has other passwords: waiting for the Secrets to be read again");
-        connection.close().await?;
-        return Ok(());
-    }
     let created = have.database_owner.is_none();
     if created {
-        apply(&mut connection, &have, &plan(&have, duty, false)).await?;
+        facts.conflict = conflict(&have, duty);
+        if facts.conflict.is_some() {
+            return Ok(());
+        }
+        let outcome = apply(&mut connection, &have, &plan(&have, duty, false)).await;
+        outcome.map_err(|error| explained(error, duty))?;
     }
     if have.here != duty.database.as_str() {
         connection.close().await?;
@@ -142,7 +134,14 @@ async fn settle(worker: &mut PostgresWorker, duty: &PostgresDuty, facts: &mut Po
     }
     worker.exists = true;
     facts.conflict = conflict(&have, duty);
-    if facts.conflict.is_none() {
+    facts.unsure = if duty.sure || facts.conflict.is_some() {
+        Vec::new()
+    } else {
+        logins::unsure(&have, duty)
+    };
+    if !facts.unsure.is_empty() {
+        tracing::info!(roles = ?facts.unsure, "the server has other passwords: waiting for the Secrets to be read again");
+    } else if facts.conflict.is_none() {
         let refused = apply(&mut connection, &have, &plan(&have, duty, created)).await?;
         facts.missing_extensions = missing_extensions(&have, duty, &refused.extensions);
         facts.undeclared_extensions.clone_from(&have.undeclared_extensions);
@@ -157,6 +156,17 @@ async fn settle(worker: &mut PostgresWorker, duty: &PostgresDuty, facts: &mut Po
     configuration(&mut connection, duty, facts).await?;
     connection.close().await?;
     Ok(())
+}
+
+/// What to do where nobody but the owner is at hand.
+fn explained(error: SqlError, duty: &PostgresDuty) -> SqlError {
+    if !(duty.is_owner_only() && error.is("42501")) {
+        return error;
+    }
+    let (database, owner) = (ident(duty.database.as_str()), ident(duty.owner.as_str()));
+    error.saying(format!(
+        "there is no database {database} and this login may not create one; as an administrator run: CREATE DATABASE {database} OWNER {owner};"
+    ))
 }
 
 async fn follow_configuration(
@@ -199,7 +209,7 @@ fn is_moving(duty: &PostgresDuty, facts: &PostgresFacts) -> bool {
 /// To the database itself if it is known to exist, else to where one can be created from.
 pub(super) async fn log_in(exists: bool, duty: &PostgresDuty) -> Result<PgConnection, SqlError> {
     let database = duty.database.as_str();
-    let (first, second) = if exists {
+    let (first, second) = if exists || duty.is_owner_only() {
         (database, MAINTENANCE_DATABASE)
     } else {
         (MAINTENANCE_DATABASE, database)

@@ -3,13 +3,16 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use redis::{
-    AsyncConnectionConfig, Client, ConnectionAddr, ErrorKind, IntoConnectionInfo, ProtocolVersion, RedisConnectionInfo,
-    RedisError, ServerErrorKind, aio::MultiplexedConnection, io::tcp::TcpSettings,
+    AsyncConnectionConfig, ErrorKind, ProtocolVersion, RedisConnectionInfo, RedisError, ServerErrorKind,
+    aio::MultiplexedConnection,
 };
 
 use crate::{
     api::redis::RedisEngine,
-    stores::endpoint::{Endpoint, StoreError, Tls},
+    stores::{
+        endpoint::{Endpoint, StoreError},
+        tls,
+    },
 };
 
 /// An open, logged-in connection.
@@ -23,33 +26,28 @@ pub async fn connect(
     endpoint: &Endpoint,
     extra: impl FnOnce(AsyncConnectionConfig) -> AsyncConnectionConfig,
 ) -> Result<Connection, StoreError> {
-    let (host, port) = (endpoint.host.clone(), endpoint.port);
-    let address = match endpoint.tls {
-        Tls::Disable => ConnectionAddr::Tcp(host, port),
-        Tls::Require => ConnectionAddr::TcpTls {
-            host,
-            port,
-            insecure: true,
-            tls_params: None,
-        },
-    };
     let login = RedisConnectionInfo::default()
         .set_username(&endpoint.user)
         .set_password(endpoint.password.reveal())
         .set_protocol(ProtocolVersion::RESP3);
-    let info = address
-        .into_connection_info()
-        .map_err(lane)?
-        .set_redis_settings(login)
-        .set_tcp_settings(TcpSettings::default().set_nodelay(true));
-    let config = AsyncConnectionConfig::new()
-        .set_connection_timeout(Some(CONNECT_TIMEOUT))
-        .set_response_timeout(Some(REPLY_TIMEOUT));
-    let client = Client::open(info).map_err(lane)?;
-    client
-        .get_multiplexed_async_connection_with_config(&extra(config))
+    let config = extra(AsyncConnectionConfig::new().set_response_timeout(Some(REPLY_TIMEOUT)));
+    // The stream is our own, so that TLS is the same towards every store.
+    let opening = async {
+        let stream = tls::connect(endpoint).await?;
+        let (connection, driver) = Connection::new_with_config(&login, stream, config)
+            .await
+            .map_err(lane)?;
+        // Ends with the last clone of the connection.
+        tokio::spawn(driver);
+        Ok(connection)
+    };
+    let late = || {
+        let seconds = CONNECT_TIMEOUT.as_secs();
+        Err(StoreError::Unreachable(format!("no connection within {seconds} s")))
+    };
+    tokio::time::timeout(CONNECT_TIMEOUT, opening)
         .await
-        .map_err(lane)
+        .unwrap_or_else(|_| late())
 }
 
 /// Which lane an error of the client library takes.

@@ -128,6 +128,7 @@ mod tests {
             namespace: "n".into(),
             database: "d".into(),
             uid: "u".into(),
+            data_goes: false,
         };
         let spec: ManagedRedis = serde_json::from_value(json!({"storage": {"size": "1Gi"}})).unwrap();
         let eviction: Eviction =

@@ -81,6 +81,7 @@ impl<'a> ByHand<'a> {
             namespace: self.namespace.into(),
             database: "floor".into(),
             uid: String::new(),
+            data_goes: false,
         }
     }
 

@@ -1,5 +1,7 @@
 //! Hands and eyes on the cluster: objects, watches, audit log, processes, clients of the stores.
 
+#[path = "../../support/audit.rs"]
+#[allow(dead_code)] // what only the component tests use
 pub mod audit;
 pub mod clients;
 pub mod conditions;

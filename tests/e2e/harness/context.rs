@@ -129,6 +129,6 @@ impl Ctx {
             .audit_log
             .as_ref()
             .about("AMAS_AUDIT_LOG must name the API server's audit log")?;
-        audit::Mark::now(path)
+        Ok(audit::Mark::now(path)?)
     }
 }

@@ -3,10 +3,13 @@
 use std::time::{Duration, Instant};
 
 use amas_operator::api::amas_database::AmasDatabase;
-use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
+use k8s_openapi::api::{
+    core::v1::{PersistentVolumeClaim, Pod},
+    storage::v1::StorageClass,
+};
 use kube::{
     Api, ResourceExt,
-    api::{DynamicObject, Patch, PatchParams},
+    api::{DeleteParams, DynamicObject, Patch, PatchParams, PostParams},
 };
 use serde_json::{Value, json};
 
@@ -26,6 +29,8 @@ use crate::{
 
 const NAME: &str = "data";
 const IMAGE: &str = "localhost/amas-redis:8-next";
+/// A storage class of this scenario.
+const FIXED: &str = "e2e-upgrade-fixed";
 /// By then everything that the operator owes is written: steps on the way may be up to 10 s late.
 const SETTLE: Duration = Duration::from_secs(12);
 
@@ -39,21 +44,50 @@ pub async fn run(ctx: &Ctx) -> Result {
         ctx,
         namespace: ctx.namespace("changes").await?,
     };
-    scene.up().await?;
-    scene.loaded_without_a_restart().await?;
-    scene.restarted_once().await?;
-    scene.refused_value().await?;
-    scene.volume().await?;
-    scene.wrong_image_and_back().await?;
+    let fixed = scene.fixed_class().await?;
+    let outcome = Box::pin(scene.changes()).await;
+    fixed.delete(FIXED, &DeleteParams::default()).await?;
+    outcome?;
     let values = helm::values(ctx).await?;
-    let outcome = scene.newer_operator(&values).await;
+    let outcome = Box::pin(scene.newer_operator(&values)).await;
     // Others run after this.
     helm::install(ctx, &values).await?;
     outcome?;
-    scene.reinstalled(&values).await
+    Box::pin(scene.reinstalled(&values)).await
 }
-
 impl Scene<'_> {
+    async fn changes(&self) -> Result {
+        self.up().await?;
+        self.loaded_without_a_restart().await?;
+        self.restarted_once().await?;
+        self.refused_value().await?;
+        self.volume().await?;
+        self.volume_that_cannot_grow().await?;
+        self.wrong_image_and_back().await
+    }
+
+    /// A class as the default one, whose volumes keep their size.
+    async fn fixed_class(&self) -> Result<Api<StorageClass>> {
+        let classes: Api<StorageClass> = Api::all(self.ctx.client.clone());
+        let like = classes
+            .list(&Default::default())
+            .await?
+            .items
+            .into_iter()
+            .find(|class| class.name_any() != FIXED);
+        let mut class = like.about("no StorageClass")?;
+        class.metadata = kube::core::ObjectMeta {
+            name: Some(FIXED.into()),
+            ..Default::default()
+        };
+        class.allow_volume_expansion = Some(false);
+        // One of an earlier run is as good.
+        if classes.get_opt(FIXED).await?.is_none() {
+            classes.create(&PostParams::default(), &class).await?;
+        }
+        Ok(classes)
+    }
+
     fn databases(&self) -> Api<DynamicObject> {
         api::<AmasDatabase>(&self.ctx.client, &self.namespace)
     }
@@ -63,7 +97,7 @@ impl Scene<'_> {
         let roles = json!([{"name": "data_app", "access": "ReadWrite"}]);
         let spec = json!({
             "postgres": {"managed": managed, "database": "data", "roles": roles},
-            "redis": {"managed": {"storage": {"size": "1Gi"}}},
+            "redis": {"managed": {"storage": {"size": "1Gi", "storageClassName": FIXED}}},
         });
         let object = json!({"apiVersion": "amas.dev/v1alpha1", "kind": "AmasDatabase", "metadata": {"name": NAME}, "spec": spec});
         objects::apply(&self.ctx.client, &self.namespace, &[serde_json::from_value(object)?]).await?;
@@ -223,6 +257,28 @@ impl Scene<'_> {
         self.ctx
             .figure("a smaller volume", said, "said plainly; Available", fine);
         self.size("2Gi").await?;
+        self.ready().await.map(|_| ())
+    }
+
+    async fn volume_that_cannot_grow(&self) -> Result {
+        let pod = self.pod("redis").await?;
+        let size = |size: &str| json!({"spec": {"redis": {"managed": {"storage": {"size": size}}}}});
+        self.patch(size("2Gi")).await?;
+        let refused = self
+            .until("Stalled", |object| status(object, "Stalled") == Some("True"))
+            .await?;
+        let said = format!("{}: {}", reason(&refused, "Ready"), message(&refused, "Ready"));
+        let fine = status(&refused, "Available") == Some("True") && self.pod("redis").await? == pod;
+        let mark = self.ctx.audit()?;
+        tokio::time::sleep(SETTLE).await;
+        let writes = mark.requests()?.writes();
+        self.ctx.figure(
+            "a volume whose class does not let it grow",
+            format!("{said}; then {writes}"),
+            "VolumeCannotGrow; Available, the pod runs on, not asked again and again",
+            said.starts_with("VolumeCannotGrow") && fine && writes.is_empty(),
+        );
+        self.patch(size("1Gi")).await?;
         self.ready().await.map(|_| ())
     }
 

@@ -8,7 +8,7 @@ use crate::{
         amas_database::AmasDatabaseSpec,
         migrations::{MigrationSource, SeedHash, SeedProfile},
     },
-    controllers::database::validate::role_secret,
+    controllers::database::{external, validate::role_secret},
     migrate::plan::Direction,
     stores::workload::{Family, add_pod_settings, security},
 };
@@ -21,6 +21,8 @@ pub struct JobInput<'a> {
     pub family: &'a Family,
     pub spec: &'a AmasDatabaseSpec,
     pub owner: &'a str,
+    /// The external server, if it is one.
+    pub server: Option<&'a external::Server>,
     pub image: &'a str,
     pub target: Option<i64>,
     pub seeds: Option<&'a Seeds>,
@@ -49,6 +51,10 @@ pub fn job(input: &JobInput<'_>, name: &str, managed: bool) -> Value {
         }],
         "volumes": volumes(input, &migrations.source),
     });
+    let environment = environment(input);
+    if !environment.is_empty() {
+        pod["containers"][0]["env"] = json!(environment);
+    }
     if managed {
         pod["serviceAccountName"] = json!(family.child_name("postgres"));
     }
@@ -108,6 +114,78 @@ fn arguments(input: &JobInput<'_>, source: &MigrationSource, name: &str) -> Vec<
     arguments
 }
 
+/// How much is verified, and where the certificates are.
+fn environment(input: &JobInput<'_>) -> Vec<Value> {
+    let variable = |name: &str, value: &str| json!({"name": name, "value": value});
+    let mode = input.server.and_then(external::Server::sslmode);
+    let mode = mode.map(|mode| variable("PGSSLMODE", mode));
+    let files = certificates(input)
+        .into_iter()
+        .map(|file| variable(file.variable, &file.path()));
+    mode.into_iter().chain(files).collect()
+}
+
+/// A file of a Secret of the user's that the runner needs for an encrypted connection.
+struct Certificate<'a> {
+    volume: &'static str,
+    secret: &'a str,
+    key: &'static str,
+    variable: &'static str,
+}
+
+impl Certificate<'_> {
+    fn folder(&self) -> String {
+        format!("/run/amas/{}", self.volume)
+    }
+
+    fn path(&self) -> String {
+        format!("{}/{}", self.folder(), self.key)
+    }
+}
+
+fn certificates<'a>(input: &JobInput<'a>) -> Vec<Certificate<'a>> {
+    let external = input
+        .spec
+        .postgres
+        .as_ref()
+        .and_then(|postgres| postgres.external.as_ref());
+    let trust = input.server.and_then(external::Server::trust);
+    let (Some(external), Some(trust)) = (external, trust) else {
+        return Vec::new();
+    };
+    let own = external.secret_ref.name.as_str();
+    let ca = external
+        .tls
+        .ca_secret_ref
+        .as_ref()
+        .map_or(own, |other| other.name.as_str());
+    let file = |volume, secret, key, variable| Certificate {
+        volume,
+        secret,
+        key,
+        variable,
+    };
+    let mut all = Vec::new();
+    if trust.ca.is_some() {
+        all.push(file("ca", ca, "ca.crt", "PGSSLROOTCERT"));
+    }
+    if trust.client.is_some() {
+        all.push(file("client-certificate", own, "tls.crt", "PGSSLCERT"));
+        all.push(file("client-key", own, "tls.key", "PGSSLKEY"));
+    }
+    all
+}
+
+/// The Secret with the owner's login, and the key that holds its URL: ours, or the user's own where the owner is all there is.
+fn login(input: &JobInput<'_>) -> (String, &'static str) {
+    let users = input.spec.postgres.as_ref().filter(|postgres| postgres.is_owners());
+    let users = users.and_then(|postgres| Some((postgres.external.as_ref()?, input.server?.key?)));
+    match users {
+        Some((external, key)) => (external.secret_ref.name.clone(), key),
+        None => (role_secret(input.family, input.owner), "DATABASE_URL"),
+    }
+}
+
 fn seed_secret(input: &JobInput<'_>) -> Option<String> {
     let seed = input.spec.seed.as_ref()?;
     (seed.profile != SeedProfile::None && !seed.generate.is_empty()).then(|| input.family.child_name("seed"))
@@ -122,15 +200,24 @@ fn volume_mounts(input: &JobInput<'_>, source: &MigrationSource) -> Vec<Value> {
     if seed_secret(input).is_some() {
         mounts.push(mount("seed", "/run/amas/seed"));
     }
+    for file in certificates(input) {
+        mounts.push(mount(file.volume, &file.folder()));
+    }
     mounts
 }
 
 fn volumes(input: &JobInput<'_>, source: &MigrationSource) -> Vec<Value> {
-    let login = role_secret(input.family, input.owner);
     // 0440 with the pod's group: the runner is not root.
-    let mut volumes = vec![json!({"name": "login", "secret": {
-        "secretName": login, "defaultMode": 0o440, "items": [{"key": "DATABASE_URL", "path": "DATABASE_URL"}],
-    }})];
+    let secret = |volume: &str, secret: &str, key: &str, path: &str| {
+        json!({"name": volume, "secret": {
+            "secretName": secret, "defaultMode": 0o440, "items": [{"key": key, "path": path}],
+        }})
+    };
+    let (name, key) = login(input);
+    let mut volumes = vec![secret("login", &name, key, "DATABASE_URL")];
+    for file in certificates(input) {
+        volumes.push(secret(file.volume, file.secret, file.key, file.key));
+    }
     if source.bundle.is_none() {
         let maps: Vec<Value> = source
             .config_maps

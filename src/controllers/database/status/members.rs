@@ -55,7 +55,7 @@ impl Draft<'_> {
         let mut judged = Vec::new();
         for (store, declared) in declared {
             let Some((required, managed)) = declared else { continue };
-            let state = state(store, managed, valid, self.observed, self.plan);
+            let state = state(store, (managed, spec.suspend), valid, self.observed, self.plan);
             if let Some(time) = self
                 .observed
                 .health(store)

@@ -254,3 +254,80 @@ fn newer_migrations_wait_for_a_change_of_the_specification() {
     situation.observed.same_generation = false;
     assert_eq!(situation.plan().steps.len(), 1, "the Job");
 }
+
+#[test]
+fn a_suspended_object_says_whether_something_waits() {
+    let mut situation = Situation::converged(platform());
+    situation.settle();
+    situation.object.spec.suspend = true;
+    let status = situation.settle();
+    assert_eq!(
+        (condition(&status, "Ready"), kstatus(&status, 1)),
+        ("True/Suspended".into(), "Current")
+    );
+    situation.touch(crate::engine::child::ChildKind::Service, "amas-redis");
+    let status = situation.settle();
+    assert_eq!(
+        (
+            condition(&status, "Ready"),
+            condition(&status, "Available"),
+            kstatus(&status, 1)
+        ),
+        ("False/Suspended".into(), "True/Serving".into(), "Failed")
+    );
+    // Health goes on.
+    situation.lose(StoreKind::Redis);
+    assert_eq!(condition(&situation.settle(), "RedisReady"), "False/ConnectionLost");
+}
+
+#[test]
+fn a_suspended_object_stands_after_a_start_of_the_operator() {
+    let mut situation = Situation::converged(platform());
+    situation.object.spec.suspend = true;
+    let before = situation.settle();
+    // The sentinels answer; the keepers never look.
+    std::sync::Arc::make_mut(situation.observed.postgres.as_mut().unwrap()).facts = Default::default();
+    std::sync::Arc::make_mut(situation.observed.redis.as_mut().unwrap()).facts = Default::default();
+    std::sync::Arc::make_mut(situation.observed.neo4j.as_mut().unwrap()).facts = Default::default();
+    assert_eq!(weight(&before, &situation.report().status), Weight::None);
+}
+
+#[test]
+fn a_claimed_store_names_the_holder_and_the_way_out() {
+    let mut situation = Situation::converged(platform());
+    let redis = std::sync::Arc::make_mut(situation.observed.redis.as_mut().unwrap());
+    redis.facts.claim_conflict = Some("claimed by other/db of cluster c".into());
+    let status = situation.report().status;
+    assert_eq!(
+        (
+            condition(&status, "Ready"),
+            condition(&status, "Available"),
+            kstatus(&status, 1)
+        ),
+        ("False/Conflicted".into(), "False/WaitingForStore".into(), "Failed")
+    );
+    let ready = &status.conditions[0].message;
+    assert!(
+        ready.contains("claimed by other/db of cluster c")
+            && ready.contains("kubectl annotate amasdb amas amas.dev/take-over="),
+        "{ready}"
+    );
+    // The word is handled once every store that answers has been looked at under it.
+    situation.observed.take_over = Some("1".into());
+    assert_eq!(situation.report().status.handled.get("take-over"), None);
+    let word = Some("1".to_owned());
+    let redis = std::sync::Arc::make_mut(situation.observed.redis.as_mut().unwrap());
+    (redis.facts.claim_conflict, redis.facts.take_over_seen) = (None, word.clone());
+    std::sync::Arc::make_mut(situation.observed.neo4j.as_mut().unwrap())
+        .facts
+        .take_over_seen = word.clone();
+    assert_eq!(situation.report().status.handled.get("take-over"), None);
+    std::sync::Arc::make_mut(situation.observed.postgres.as_mut().unwrap())
+        .facts
+        .take_over_seen = word.clone();
+    let status = situation.report().status;
+    assert_eq!(
+        (status.handled.get("take-over"), condition(&status, "Ready").as_str()),
+        (word.as_ref(), "True/Ready")
+    );
+}

@@ -78,11 +78,6 @@ fn structure() -> Vec<Case> {
         ),
         database("no store", json!({}), &["name at least one store"]),
         database(
-            "Delete with an external store",
-            json!({ "deletionPolicy": "Delete", "redis": { "external": external } }),
-            &["deletionPolicy Delete is refused with an external store"],
-        ),
-        database(
             "migrations without PostgreSQL",
             json!({ "redis": redis(), "migrations": { "source": { "bundle": "amas" } } }),
             &["spec.migrations needs spec.postgres"],

@@ -4,13 +4,11 @@ use std::{
     collections::BTreeMap,
     fmt,
     fs::File,
-    io::{BufRead, BufReader, Seek, SeekFrom},
+    io::{BufRead, BufReader, Error, Result, Seek, SeekFrom},
     path::{Path, PathBuf},
 };
 
 use serde::Deserialize;
-
-use crate::harness::{About, Result};
 
 /// How every user agent of the operator begins.
 const AGENT: &str = "amas-operator/";
@@ -40,6 +38,10 @@ pub struct Request {
     pub namespace: String,
     pub name: String,
     pub code: u16,
+    /// The user agent: a test may tell operators apart by what it ends with.
+    pub agent: String,
+    /// When it was answered (a watch: opened), as RFC 3339 with microseconds, so that texts compare as times do.
+    pub at: String,
 }
 
 /// A point in the log.
@@ -50,7 +52,7 @@ pub struct Mark {
 
 impl Mark {
     pub fn now(path: &Path) -> Result<Self> {
-        let offset = std::fs::metadata(path).about(path.display())?.len();
+        let offset = std::fs::metadata(path).map_err(|error| about(path, &error))?.len();
         Ok(Self {
             path: path.to_owned(),
             offset,
@@ -59,7 +61,7 @@ impl Mark {
 
     /// The operator's requests since the mark. A watch counts when it is opened, everything else when it is answered.
     pub fn requests(&self) -> Result<Requests> {
-        let mut file = File::open(&self.path).about(self.path.display())?;
+        let mut file = File::open(&self.path).map_err(|error| about(&self.path, &error))?;
         file.seek(SeekFrom::Start(self.offset))?;
         let mut found = Vec::new();
         for line in BufReader::new(file).lines() {
@@ -67,6 +69,10 @@ impl Mark {
         }
         Ok(Requests(found))
     }
+}
+
+fn about(path: &Path, error: &Error) -> Error {
+    Error::new(error.kind(), format!("{}: {error}", path.display()))
 }
 
 /// One line of the log, if it is a request of the operator that counts.
@@ -95,6 +101,8 @@ pub fn request(line: &str) -> Option<Request> {
         namespace: object.namespace,
         name: object.name,
         code: event.response_status.unwrap_or_default().code,
+        agent: event.user_agent,
+        at: event.stage_timestamp,
     })
 }
 
@@ -121,6 +129,8 @@ struct Event {
     verb: String,
     #[serde(default)]
     user_agent: String,
+    #[serde(default)]
+    stage_timestamp: String,
     object_ref: Option<ObjectRef>,
     response_status: Option<ResponseStatus>,
 }
@@ -160,6 +170,16 @@ impl Requests {
     /// All mutating requests but those on the lease: Events included.
     pub fn writes(&self) -> Self {
         self.only(&[Class::Write, Class::Event])
+    }
+
+    pub fn in_namespace(&self, namespace: &str) -> Self {
+        Self(
+            self.0
+                .iter()
+                .filter(|request| request.namespace == namespace)
+                .cloned()
+                .collect(),
+        )
     }
 
     pub fn of(&self, resource: &str) -> Self {

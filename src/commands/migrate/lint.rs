@@ -1,0 +1,32 @@
+//! `migrate lint`: the files' risks, for a person and for a pipeline.
+
+use crate::migrate::{
+    lint::{self, Finding},
+    plan::PlanError,
+    report::Failure,
+    source::Source,
+};
+
+use super::args::{LintArgs, Output};
+
+/// The exit code when there are findings.
+const RISKY: u8 = 18;
+
+/// Prints the findings; the exit code says whether there are any.
+pub(super) fn lint(args: &LintArgs) -> Result<u8, Failure> {
+    let source = Source::load(&args.dirs.dirs)?;
+    let mut findings: Vec<Finding> = Vec::new();
+    for migration in source.migrations().filter(|migration| migration.version > args.after) {
+        let found = lint::lint(migration).map_err(|problem| PlanError::Unrunnable {
+            file: migration.up.file.clone(),
+            problem,
+        })?;
+        findings.extend(found);
+    }
+    match args.output {
+        Output::Json => println!("{:#}", serde_json::json!({ "findings": findings })),
+        Output::Table if findings.is_empty() => println!("no risks found"),
+        Output::Table => findings.iter().for_each(|finding| println!("{finding}")),
+    }
+    Ok(if findings.is_empty() { 0 } else { RISKY })
+}

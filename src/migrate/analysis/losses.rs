@@ -1,0 +1,98 @@
+//! What a type or a default means for the rows that are there.
+
+use squawk_syntax::{SyntaxKind as K, SyntaxNode};
+
+use super::syntax;
+
+/// Types that hold whatever a column of another type is likely to have had. Everything else may be narrower.
+const WIDE: &[&str] = &[
+    "text",
+    "varchar",
+    "character varying",
+    "numeric",
+    "decimal",
+    "bigint",
+    "int8",
+    "double precision",
+    "float8",
+    "timestamptz",
+    "timestamp with time zone",
+    "json",
+    "jsonb",
+    "bytea",
+    "interval",
+];
+/// Types whose columns are numbered from a sequence.
+const SERIAL: &[&str] = &["serial", "serial2", "serial4", "serial8", "smallserial", "bigserial"];
+/// Functions whose value is the same for every row of one statement.
+const STEADY: &[&str] = &[
+    "now",
+    "transaction_timestamp",
+    "statement_timestamp",
+    "current_setting",
+    "jsonb_build_object",
+    "jsonb_build_array",
+    "json_build_object",
+    "json_build_array",
+    "to_timestamp",
+    "make_interval",
+    "make_date",
+    "lower",
+    "upper",
+    "concat",
+    "coalesce",
+    "md5",
+    "encode",
+    "decode",
+    "array_fill",
+    "to_jsonb",
+    "current_schema",
+];
+
+/// Whether an ADD COLUMN gives each row a value of its own: a sequence, a generated value, a volatile default.
+pub(super) fn fills_every_row(column: &SyntaxNode) -> bool {
+    let serial = type_of(column).is_some_and(|name| SERIAL.contains(&name.as_str()));
+    serial
+        || syntax::holds(column, K::GENERATED_STORED)
+        || syntax::holds(column, K::GENERATED_IDENTITY)
+        || defaults(column).any(|default| default.descendants().any(|call| is_volatile(&call)))
+}
+
+fn defaults(column: &SyntaxNode) -> impl Iterator<Item = SyntaxNode> {
+    column.descendants().filter(|node| node.kind() == K::DEFAULT_CONSTRAINT)
+}
+
+/// A call of a function that is not known to be steady: one that we do not know may be volatile.
+fn is_volatile(node: &SyntaxNode) -> bool {
+    node.kind() == K::CALL_EXPR && {
+        let text = node.text().to_string().to_ascii_lowercase();
+        let name = text.split('(').next().unwrap_or_default().trim();
+        !STEADY.contains(&name.rsplit('.').next().unwrap_or(name))
+    }
+}
+
+/// Whether SET DATA TYPE goes to a type that may hold less, or through an expression that may lose something.
+pub(super) fn may_narrow(set_type: &SyntaxNode) -> bool {
+    type_of(set_type).is_none_or(|name| !WIDE.contains(&name.as_str()))
+}
+
+/// A type as it is written, in one case and with single spaces.
+fn type_of(node: &SyntaxNode) -> Option<String> {
+    let found = node.children().find(|child| {
+        matches!(
+            child.kind(),
+            K::PATH_TYPE
+                | K::VARCHAR_TYPE
+                | K::CHARACTER_TYPE
+                | K::BIT_TYPE
+                | K::BIT_VARYING_TYPE
+                | K::DOUBLE_TYPE
+                | K::TIME_TYPE
+                | K::TIMESTAMP_TYPE
+                | K::INTERVAL_TYPE
+                | K::ARRAY_TYPE
+        )
+    })?;
+    let text = found.text().to_string().to_ascii_lowercase();
+    Some(text.split_whitespace().collect::<Vec<_>>().join(" "))
+}

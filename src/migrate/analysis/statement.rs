@@ -1,0 +1,101 @@
+//! One statement by its kind: the manual's page of each command, as a table.
+
+use squawk_syntax::{SyntaxKind as K, SyntaxNode};
+
+use super::{
+    Cause, Gather, LockMode, StatementFacts, TableName, Work, alter_table, create, maintain,
+    query::{self, read},
+    remove, syntax,
+};
+
+pub(super) fn facts(node: &SyntaxNode) -> StatementFacts {
+    let mut gather = Gather::default();
+    gather.facts.kind = format!("{:?}", node.kind()).replace('_', " ");
+    match node.kind() {
+        K::ALTER_TABLE => alter_table::gather(node, &mut gather),
+        kind if create::creates(node, kind, &mut gather) => {}
+        kind if remove::drops(node, kind, &mut gather) => {}
+        kind if alters(node, kind, &mut gather) => {}
+        kind if maintain::maintains(node, kind, &mut gather) => {}
+        kind if query::queries(node, kind, &mut gather) => {}
+        kind => gather.facts.unlisted = !is_harmless(kind),
+    }
+    gather.finish()
+}
+
+/// What neither takes a table's lock nor can run anything else.
+fn is_harmless(kind: K) -> bool {
+    let kind = format!("{kind:?}");
+    let harmless = [
+        "SET",
+        "RESET",
+        "SHOW",
+        "SAVEPOINT",
+        "RELEASE",
+        "ROLLBACK",
+        "GRANT",
+        "REVOKE",
+        "COMMENT",
+        "LISTEN",
+        "NOTIFY",
+        "UNLISTEN",
+        "DEALLOCATE",
+        "DISCARD",
+        "CHECKPOINT",
+    ];
+    let objects = [
+        "FUNCTION",
+        "PROCEDURE",
+        "ROUTINE",
+        "ROLE",
+        "USER",
+        "GROUP",
+        "SCHEMA",
+        "DEFAULT_PRIVILEGES",
+    ];
+    let object = kind
+        .strip_prefix("ALTER_")
+        .is_some_and(|object| objects.contains(&object));
+    object || harmless.iter().any(|word| kind.split('_').next() == Some(word))
+}
+
+/// The relation after ON.
+pub(super) fn on_relation(node: &SyntaxNode) -> Option<TableName> {
+    let on = node
+        .children()
+        .find(|child| matches!(child.kind(), K::ON_TABLE | K::ON_RELATION | K::RULE_ON))?;
+    syntax::relation(&on)
+}
+
+fn alters(node: &SyntaxNode, kind: K, gather: &mut Gather) -> bool {
+    match kind {
+        K::ALTER_SEQUENCE => gather.lock(syntax::relation(node), LockMode::ShareRowExclusive),
+        K::ALTER_VIEW | K::ALTER_MATERIALIZED_VIEW | K::ALTER_FOREIGN_TABLE => {
+            gather.lock(syntax::relation(node), LockMode::AccessExclusive);
+        }
+        K::ALTER_POLICY => {
+            gather.lock(on_relation(node), LockMode::AccessExclusive);
+            read(node, gather);
+        }
+        K::ALTER_TRIGGER | K::ALTER_RULE => gather.lock(on_relation(node), LockMode::AccessExclusive),
+        K::ALTER_INDEX => {
+            // only the index itself is locked, which queries hold too
+            gather.facts.unlisted = true;
+        }
+        K::ALTER_TYPE => {
+            gather.facts.usable_after_commit = syntax::holds(node, K::ADD_VALUE);
+            // attributes of a composite type reach the tables of that type
+            gather.facts.unlisted = syntax::holds(node, K::ALTER_TYPE_ATTRIBUTE_ACTION_LIST);
+        }
+        K::ALTER_DOMAIN => {
+            // every column of the domain
+            gather.facts.unlisted = true;
+            gather.work(Work::Scan, Cause::Reads);
+        }
+        K::ALTER_SYSTEM => gather.facts.transactional = false,
+        K::ALTER_DATABASE => gather.facts.transactional = !syntax::holds(node, K::SET_TABLESPACE),
+        K::ALTER_SUBSCRIPTION => gather.facts.unlisted = true,
+        _ => return false,
+    }
+    true
+}

@@ -1,0 +1,145 @@
+use super::*;
+
+fn locks(sql: &str) -> Vec<String> {
+    let facts = facts(sql);
+    facts
+        .locks
+        .iter()
+        .map(|(name, mode)| format!("{name} {mode}"))
+        .collect()
+}
+
+#[test]
+fn names_are_folded_quoted_and_qualified() {
+    assert_eq!(locks("ALTER TABLE Foo ADD a int"), ["\"foo\" ACCESS EXCLUSIVE"]);
+    assert_eq!(
+        locks(r#"ALTER TABLE "a""B".c ADD a int"#),
+        ["\"a\"\"B\".\"c\" ACCESS EXCLUSIVE"]
+    );
+    assert_eq!(
+        locks("WITH x AS (SELECT 1 FROM t) DELETE FROM u USING x"),
+        ["\"t\" ACCESS SHARE", "\"u\" ROW EXCLUSIVE"]
+    );
+}
+
+#[test]
+fn what_is_lost() {
+    let cases = [
+        ("DROP TABLE t", Some(Loss::DropTable)),
+        ("ALTER TABLE t ADD x int, DROP COLUMN y", Some(Loss::DropColumn)),
+        ("ALTER TABLE t DROP y", Some(Loss::DropColumn)),
+        ("TRUNCATE t", Some(Loss::Truncate)),
+        ("DELETE FROM t", Some(Loss::DeleteAll)),
+        ("DELETE FROM t WHERE x", None),
+        (
+            "WITH gone AS (DELETE FROM t RETURNING *) SELECT * FROM gone",
+            Some(Loss::DeleteAll),
+        ),
+        ("UPDATE t SET a = 1", Some(Loss::UpdateAll)),
+        ("UPDATE t SET a = 1 WHERE b = 2", None),
+        ("INSERT INTO t VALUES (1)", None),
+        ("ALTER TABLE t ALTER c TYPE varchar(10)", Some(Loss::NarrowType)),
+        ("ALTER TABLE t ALTER COLUMN c SET DATA TYPE int", Some(Loss::NarrowType)),
+        ("ALTER TABLE t ALTER c TYPE text", None),
+        ("ALTER TABLE t ALTER c TYPE  CHARACTER  VARYING", None),
+        ("ALTER TABLE t ALTER c TYPE bigint", None),
+        ("DROP SCHEMA s", Some(Loss::DropSchema)),
+        ("DROP VIEW v", None),
+        ("DROP VIEW v CASCADE", Some(Loss::Cascade)),
+        ("DROP FUNCTION f(int)", None),
+        ("DROP INDEX i", None),
+        ("DROP TYPE t", Some(Loss::DropType)),
+    ];
+    for (sql, expected) in cases {
+        assert_eq!(facts(sql).destructive, expected, "{sql}");
+        assert_ne!(facts(sql).kind, "UNKNOWN", "{sql}");
+    }
+}
+
+#[test]
+fn what_is_read_or_written_of_the_whole_table() {
+    let cases = [
+        ("ALTER TABLE t ADD c int DEFAULT 1", Work::None),
+        ("ALTER TABLE t ADD c timestamptz DEFAULT now()", Work::None),
+        ("ALTER TABLE t ADD c uuid DEFAULT gen_random_uuid()", Work::Rewrite),
+        ("ALTER TABLE t ADD c bigserial", Work::Rewrite),
+        ("ALTER TABLE t ADD c int GENERATED ALWAYS AS IDENTITY", Work::Rewrite),
+        (
+            "ALTER TABLE t ADD c int GENERATED ALWAYS AS (a + 1) STORED",
+            Work::Rewrite,
+        ),
+        ("ALTER TABLE t ADD c int CHECK (c > 0)", Work::Scan),
+        ("ALTER TABLE t ALTER c SET NOT NULL", Work::Scan),
+        ("ALTER TABLE t ALTER c SET DEFAULT random()", Work::None),
+        ("ALTER TABLE t ALTER c TYPE bigint", Work::Rewrite),
+        ("ALTER TABLE t ADD CHECK (a > 0)", Work::Scan),
+        ("ALTER TABLE t ADD CONSTRAINT x CHECK (a > 0) NOT VALID", Work::None),
+        ("ALTER TABLE t ADD CONSTRAINT x PRIMARY KEY USING INDEX i", Work::None),
+        ("ALTER TABLE t VALIDATE CONSTRAINT x", Work::Scan),
+        ("ALTER TABLE t SET UNLOGGED", Work::Rewrite),
+        ("VACUUM (FULL) t", Work::Rewrite),
+        ("CREATE INDEX ON t (a)", Work::Scan),
+    ];
+    for (sql, expected) in cases {
+        assert_eq!(facts(sql).work, expected, "{sql}");
+    }
+}
+
+#[test]
+fn what_cannot_be_in_a_transaction() {
+    let outside = [
+        "CREATE INDEX CONCURRENTLY i ON t (a)",
+        "CREATE UNIQUE INDEX CONCURRENTLY IF NOT EXISTS i ON t (a)",
+        "DROP INDEX CONCURRENTLY IF EXISTS i",
+        "REINDEX TABLE CONCURRENTLY t",
+        "REINDEX (CONCURRENTLY) INDEX i",
+        "REINDEX SCHEMA s",
+        "VACUUM",
+        "VACUUM FULL t",
+        "CREATE DATABASE d",
+        "DROP DATABASE d",
+        "ALTER SYSTEM SET work_mem = '1MB'",
+        "ALTER TABLE t DETACH PARTITION p CONCURRENTLY",
+        "CLUSTER",
+    ];
+    for sql in outside {
+        assert!(!facts(sql).transactional, "{sql}");
+        assert_ne!(facts(sql).kind, "UNKNOWN", "{sql}");
+    }
+    for sql in [
+        "CREATE INDEX i ON t (a)",
+        "REINDEX TABLE t",
+        "ANALYZE t",
+        "REFRESH MATERIALIZED VIEW CONCURRENTLY v",
+    ] {
+        assert!(facts(sql).transactional, "{sql}");
+    }
+    assert!(facts("ALTER TYPE e ADD VALUE 'x'").usable_after_commit);
+    assert!(!facts("ALTER TYPE e RENAME VALUE 'x' TO 'y'").usable_after_commit);
+}
+
+#[test]
+fn what_is_not_understood_is_said() {
+    for sql in [
+        "",
+        "ALTER TABEL t",
+        "DO $$ BEGIN END $$",
+        "SELECT f()",
+        "CALL p()",
+        "DROP TABLE t CASCADE",
+    ] {
+        assert!(facts(sql).unlisted, "{sql}");
+    }
+    let deep = format!("SELECT {}1{}", "(".repeat(5000), ")".repeat(5000));
+    assert_eq!(facts(&deep).kind, "UNKNOWN");
+    let long = format!("INSERT INTO t VALUES ('{}')", "x".repeat(LONGEST));
+    assert_eq!(facts(&long).kind, "UNKNOWN");
+    for sql in [
+        "SELECT 1",
+        "SET search_path = x",
+        "CREATE FUNCTION f() RETURNS int LANGUAGE sql AS 'SELECT 1'",
+        "GRANT SELECT ON t TO r",
+    ] {
+        assert!(!facts(sql).unlisted, "{sql}");
+    }
+}

@@ -1,0 +1,287 @@
+//! Risks of a migration's text, with what to write instead. Pure: nothing but the files is looked at.
+//!
+//! The rules are our own, one for each way in which a statement stops a running application or loses data: they follow
+//! from what [`analysis`] says. Matters of style are not judged. A finding is accepted by a comment before the statement:
+//! `-- amas-lint: ignore RULE`.
+
+use std::{collections::BTreeSet, fmt};
+
+use serde::Serialize;
+
+use super::{
+    analysis::{self, Cause, StatementFacts, TableName},
+    source::{Migration, Script},
+    statements::{self, Unrunnable, line_at},
+};
+
+/// What a comment before a statement begins with to accept a finding.
+const IGNORE: &str = "amas-lint: ignore";
+/// Findings show no more of a statement.
+const SHOWN: usize = 200;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Rule {
+    /// Data is lost.
+    Destructive,
+    /// The server refuses it inside of the file's transaction.
+    NeedsNoTransaction,
+    IndexNotConcurrent,
+    KeyWithoutIndex,
+    CheckNotDeferred,
+    ForeignKeyNotDeferred,
+    NotNullScan,
+    TypeChange,
+    FilledColumn,
+    TableCopy,
+    Rename,
+}
+
+impl Rule {
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Destructive => "destructive",
+            Self::NeedsNoTransaction => "needs-no-transaction",
+            Self::IndexNotConcurrent => "index-not-concurrent",
+            Self::KeyWithoutIndex => "key-without-index",
+            Self::CheckNotDeferred => "check-not-deferred",
+            Self::ForeignKeyNotDeferred => "foreign-key-not-deferred",
+            Self::NotNullScan => "not-null-scan",
+            Self::TypeChange => "type-change",
+            Self::FilledColumn => "filled-column",
+            Self::TableCopy => "table-copy",
+            Self::Rename => "rename",
+        }
+    }
+
+    /// What happens.
+    fn what(self) -> &'static str {
+        match self {
+            Self::Destructive => "loses data",
+            Self::NeedsNoTransaction => "cannot run in a transaction, and each file is one",
+            Self::IndexNotConcurrent => "writers wait until the index is built",
+            Self::KeyWithoutIndex => "readers and writers wait until the key's index is built",
+            Self::CheckNotDeferred => "readers and writers wait until every row is checked",
+            Self::ForeignKeyNotDeferred => "writers of both tables wait until every row is checked",
+            Self::NotNullScan => "readers and writers wait until every row is checked",
+            Self::TypeChange => "may write the whole table anew while readers and writers wait",
+            Self::FilledColumn => "writes the whole table anew while readers and writers wait",
+            Self::TableCopy => "copies the whole table while readers and writers wait",
+            Self::Rename => "the running application still uses the old name",
+        }
+    }
+
+    /// What to write instead.
+    fn instead(self) -> &'static str {
+        match self {
+            Self::Destructive => {
+                "if that is meant, accept it with a comment before it: -- amas-lint: ignore destructive"
+            }
+            Self::NeedsNoTransaction => "put it into a file of its own whose first line is '-- no-transaction'",
+            Self::IndexNotConcurrent => {
+                "CREATE INDEX CONCURRENTLY, in a file of its own whose first line is '-- no-transaction'"
+            }
+            Self::KeyWithoutIndex => {
+                "CREATE UNIQUE INDEX CONCURRENTLY in a '-- no-transaction' file, then ADD CONSTRAINT ... USING INDEX"
+            }
+            Self::CheckNotDeferred | Self::ForeignKeyNotDeferred => {
+                "ADD CONSTRAINT ... NOT VALID, and VALIDATE CONSTRAINT in the next migration"
+            }
+            Self::NotNullScan => {
+                "ADD CONSTRAINT ... CHECK (column IS NOT NULL) NOT VALID, VALIDATE it in the next migration, then SET NOT NULL"
+            }
+            Self::TypeChange => "a new column of the new type, filled in batches, then swapped",
+            Self::FilledColumn => "ADD COLUMN without the default, SET DEFAULT, and fill old rows in batches",
+            Self::TableCopy => "run it in a maintenance window",
+            Self::Rename => "add the new name beside the old one, move the application, drop the old one later",
+        }
+    }
+
+    fn of(cause: Cause) -> Option<Self> {
+        Some(match cause {
+            Cause::BuildsIndex => Self::IndexNotConcurrent,
+            Cause::AddsKey => Self::KeyWithoutIndex,
+            Cause::AddsCheck => Self::CheckNotDeferred,
+            Cause::AddsForeignKey => Self::ForeignKeyNotDeferred,
+            Cause::SetsNotNull => Self::NotNullScan,
+            Cause::ChangesType => Self::TypeChange,
+            Cause::FillsColumn => Self::FilledColumn,
+            Cause::Copies => Self::TableCopy,
+            Cause::Renames => Self::Rename,
+            Cause::Reads => return None,
+        })
+    }
+}
+
+/// One risk of one statement.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Finding {
+    pub version: i64,
+    pub file: String,
+    /// Of the statement's first word, from 1.
+    pub line: usize,
+    pub rule: Rule,
+    pub what: String,
+    pub instead: &'static str,
+    /// Its beginning.
+    pub statement: String,
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{}:{}: {}: {}\n  {}\n  instead: {}",
+            self.file,
+            self.line,
+            self.rule.name(),
+            self.what,
+            self.statement,
+            self.instead
+        )
+    }
+}
+
+/// The risks of one migration's way up, in the order of its statements.
+pub fn lint(migration: &Migration) -> Result<Vec<Finding>, Unrunnable> {
+    let script = &migration.up;
+    let no_transaction = statements::no_transaction(&script.sql);
+    let (mut findings, mut made, mut before) = (Vec::new(), BTreeSet::new(), 0);
+    for statement in statements::split(&script.sql)? {
+        let text = &script.sql[statement.start..statement.end];
+        let facts = analysis::facts(text);
+        let accepted = &script.sql[before..statement.start];
+        before = statement.end;
+        for (rule, what) in risks(&facts, &made, no_transaction) {
+            if !ignored(accepted, rule) {
+                findings.push(finding(
+                    migration.version,
+                    script,
+                    (statement.start, text),
+                    (rule, what),
+                ));
+            }
+        }
+        made.extend(facts.creates);
+    }
+    Ok(findings)
+}
+
+fn finding(version: i64, script: &Script, (start, text): (usize, &str), (rule, what): (Rule, String)) -> Finding {
+    let words: Vec<&str> = text.split_whitespace().collect();
+    Finding {
+        version,
+        file: script.file.clone(),
+        line: line_at(&script.sql, start),
+        rule,
+        what,
+        instead: rule.instead(),
+        statement: words.join(" ").chars().take(SHOWN).collect(),
+    }
+}
+
+/// A table that the same file has made has no rows that matter and no users yet.
+fn risks(facts: &StatementFacts, made: &BTreeSet<TableName>, no_transaction: bool) -> Vec<(Rule, String)> {
+    let mut risks = Vec::new();
+    let own = !facts.locks.is_empty() && facts.locks.iter().all(|(name, _)| made.contains(name));
+    if let Some(loss) = facts.destructive.filter(|_| !own) {
+        risks.push((Rule::Destructive, loss.what().to_owned()));
+    }
+    if !facts.transactional && !no_transaction {
+        risks.push((Rule::NeedsNoTransaction, Rule::NeedsNoTransaction.what().to_owned()));
+    }
+    if !own {
+        let rules = facts.causes.iter().filter_map(|&cause| Rule::of(cause));
+        risks.extend(rules.map(|rule| (rule, rule.what().to_owned())));
+    }
+    risks
+}
+
+/// Whether a comment before the statement accepts the rule.
+fn ignored(before: &str, rule: Rule) -> bool {
+    before
+        .lines()
+        .filter_map(|line| line.split_once(IGNORE))
+        .any(|(_, names)| names.split([',', ' ']).any(|name| name.trim() == rule.name()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::migrate::source::Source;
+
+    fn rules(sql: &str) -> Vec<(&'static str, usize)> {
+        let source = Source::from_files(vec![("1_x.sql".into(), sql.as_bytes().to_vec())]).unwrap();
+        let migration = source.get(1).unwrap();
+        lint(migration)
+            .unwrap()
+            .iter()
+            .map(|f| (f.rule.name(), f.line))
+            .collect()
+    }
+
+    #[test]
+    fn risks_have_a_rule_and_a_line() {
+        let cases: &[(&str, &[(&str, usize)])] = &[
+            ("CREATE TABLE t (id int PRIMARY KEY);\nCREATE INDEX ON t (id);", &[]),
+            (
+                "CREATE TABLE t (id int);\nALTER TABLE t ADD CHECK (id > 0), ADD c bigserial;\nDROP TABLE t",
+                &[],
+            ),
+            (
+                "CREATE TABLE IF NOT EXISTS t (id int);\nDROP TABLE t",
+                &[("destructive", 2)],
+            ),
+            ("SELECT 1;\n\nCREATE INDEX ON t (id);", &[("index-not-concurrent", 3)]),
+            ("CREATE INDEX CONCURRENTLY i ON t (id)", &[("needs-no-transaction", 1)]),
+            ("-- no-transaction\nCREATE INDEX CONCURRENTLY i ON t (id)", &[]),
+            (
+                "ALTER TABLE t ADD FOREIGN KEY (a) REFERENCES u",
+                &[("foreign-key-not-deferred", 1)],
+            ),
+            ("ALTER TABLE t ADD FOREIGN KEY (a) REFERENCES u NOT VALID", &[]),
+            (
+                "ALTER TABLE t ADD CONSTRAINT c CHECK (a > 0)",
+                &[("check-not-deferred", 1)],
+            ),
+            ("ALTER TABLE t ADD PRIMARY KEY (a)", &[("key-without-index", 1)]),
+            ("ALTER TABLE t ALTER a SET NOT NULL", &[("not-null-scan", 1)]),
+            ("ALTER TABLE t ALTER a TYPE text", &[("type-change", 1)]),
+            (
+                "ALTER TABLE t ALTER a TYPE int",
+                &[("destructive", 1), ("type-change", 1)],
+            ),
+            (
+                "ALTER TABLE t ADD a uuid DEFAULT gen_random_uuid()",
+                &[("filled-column", 1)],
+            ),
+            ("ALTER TABLE t RENAME a TO b", &[("rename", 1)]),
+            ("DROP TABLE t;", &[("destructive", 1)]),
+            (
+                "-- amas-lint: ignore destructive\nDROP TABLE t;\nDROP TABLE u",
+                &[("destructive", 3)],
+            ),
+            ("/* amas-lint: ignore rename, destructive */ DROP TABLE t", &[]),
+            ("UPDATE t SET a = 1 WHERE b", &[]),
+            ("ALTER TABEL t", &[]),
+        ];
+        for (sql, expected) in cases {
+            assert_eq!(&rules(sql), expected, "{sql}");
+        }
+    }
+
+    #[test]
+    fn a_finding_says_where_what_and_what_instead() {
+        let source = Source::from_files(vec![("7_x.sql".into(), b"\nDELETE\n  FROM t".to_vec())]).unwrap();
+        let finding = &lint(source.get(7).unwrap()).unwrap()[0];
+        let text = finding.to_string();
+        for part in [
+            "7_x.sql:2: destructive: deletes without a WHERE",
+            "DELETE FROM t",
+            "ignore destructive",
+        ] {
+            assert!(text.contains(part), "{text}");
+        }
+    }
+}

@@ -1,0 +1,355 @@
+//! TLS towards every store: one verifier for all of them, and errors that say which certificate is wrong, how, and what to do.
+
+use std::{
+    io,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use jiff::Timestamp;
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::TcpStream,
+    time::timeout,
+};
+use tokio_rustls::{
+    TlsConnector,
+    client::TlsStream,
+    rustls::{
+        AlertDescription, CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme,
+        client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
+        crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature},
+        pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime, pem::PemObject},
+    },
+};
+
+use crate::{
+    api::sensitive::Sensitive,
+    stores::endpoint::{Endpoint, StoreError, Tls, Trust},
+};
+
+/// A server that speaks clear text may wait for the end of what it takes for a command.
+const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(3);
+
+/// A connection as the clients use it.
+pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
+
+/// The certificates of a PEM text, or what is wrong with it.
+pub fn certificates(pem: &str) -> Result<Vec<CertificateDer<'static>>, String> {
+    let all: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem.as_bytes()).collect();
+    match all {
+        Ok(all) if all.is_empty() => Err("holds no certificate in PEM form (-----BEGIN CERTIFICATE-----)".into()),
+        Ok(all) => Ok(all),
+        Err(_) => Err("is no valid PEM".into()),
+    }
+}
+
+fn private_key(pem: &Sensitive) -> Result<PrivateKeyDer<'static>, String> {
+    PrivateKeyDer::from_pem_slice(pem.reveal().as_bytes())
+        .map_err(|_| "holds no private key in PEM form (-----BEGIN PRIVATE KEY-----, not encrypted)".into())
+}
+
+/// Whether everything that a user gave can be used; says which key of the Secret cannot, and why.
+pub fn check(trust: &Trust) -> Result<(), String> {
+    config(trust).map(drop)
+}
+
+/// The certificates that are trusted when none are given, as PEM: for the one driver that reads files.
+pub fn public_roots_pem() -> String {
+    use base64::{Engine as _, prelude::BASE64_STANDARD};
+    let one = |certificate: &CertificateDer<'_>| {
+        format!(
+            "-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n",
+            BASE64_STANDARD.encode(certificate)
+        )
+    };
+    webpki_root_certs::TLS_SERVER_ROOT_CERTS.iter().map(one).collect()
+}
+
+fn roots(trust: &Trust) -> Result<RootCertStore, String> {
+    let mut roots = RootCertStore::empty();
+    let Some(ca) = &trust.ca else {
+        roots.add_parsable_certificates(webpki_root_certs::TLS_SERVER_ROOT_CERTS.iter().cloned());
+        return Ok(roots);
+    };
+    for certificate in certificates(ca).map_err(|problem| format!("ca.crt {problem}"))? {
+        roots
+            .add(certificate)
+            .map_err(|error| format!("ca.crt holds a certificate that cannot be read: {error}"))?;
+    }
+    Ok(roots)
+}
+
+fn config(trust: &Trust) -> Result<ClientConfig, String> {
+    let provider = Arc::new(ring::default_provider());
+    let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
+        .with_safe_default_protocol_versions()
+        .map_err(|error| error.to_string())?;
+    let builder = if trust.verify {
+        builder.with_root_certificates(roots(trust)?)
+    } else {
+        builder
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(AnyCertificate(provider)))
+    };
+    let Some(client) = &trust.client else {
+        return Ok(builder.with_no_client_auth());
+    };
+    let chain = certificates(&client.certificate).map_err(|problem| format!("tls.crt {problem}"))?;
+    let key = private_key(&client.key).map_err(|problem| format!("tls.key {problem}"))?;
+    builder
+        .with_client_auth_cert(chain, key)
+        .map_err(|error| format!("tls.crt and tls.key do not belong together: {error}"))
+}
+
+/// A connection for a protocol that speaks TLS from its first byte.
+pub async fn connect(endpoint: &Endpoint) -> Result<Box<dyn Stream>, StoreError> {
+    let lost = |error: io::Error| StoreError::Unreachable(error.to_string());
+    let tcp = TcpStream::connect((endpoint.host.as_str(), endpoint.port))
+        .await
+        .map_err(lost)?;
+    tcp.set_nodelay(true).map_err(lost)?;
+    encrypt(endpoint, tcp).await
+}
+
+/// Encrypts an open connection as far as the endpoint asks for it.
+pub async fn encrypt(endpoint: &Endpoint, tcp: TcpStream) -> Result<Box<dyn Stream>, StoreError> {
+    let Tls::Encrypt(trust) = &endpoint.tls else {
+        return Ok(Box::new(tcp));
+    };
+    let config = config(trust).map_err(StoreError::Untrusted)?;
+    let name = ServerName::try_from(endpoint.host.clone())
+        .map_err(|_| StoreError::Untrusted(format!("{} is no host name that a certificate can have", endpoint.host)))?;
+    let handshake = TlsConnector::from(Arc::new(config)).connect(name, tcp);
+    let Ok(outcome) = timeout(HANDSHAKE_DEADLINE, handshake).await else {
+        return Err(StoreError::Unreachable(format!(
+            "{}:{}: no answer to the TLS handshake within {} s; is this the server's TLS port?",
+            endpoint.host,
+            endpoint.port,
+            HANDSHAKE_DEADLINE.as_secs()
+        )));
+    };
+    match outcome {
+        Ok(stream) => Ok(Box::new(Explained(stream))),
+        Err(error) => Err(match explain(&error) {
+            Some(text) => StoreError::Untrusted(format!("{}:{}: {text}", endpoint.host, endpoint.port)),
+            None => StoreError::Unreachable(format!("TLS: {error}")),
+        }),
+    }
+}
+
+/// What a failed handshake means; `None`: the connection broke, which says nothing of certificates.
+fn explain(error: &io::Error) -> Option<String> {
+    let error = error.get_ref()?.downcast_ref::<Error>()?;
+    Some(match error {
+        Error::InvalidCertificate(problem) => certificate(problem),
+        Error::AlertReceived(alert) => refused(*alert),
+        Error::InvalidMessage(_) => {
+            "the server does not speak TLS on this port; give its TLS port, or tls.mode: Disable for clear text".into()
+        }
+        Error::PeerIncompatible(_) => format!("the server offers no version of TLS that is safe (1.2, 1.3): {error}"),
+        other => other.to_string(),
+    })
+}
+
+fn certificate(problem: &CertificateError) -> String {
+    let date = |time: &UnixTime| {
+        let seconds = i64::try_from(time.as_secs()).unwrap_or(i64::MAX);
+        Timestamp::from_second(seconds).map_or_else(|_| "an unknown date".into(), |at| at.strftime("%F").to_string())
+    };
+    match problem {
+        CertificateError::UnknownIssuer => {
+            "the server's certificate is signed by an unknown authority; put the certificate of its authority under ca.crt".into()
+        }
+        CertificateError::BadSignature => {
+            "the server's certificate is signed by an unknown authority: of the same name as one under ca.crt, but with another key; \
+             put the authority's present certificate under ca.crt"
+                .into()
+        }
+        CertificateError::ExpiredContext { not_after, .. } => format!(
+            "the server's certificate, or one above it, expired on {}; renew it on the server",
+            date(not_after)
+        ),
+        CertificateError::NotValidYetContext { not_before, .. } => format!(
+            "the server's certificate, or one above it, is not valid before {}; look at the clocks",
+            date(not_before)
+        ),
+        CertificateError::NotValidForNameContext { expected, presented } => format!(
+            "the host name {} is not among those of the server's certificate ({}); connect by one of these, or renew it with this name",
+            expected.to_str(),
+            names(presented)
+        ),
+        other => format!("the server's certificate cannot be used: {other}"),
+    }
+}
+
+/// The names of a certificate, without the words that the parser puts around them.
+fn names(presented: &[String]) -> String {
+    const SHOWN: usize = 8;
+    if presented.is_empty() {
+        return "it has none: a common name alone does not count".into();
+    }
+    let bare = |name: &String| {
+        let inner = name.split_once('(').map_or(name.as_str(), |(_, inner)| inner);
+        inner.trim_matches([')', '"', '(']).to_owned()
+    };
+    let more = if presented.len() > SHOWN { ", ..." } else { "" };
+    let shown: Vec<String> = presented.iter().take(SHOWN).map(bare).collect();
+    format!("{}{more}", shown.join(", "))
+}
+
+/// The server's last word of a handshake; most are about the client's certificate.
+fn refused(alert: AlertDescription) -> String {
+    match alert {
+        AlertDescription::CertificateRequired => {
+            "the server wants a client certificate; put one under tls.crt and tls.key".into()
+        }
+        AlertDescription::UnknownCA => {
+            "the server does not know the authority of our client certificate (tls.crt)".into()
+        }
+        AlertDescription::BadCertificate
+        | AlertDescription::UnsupportedCertificate
+        | AlertDescription::CertificateUnknown => {
+            format!("the server refuses our client certificate (tls.crt), or misses one: {alert:?}")
+        }
+        AlertDescription::CertificateExpired => "our client certificate (tls.crt) has expired; renew it".into(),
+        other => format!("the server ended the handshake: {other:?}"),
+    }
+}
+
+/// With TLS 1.3 a server says only after the handshake what it thinks of the client: its words are explained there too.
+struct Explained(TlsStream<TcpStream>);
+
+fn told(error: io::Error) -> io::Error {
+    match explain(&error) {
+        Some(text) => io::Error::new(error.kind(), text),
+        None => error,
+    }
+}
+
+impl AsyncRead for Explained {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Poll::Ready(ready!(Pin::new(&mut self.0).poll_read(context, buffer)).map_err(told))
+    }
+}
+
+impl AsyncWrite for Explained {
+    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Poll::Ready(ready!(Pin::new(&mut self.0).poll_write(context, bytes)).map_err(told))
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(ready!(Pin::new(&mut self.0).poll_flush(context)).map_err(told))
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_shutdown(context)
+    }
+}
+
+/// Takes every certificate (`Require`), but still checks that the server holds its key.
+#[derive(Debug)]
+struct AnyCertificate(Arc<CryptoProvider>);
+
+impl ServerCertVerifier for AnyCertificate {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        verify_tls12_signature(
+            message,
+            certificate,
+            signature,
+            &self.0.signature_verification_algorithms,
+        )
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        verify_tls13_signature(
+            message,
+            certificate,
+            signature,
+            &self.0.signature_verification_algorithms,
+        )
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn certificates_are_told_plainly() {
+        let expired = CertificateError::ExpiredContext {
+            time: UnixTime::since_unix_epoch(std::time::Duration::from_secs(1_800_000_000)),
+            not_after: UnixTime::since_unix_epoch(std::time::Duration::from_secs(1_700_000_000)),
+        };
+        assert!(certificate(&expired).contains("expired on 2023-11-14"));
+        let elsewhere = CertificateError::NotValidForNameContext {
+            expected: ServerName::try_from("db.example").unwrap(),
+            presented: vec!["DnsName(\"other.example\")".into(), "IpAddress(10.0.0.1)".into()],
+        };
+        assert!(
+            certificate(&elsewhere)
+                .contains("db.example is not among those of the server's certificate (other.example, 10.0.0.1)")
+        );
+        assert!(certificate(&CertificateError::UnknownIssuer).contains("ca.crt"));
+    }
+
+    #[test]
+    fn junk_is_named_and_never_shown() {
+        for junk in [
+            "hunter2",
+            "",
+            "-----BEGIN CERTIFICATE-----\nhunter2\n-----END CERTIFICATE-----\n",
+        ] {
+            let trust = Trust {
+                verify: true,
+                ca: Some(junk.into()),
+                client: None,
+            };
+            let problem = check(&trust).unwrap_err();
+            assert!(
+                problem.starts_with("ca.crt ") && !problem.contains("hunter2"),
+                "{problem}"
+            );
+        }
+        assert!(
+            check(&Trust {
+                verify: true,
+                ..Trust::default()
+            })
+            .is_ok()
+        );
+        assert!(certificates(&public_roots_pem()).unwrap().len() > 50);
+    }
+}

@@ -1,0 +1,74 @@
+//! `migrate plan`, `lint` and `new` as a process.
+
+use std::process::Command;
+
+use super::{Dir, command, output};
+use crate::migrate::{Database, FIVE, File};
+
+#[tokio::test]
+async fn the_hash_of_a_plan_is_what_up_takes() {
+    let db = Database::new("plan_hash").await;
+    let dir = Dir::of("plan-hash", &FIVE);
+    let (code, json, err) = output(command(&db, &["plan", "-o", "json"], &[("--dir", &dir.0)])).await;
+    assert_eq!(code, 0, "{err}");
+    let plan: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(
+        (&plan["direction"], &plan["to"], &plan["migrations"]),
+        (&"up".into(), &5.into(), &5.into())
+    );
+    assert_eq!(plan["statements"].as_array().unwrap().len(), 6);
+    let hash = plan["hash"].as_str().unwrap().to_owned();
+    let wrong = "0".repeat(64);
+    let (code, _, err) = output(command(&db, &["up", "--plan-hash", &wrong], &[("--dir", &dir.0)])).await;
+    assert_eq!(code, 13, "{err}");
+    let (code, _, err) = output(command(&db, &["up", "--plan-hash", &hash], &[("--dir", &dir.0)])).await;
+    assert_eq!(code, 0, "{err}");
+    // the way down locks tables that are there, and shows their sizes
+    let (code, text, err) = output(command(&db, &["plan", "--to", "4"], &[("--dir", &dir.0)])).await;
+    assert_eq!(code, 0, "{err}");
+    for part in [
+        "down from version 5 to 4",
+        "DELETE FROM users",
+        "ROW EXCLUSIVE on \"users\" (",
+        "hash ",
+    ] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+}
+
+#[tokio::test]
+async fn without_a_database_the_hash_needs_its_identity() {
+    const RISKY: [File; 1] = [("0001_risky", "SELECT 1;\nDROP TABLE t;", "SELECT 1;")];
+    let dir = Dir::of("plan-offline", &RISKY);
+    let run = |args: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_amas-operator"));
+        command.arg("migrate").args(args).arg("--dir").arg(&dir.0);
+        for name in ["DATABASE_URL", "PGHOST"] {
+            command.env_remove(name);
+        }
+        output(command)
+    };
+    let (code, text, err) = run(&["plan"]).await;
+    assert!(
+        code == 0 && text.contains("no hash") && text.contains("drops a table"),
+        "{text}{err}"
+    );
+    let (_, one, _) = run(&["plan", "--identity", "7/amas"]).await;
+    let (_, same, _) = run(&["plan", "--identity", "7/amas"]).await;
+    let (_, other, _) = run(&["plan", "--identity", "8/amas"]).await;
+    assert!(one.contains("hash ") && one == same && one != other, "{one}{other}");
+    let (code, text, _) = run(&["lint"]).await;
+    assert!(
+        code == 18 && text.contains("0001_risky.up.sql:2: destructive: drops a table"),
+        "{text}"
+    );
+    let (code, text, _) = run(&["lint", "--after", "1"]).await;
+    assert_eq!((code, text.as_str()), (0, "no risks found\n"));
+    let (code, text, err) = run(&["new", "Add users"]).await;
+    assert_eq!((code, text.lines().count()), (0, 2), "{err}");
+    let (code, _, err) = run(&["validate"]).await;
+    assert!(
+        code == 11 && err.contains("no statement"),
+        "an untouched pair is refused: {err}"
+    );
+}

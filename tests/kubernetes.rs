@@ -1,0 +1,16 @@
+//! Tests of the operator's program against a real Kubernetes API and real servers, without nodes: what would take minutes in a cluster.
+
+// Helpers of tests are tests too, but clippy only knows the functions marked so.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+#[allow(dead_code)] // what only the other test files use
+mod support;
+
+#[path = "kubernetes/crashes.rs"]
+mod crashes;
+#[path = "kubernetes/isolation.rs"]
+mod isolation;
+#[path = "kubernetes/leadership.rs"]
+mod leadership;
+#[path = "kubernetes/lifecycle.rs"]
+mod lifecycle;

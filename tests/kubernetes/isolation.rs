@@ -1,0 +1,149 @@
+//! Objects whose servers swallow every connection: they delay nobody else, and the API hears little of them.
+
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+
+use crate::{
+    lifecycle::{database, external},
+    support::{
+        kubernetes::{Kubernetes, Namespace},
+        postgres::Postgres,
+    },
+};
+
+/// How many objects point at a black hole.
+const DEAD: usize = 4 * PER_KIND;
+const PER_KIND: usize = 13;
+const CHANGES: usize = 15;
+/// What a healthy object's reconcile may lose to them.
+const ALLOWED: Duration = Duration::from_millis(200);
+
+/// A port that takes connections and never says a word.
+async fn silent() -> (u16, tokio::task::JoinHandle<()>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let held = tokio::spawn(async move {
+        let mut held = Vec::new();
+        while let Ok(connection) = listener.accept().await {
+            held.push(connection);
+        }
+    });
+    (port, held)
+}
+
+/// A port whose queue is full, so that the kernel drops every SYN, as a firewall does.
+async fn dropping() -> (u16, impl Sized) {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let listener = socket.listen(1).unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let mut held = Vec::new();
+    while let Ok(Ok(connection)) =
+        tokio::time::timeout(Duration::from_millis(300), TcpStream::connect(("127.0.0.1", port))).await
+    {
+        held.push(connection);
+    }
+    (port, (listener, held))
+}
+
+/// An object whose application role's Secret has the value.
+fn healthy(value: &str) -> Value {
+    let roles = json!([{"name": "isolation_app", "access": "ReadWrite", "connection": {"extra": {"TURN": value}}}]);
+    let sql =
+        json!({"database": "isolation", "owner": "isolation_owner", "roles": roles, "external": external("postgres")});
+    database("healthy", json!({"postgres": sql}))
+}
+
+/// From the change of an object to the operator's write that follows from it: the median and the worst of some.
+async fn reaction(ns: &Namespace, phase: &str) -> (Duration, Duration) {
+    let mut took = Vec::new();
+    for turn in 0..CHANGES {
+        let value = format!("{phase}-{turn}");
+        let began = Instant::now();
+        ns.apply(healthy(&value)).await;
+        let changed = |secret: &Value| secret.pointer("/data/TURN") == Some(&json!(encoded(&value)));
+        while !ns
+            .get("Secret", "healthy-role-isolation-app")
+            .await
+            .is_some_and(|secret| changed(&secret))
+        {
+            assert!(
+                began.elapsed() < Duration::from_secs(30),
+                "the connection Secret follows"
+            );
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+        took.push(began.elapsed());
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    took.sort();
+    (took[CHANGES / 2], took[CHANGES - 1])
+}
+
+fn encoded(text: &str) -> String {
+    use base64::Engine;
+    base64::engine::general_purpose::STANDARD.encode(text)
+}
+
+async fn dead_objects(ns: &Namespace, ports: [u16; 2]) {
+    for (name, port) in ["silent", "dropping"].into_iter().zip(ports) {
+        ns.secret(
+            &format!("{name}-redis"),
+            &[("uri", &format!("redis://default:x@127.0.0.1:{port}"))],
+        )
+        .await;
+        ns.secret(
+            &format!("{name}-postgres"),
+            &[("uri", &format!("postgresql://a:x@127.0.0.1:{port}/postgres"))],
+        )
+        .await;
+        for number in 0..PER_KIND {
+            let redis = json!({"redis": {"external": external(&format!("{name}-redis"))}});
+            ns.apply(database(&format!("{name}-redis-{number}"), redis)).await;
+            let roles = json!([{"name": "app", "access": "ReadWrite"}]);
+            let sql = json!({"database": "app", "owner": "boss", "roles": roles, "external": external(&format!("{name}-postgres"))});
+            ns.apply(database(&format!("{name}-postgres-{number}"), json!({"postgres": sql})))
+                .await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn fifty_objects_on_black_holes_delay_nobody_and_spam_nobody() {
+    let api = Kubernetes::shared().await;
+    let ns = api.namespace("isolation").await;
+    let postgres = Postgres::shared().await;
+    ns.secret("postgres", &[("uri", &postgres.url("postgres", "postgres"))])
+        .await;
+    let _operator = ns.operator(&[]).await;
+    ns.apply(healthy("")).await;
+    ns.wait_condition("AmasDatabase", "healthy", "Ready", "True").await;
+    let (alone, worst_alone) = reaction(&ns, "alone").await;
+
+    let ((silent, _held), (dropping, _full)) = (silent().await, dropping().await);
+    dead_objects(&ns, [silent, dropping]).await;
+    for name in [
+        "silent-redis-0",
+        "silent-postgres-0",
+        "dropping-redis-0",
+        "dropping-postgres-0",
+    ] {
+        ns.wait_condition("AmasDatabase", name, "Ready", "False").await;
+    }
+    let (beside, worst_beside) = reaction(&ns, "beside").await;
+    println!(
+        "isolation: a change is carried out in {alone:?} (worst {worst_alone:?}) alone, {beside:?} (worst {worst_beside:?}) beside {DEAD} black holes"
+    );
+    assert!(beside < alone + ALLOWED, "{beside:?} beside them, {alone:?} alone");
+
+    // By now each has said what there is to say.
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    let mark = api.audit();
+    tokio::time::sleep(Duration::from_secs(30)).await;
+    let requests = mark.requests().unwrap().in_namespace(&ns.name);
+    println!("isolation: 30 s of {DEAD} black holes: {requests}");
+    let writes = requests.writes();
+    assert!(writes.len() <= DEAD / 10, "{}", writes.lines());
+}

@@ -1,0 +1,149 @@
+//! Two operators, one lease: whatever happens to the one that leads, there are never two that write.
+
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use crate::support::{
+    audit::{Class, Request, Requests},
+    kubernetes::{Kubernetes, Namespace},
+    operator::Operator,
+    proxy::ApiProxy,
+};
+
+const LEASE: &str = "amas-operator";
+
+/// How long a lease is good for, what a candidate's look adds, and a margin for a busy machine.
+const HAND_OVER: Duration = Duration::from_secs(15 + 2 + 8);
+
+fn holder(lease: &Value) -> &str {
+    lease
+        .pointer("/spec/holderIdentity")
+        .and_then(Value::as_str)
+        .unwrap_or_default()
+}
+
+/// Edits an object every 100 ms, so that whoever leads always has something to write.
+fn keep_editing(ns: &Namespace) -> tokio::task::JoinHandle<()> {
+    let ns = ns.clone();
+    tokio::spawn(async move {
+        for turn in 0_u64.. {
+            let managed =
+                json!({"storage": {"size": "1Gi"}, "resources": {"limits": {"cpu": format!("{}m", 100 + turn % 900)}}});
+            let spec = json!({"redis": {"managed": managed}});
+            ns.apply(json!({"apiVersion": "amas.dev/v1alpha1", "kind": "AmasDatabase", "metadata": {"name": "a"}, "spec": spec}))
+                .await;
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    })
+}
+
+struct Rival {
+    name: &'static str,
+    proxy: ApiProxy,
+    operator: Operator,
+}
+
+impl Rival {
+    async fn start(ns: &Namespace, name: &'static str) -> Self {
+        let proxy = ApiProxy::start(&ns.api, name).await;
+        let operator = Operator::start(ns, &proxy.kubeconfig, &[("POD_NAME", name)]);
+        Self { name, proxy, operator }
+    }
+
+    /// Its writes that the API server accepted.
+    fn accepted(&self, all: &Requests) -> Vec<Request> {
+        let agent = format!("({})", self.name);
+        let mine = all.writes().0.into_iter();
+        mine.filter(|request| request.agent.ends_with(&agent) && request.code < 300)
+            .collect()
+    }
+}
+
+/// Nothing that `old` wrote was accepted once `new` held the lease. Gives how long nobody wrote.
+fn assert_no_overlap(ns: &Namespace, all: &Requests, old: &Rival, new: &Rival) {
+    let agent = format!("({})", new.name);
+    let mut takes = all.only(&[Class::Lease]).0.into_iter();
+    let taken = takes
+        .find(|r| r.verb == "update" && r.code == 200 && r.agent.ends_with(&agent))
+        .expect("the lease was taken");
+    let (before, after) = (old.accepted(all), new.accepted(all));
+    let (last, first) = (
+        before.last().expect("the old one wrote"),
+        after.first().expect("the new one writes"),
+    );
+    println!(
+        "leadership {}: last write of {} {}, lease taken by {} {}, its first write {}",
+        ns.name, old.name, last.at, new.name, taken.at, first.at
+    );
+    let late: Vec<_> = before.iter().filter(|request| request.at >= taken.at).collect();
+    assert!(
+        late.is_empty(),
+        "{} wrote after {} took the lease: {late:#?}",
+        old.name,
+        new.name
+    );
+}
+
+async fn held_by(ns: &Namespace, name: &str) {
+    ns.wait("Lease", LEASE, &format!("held by {name}"), |lease| {
+        holder(lease) == name
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_operator_that_is_cut_off_or_frozen_never_writes_beside_its_successor() {
+    let api = Kubernetes::shared().await;
+    let ns = api.namespace("two").await;
+    let mark = api.audit();
+    let here = |mark: &crate::support::audit::Mark| mark.requests().unwrap().in_namespace(&ns.name);
+    let mut first = Rival::start(&ns, "first").await;
+    held_by(&ns, "first").await;
+    let mut second = Rival::start(&ns, "second").await;
+    let editor = keep_editing(&ns);
+    ns.wait("StatefulSet", "a-redis", "there", |_| true).await;
+
+    // The network of the first pauses for longer than its lease.
+    first.proxy.cut();
+    let began = Instant::now();
+    held_by(&ns, "second").await;
+    println!(
+        "leadership: handed over {:.1} s after the network was cut",
+        began.elapsed().as_secs_f64()
+    );
+    assert!(began.elapsed() < HAND_OVER);
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    first.proxy.restore();
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    assert!(
+        !first.operator.runs(),
+        "who has lost the lease ends:\n{}",
+        first.operator.log()
+    );
+    assert_no_overlap(&ns, &here(&mark), &first, &second);
+
+    // The second is frozen for longer than its lease, and thawed while the first leads.
+    first.operator.again();
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    let mark = api.audit();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    second.operator.signal("STOP");
+    let began = Instant::now();
+    held_by(&ns, "first").await;
+    println!(
+        "leadership: handed over {:.1} s after the leader was frozen",
+        began.elapsed().as_secs_f64()
+    );
+    assert!(began.elapsed() < HAND_OVER);
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    second.operator.signal("CONT");
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    assert!(
+        !second.operator.runs(),
+        "who has lost the lease ends:\n{}",
+        second.operator.log()
+    );
+    assert_no_overlap(&ns, &here(&mark), &second, &first);
+    editor.abort();
+}

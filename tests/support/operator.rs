@@ -1,0 +1,97 @@
+//! The operator's real program as a child process: killed, stopped, frozen, started again, run twice at once.
+
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+    sync::atomic::{AtomicU32, Ordering},
+};
+
+use super::{
+    kubernetes::Namespace,
+    process::{Process, free_port},
+};
+
+pub struct Operator {
+    process: Process,
+    settings: Vec<(String, String)>,
+    log: PathBuf,
+    starts: u32,
+    /// Of /healthz, /readyz and /metrics.
+    pub http_port: u16,
+}
+
+impl Operator {
+    /// Watches `namespace` alone and has its lease there. `settings` are environment variables; they win over these defaults.
+    pub fn start(namespace: &Namespace, kubeconfig: &Path, settings: &[(&str, &str)]) -> Self {
+        static NEXT: AtomicU32 = AtomicU32::new(1);
+        let name = format!("operator-{}", NEXT.fetch_add(1, Ordering::Relaxed));
+        let http_port = free_port();
+        let migrations = concat!(env!("CARGO_MANIFEST_DIR"), "/migrations");
+        let defaults = [
+            ("KUBECONFIG", kubeconfig.display().to_string()),
+            ("POD_NAME", name.clone()),
+            ("POD_NAMESPACE", namespace.name.clone()),
+            ("AMAS_WATCH_NAMESPACES", namespace.name.clone()),
+            ("AMAS_HTTP_PORT", http_port.to_string()),
+            ("AMAS_MIGRATIONS_DIR", migrations.to_owned()),
+            ("AMAS_IMAGE", "localhost/amas-operator:tests".to_owned()),
+        ];
+        let defaults = defaults.into_iter().map(|(key, value)| (key.to_owned(), value));
+        let given = settings.iter().map(|(key, value)| (key.to_string(), value.to_string()));
+        let settings: Vec<_> = defaults.chain(given).collect();
+        let log = namespace.api.folder().join(name);
+        Self {
+            process: spawn(&settings, &log, 1),
+            settings,
+            log,
+            starts: 1,
+            http_port,
+        }
+    }
+
+    /// SIGKILL.
+    pub fn kill(&mut self) {
+        self.process.kill();
+    }
+
+    /// SIGTERM, and waits for its end.
+    pub fn stop(&mut self) {
+        self.process.signal("TERM");
+        self.process.wait();
+    }
+
+    /// Starts it again with the same settings, under the same name.
+    pub fn again(&mut self) {
+        self.kill();
+        self.starts += 1;
+        self.process = spawn(&self.settings, &self.log, self.starts);
+    }
+
+    /// Any other signal, such as `STOP` and `CONT`.
+    pub fn signal(&self, name: &str) {
+        self.process.signal(name);
+    }
+
+    /// Whether the process still runs.
+    pub fn runs(&mut self) -> bool {
+        self.process.runs()
+    }
+
+    /// The log of all its starts.
+    pub fn log(&self) -> String {
+        let read = |start| std::fs::read_to_string(log_file(&self.log, start)).unwrap_or_default();
+        (1..=self.starts).map(read).collect()
+    }
+}
+
+fn log_file(log: &Path, start: u32) -> PathBuf {
+    log.with_extension(format!("{start}.log"))
+}
+
+fn spawn(settings: &[(String, String)], log: &Path, start: u32) -> Process {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_amas-operator"));
+    command
+        .arg("run")
+        .envs(settings.iter().map(|(key, value)| (key, value)));
+    Process::spawn(&mut command, &log_file(log, start))
+}

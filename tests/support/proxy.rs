@@ -1,0 +1,221 @@
+//! An HTTP proxy between an operator and the API server: it numbers the operator's mutating requests (those on leases aside), spoils one of
+//! them as told, and holds everything back while the network is "cut". The product needs no hooks for that.
+
+use std::{
+    path::PathBuf,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU32, Ordering},
+    },
+};
+
+use axum::{
+    Router,
+    body::{Body, to_bytes},
+    extract::{Request, State},
+    http::{HeaderValue, Method, header},
+    response::{IntoResponse, Response},
+};
+use futures::StreamExt;
+use kube::Client;
+use serde_json::json;
+use tokio::sync::{Notify, watch};
+
+use super::kubernetes::Kubernetes;
+
+/// What happens to one request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// It does not arrive, and nobody answers.
+    Swallowed,
+    /// It is carried out, and nobody answers.
+    Unanswered,
+    /// It is carried out, and the connection breaks in the middle of the answer.
+    LostAnswer,
+    /// It does not arrive, and this status is the answer (429 with Retry-After: 1).
+    Answer(u16),
+}
+
+/// One mutating request, as `patch /apis/...`.
+pub type Write = String;
+
+struct Shared {
+    client: Client,
+    name: String,
+    open: watch::Sender<bool>,
+    plan: Mutex<Plan>,
+    /// The planned fault has happened.
+    happened: Notify,
+}
+
+#[derive(Default)]
+struct Plan {
+    writes: Vec<Write>,
+    fault: Option<(usize, Fault)>,
+}
+
+pub struct ApiProxy {
+    /// Through this proxy, with all rights.
+    pub kubeconfig: PathBuf,
+    shared: Arc<Shared>,
+    server: tokio::task::JoinHandle<()>,
+}
+
+impl ApiProxy {
+    /// Requests through it have a user agent that ends with `(name)`.
+    pub async fn start(api: &Kubernetes, name: &str) -> Self {
+        static NEXT: AtomicU32 = AtomicU32::new(1);
+        let shared = Arc::new(Shared {
+            client: api.client.clone(),
+            name: name.to_owned(),
+            open: watch::Sender::new(true),
+            plan: Mutex::default(),
+            happened: Notify::new(),
+        });
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let router = Router::new().fallback(handle).with_state(shared.clone());
+        let server = tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
+        let file = format!("{name}-{}", NEXT.fetch_add(1, Ordering::Relaxed));
+        Self {
+            kubeconfig: api.kubeconfig_for(&file, &url),
+            shared,
+            server,
+        }
+    }
+
+    /// Spoils the mutating request number `number`, counted from 1 since the last call of this.
+    pub fn spoil(&self, number: usize, fault: Fault) {
+        *self.shared.plan.lock().unwrap() = Plan {
+            writes: Vec::new(),
+            fault: Some((number, fault)),
+        };
+    }
+
+    /// Waits until the planned fault has happened.
+    pub async fn spoilt(&self) {
+        self.shared.happened.notified().await;
+    }
+
+    /// The mutating requests since the start or the last plan.
+    pub fn writes(&self) -> Vec<Write> {
+        self.shared.plan.lock().unwrap().writes.clone()
+    }
+
+    /// Nothing passes in either direction until `restore`.
+    pub fn cut(&self) {
+        self.shared.open.send_replace(false);
+    }
+
+    pub fn restore(&self) {
+        self.shared.open.send_replace(true);
+    }
+}
+
+impl Drop for ApiProxy {
+    fn drop(&mut self) {
+        self.server.abort();
+    }
+}
+
+impl Shared {
+    async fn passage(&self) {
+        let _ = self.open.subscribe().wait_for(|open| *open).await;
+    }
+
+    /// The fault that is planned for this request, which is counted if it is a write.
+    fn fault_of(&self, request: &Request) -> Option<Fault> {
+        let path = request.uri().path();
+        if [Method::GET, Method::HEAD].contains(request.method()) || path.contains("/leases") {
+            return None;
+        }
+        let mut plan = self.plan.lock().unwrap();
+        plan.writes.push(format!("{} {path}", request.method()));
+        let number = plan.writes.len();
+        plan.fault
+            .filter(|(planned, _)| *planned == number)
+            .map(|(_, fault)| fault)
+    }
+
+    async fn forward(&self, request: Request) -> Result<Response, kube::Error> {
+        let (mut parts, body) = request.into_parts();
+        let bytes = to_bytes(body, usize::MAX).await.unwrap_or_default();
+        let agent = parts
+            .headers
+            .get(header::USER_AGENT)
+            .and_then(|agent| agent.to_str().ok());
+        let agent = format!("{} ({})", agent.unwrap_or_default(), self.name);
+        parts
+            .headers
+            .insert(header::USER_AGENT, HeaderValue::from_str(&agent).unwrap());
+        for own in [header::HOST, header::AUTHORIZATION, header::CONNECTION] {
+            parts.headers.remove(own);
+        }
+        let path = parts.uri.path_and_query().map_or("/", |path| path.as_str()).to_owned();
+        parts.uri = path.parse().unwrap();
+        let request = axum::http::Request::from_parts(parts, kube::client::Body::from(bytes.to_vec()));
+        let (mut parts, body) = self.client.send(request).await?.into_parts();
+        for own in [header::TRANSFER_ENCODING, header::CONNECTION] {
+            parts.headers.remove(own);
+        }
+        Ok(Response::from_parts(parts, Body::new(body)))
+    }
+}
+
+async fn handle(State(shared): State<Arc<Shared>>, request: Request) -> Response {
+    shared.passage().await;
+    let fault = shared.fault_of(&request);
+    let answer = match fault {
+        Some(Fault::Swallowed) => {
+            shared.happened.notify_one();
+            return std::future::pending().await;
+        }
+        Some(Fault::Answer(code)) => {
+            shared.happened.notify_one();
+            return refusal(code);
+        }
+        _ => shared.forward(request).await,
+    };
+    let answer = match answer {
+        Ok(answer) => answer,
+        Err(error) => return (axum::http::StatusCode::BAD_GATEWAY, error.to_string()).into_response(),
+    };
+    if let Some(fault) = fault {
+        // What the server has answered is there, so the request was carried out.
+        shared.happened.notify_one();
+        if fault == Fault::Unanswered {
+            return std::future::pending().await;
+        }
+        let broken = futures::stream::once(async { Err::<&[u8], _>(std::io::Error::other("cut off")) });
+        return Response::new(Body::from_stream(broken));
+    }
+    shared.passage().await;
+    let (parts, body) = answer.into_parts();
+    let frames = body.into_data_stream().then(move |frame| {
+        let shared = shared.clone();
+        async move {
+            shared.passage().await;
+            frame
+        }
+    });
+    Response::from_parts(parts, Body::from_stream(frames))
+}
+
+/// As the API server words it.
+fn refusal(code: u16) -> Response {
+    let reason = match code {
+        409 => "Conflict",
+        429 => "TooManyRequests",
+        _ => "InternalError",
+    };
+    let status = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure", "message": "planned by a test", "reason": reason, "code": code});
+    let builder = Response::builder()
+        .status(code)
+        .header(header::CONTENT_TYPE, "application/json");
+    let builder = if code == 429 {
+        builder.header(header::RETRY_AFTER, "1")
+    } else {
+        builder
+    };
+    builder.body(Body::from(status.to_string())).unwrap()
+}
