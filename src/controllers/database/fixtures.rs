@@ -9,7 +9,7 @@ use super::{
     observe::{Observed, Policy, StoreKind},
     plan::{self, Plan, Step},
     status::{Ground, Report, report},
-    validate::{Externals, Secrets, Valid, validate, wanted_secrets},
+    validate::{Valid, validate, wanted_secrets},
 };
 use crate::{
     api::amas_database::{AmasDatabase, AmasDatabaseStatus},
@@ -260,11 +260,7 @@ impl Situation {
     }
 
     pub fn valid(&self) -> Valid {
-        let users = Secrets {
-            externals: &Externals::new(),
-            given: &self.observed.given,
-        };
-        validate(&self.object, &self.settings, None, &users).unwrap()
+        validate(&self.object, &self.settings, None, &self.observed.users()).unwrap()
     }
 
     pub fn plan(&self) -> Plan {

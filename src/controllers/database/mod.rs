@@ -62,11 +62,7 @@ impl Reconcile<AmasDatabase> for Databases {
             let observed = observe::observe(context, &object, &wanted).await?;
             // Pure: values that need no further check, or what is wrong.
             let eviction = eviction_owner(context, &family.namespace, &family.database).map(|(_, eviction)| eviction);
-            let users = validate::Secrets {
-                externals: &observed.externals,
-                given: &observed.given,
-            };
-            let valid = match validate::validate(&object, &context.settings, eviction.as_ref(), &users)
+            let valid = match validate::validate(&object, &context.settings, eviction.as_ref(), &observed.users())
                 .and_then(|valid| pins::check(&object.spec, &observed).map(|()| valid))
             {
                 Ok(valid) => valid,

@@ -34,7 +34,10 @@ use crate::{
     },
 };
 
-use super::{external, secrets, validate::given_names};
+use super::{
+    external, secrets,
+    validate::{self, given_names},
+};
 
 pub use self::policies::{Policy, eviction_owner};
 
@@ -116,6 +119,14 @@ pub struct Observed {
 }
 
 impl Observed {
+    /// What users' Secrets hold.
+    pub fn users(&self) -> validate::Secrets<'_> {
+        validate::Secrets {
+            externals: &self.externals,
+            given: &self.given,
+        }
+    }
+
     /// What the sentinel of a store says.
     pub fn health(&self, store: StoreKind) -> Option<&Health> {
         match store {

@@ -668,7 +668,7 @@ mod tests {
         for step in situation.plan().steps {
             match step {
                 Step::Update(ChildKind::PersistentVolumeClaim, body) if owner(&body) => volumes += 1,
-                Step::UpdateSecret(spec, entries) if owner(&spec.object(&situation.valid().family, &entries)) => {
+                Step::UpdateSecret { spec, to: entries, .. } if owner(&spec.object(&situation.valid().family, &entries)) => {
                     secrets += 1
                 }
                 other => panic!("{other:?}"),

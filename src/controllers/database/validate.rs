@@ -575,12 +575,11 @@ mod tests {
             ca: None,
         };
         let server = external::server(StoreKind::Postgres, block.unwrap(), &given);
-        validate(
-            &object,
-            &super::super::fixtures::settings(),
-            None,
-            &[(StoreKind::Postgres, server)].into(),
-        )
+        let users = Secrets {
+            externals: &[(StoreKind::Postgres, server)].into(),
+            given: &BTreeMap::new(),
+        };
+        validate(&object, &super::super::fixtures::settings(), None, &users)
     }
 
     fn json_patch(spec: &mut Value, more: &Value) {
