@@ -72,6 +72,8 @@ pub struct Plan {
     pub missing: Vec<String>,
     /// What is wrong with Secrets that the user brings.
     pub unusable: Vec<String>,
+    /// Stores whose passwords are just being replaced.
+    pub rotating: Vec<StoreKind>,
     /// A store cannot be made before its user's Secret is right.
     pub waits_for_secret: bool,
     /// Names that somebody else's objects have.
@@ -101,6 +103,7 @@ pub fn plan(spec: &AmasDatabaseSpec, valid: &Valid, observed: &Observed, setting
         migrations: None,
         missing: Vec::new(),
         unusable: Vec::new(),
+        rotating: Vec::new(),
         waits_for_secret: false,
         taken: Vec::new(),
         rollouts: BTreeMap::new(),

@@ -133,8 +133,12 @@ pub fn state(
         // The keepers of a suspended object never look.
         (Verdict::Up, Some(before)) if suspended && !observed.is_read(store) => as_before(before),
         (Verdict::Up, _) => match (serving(store, valid, observed, plan), volume) {
-            // Once Ready, only credentials change without the specification: while they do, the server serves as before.
-            (StoreState::Changing(_), _) if observed.same_generation && was_ready(observed) => StoreState::Serving,
+            // While passwords are replaced the server serves as before.
+            (StoreState::Changing(_), _)
+                if plan.rotating.contains(&store) && observed.same_generation && was_ready(observed) =>
+            {
+                StoreState::Serving
+            }
             (StoreState::Serving, _) if managed && !rolled_out(&prefix, observed) => {
                 StoreState::Changing(format!("pod {prefix}-0 is about to be replaced"))
             }
