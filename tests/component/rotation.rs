@@ -217,7 +217,10 @@ async fn twice<S: Store, F>(
         rotate(secret, value, overlap, engine).await;
     }
     drop(tasks);
-    let (logins, refused) = (count.logins.load(Ordering::Relaxed), count.refused.load(Ordering::Relaxed));
+    let (logins, refused) = (
+        count.logins.load(Ordering::Relaxed),
+        count.refused.load(Ordering::Relaxed),
+    );
     println!("{logins} logins through two rotations, {refused} refused");
     assert!(logins > 50 && refused == 0, "{refused} of {logins} logins were refused");
     assert_eq!(secret.state().rotation.count, 2);
@@ -331,7 +334,10 @@ async fn postgres_roles_and_their_owner() {
             if number.is_multiple_of(10) {
                 // What either login makes belongs to the role, and application roles may use it as before.
                 let query = format!("CREATE TABLE public.made_{number} AS SELECT '{user}'::text AS by");
-                sqlx::raw_sql(sqlx::AssertSqlSafe(query)).execute(&mut session).await.unwrap();
+                sqlx::raw_sql(sqlx::AssertSqlSafe(query))
+                    .execute(&mut session)
+                    .await
+                    .unwrap();
             }
             session.close().await.is_ok()
         }
@@ -348,11 +354,23 @@ async fn postgres_roles_and_their_owner() {
     assert_eq!(row.try_get::<String, _>(0).unwrap(), "amas_owner true");
 
     let log = server.log();
-    let all = app.passwords.lock().unwrap().clone().into_iter().chain(owner.passwords.lock().unwrap().clone());
+    let all = app
+        .passwords
+        .lock()
+        .unwrap()
+        .clone()
+        .into_iter()
+        .chain(owner.passwords.lock().unwrap().clone());
     let all: BTreeSet<String> = all.collect();
     assert!(all.len() >= 6, "two roles with three passwords each");
-    assert!(log.contains("ALTER ROLE") && log.contains("amas_owner_twin"), "the log has the statements");
-    assert!(all.iter().all(|password| !log.contains(password)), "a password is in the server's log");
+    assert!(
+        log.contains("ALTER ROLE") && log.contains("amas_owner_twin"),
+        "the log has the statements"
+    );
+    assert!(
+        all.iter().all(|password| !log.contains(password)),
+        "a password is in the server's log"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

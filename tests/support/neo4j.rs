@@ -97,7 +97,9 @@ impl Neo4jServer {
                 if entry.path().is_dir() {
                     gather(&entry.path(), all);
                 } else {
-                    all.push_str(&String::from_utf8_lossy(&std::fs::read(entry.path()).unwrap_or_default()));
+                    all.push_str(&String::from_utf8_lossy(
+                        &std::fs::read(entry.path()).unwrap_or_default(),
+                    ));
                 }
             }
         }

@@ -89,7 +89,10 @@ mod tests {
             let Given::Unusable(problem) = of(entries) else {
                 panic!("{entries:?} is taken");
             };
-            assert!(problem.contains(expected) && problem.contains("Secret mine"), "{problem}");
+            assert!(
+                problem.contains(expected) && problem.contains("Secret mine"),
+                "{problem}"
+            );
             assert!(!problem.contains("hunter"), "{problem}");
         }
         let right = Given::Password(Sensitive::new("hunter22"));

@@ -40,7 +40,10 @@ pub struct Memory(Mutex<Books>);
 
 impl Memory {
     pub fn get(&self, namespace: &str, name: &str) -> Option<Known> {
-        self.lock().secrets.get(&(namespace.to_owned(), name.to_owned())).cloned()
+        self.lock()
+            .secrets
+            .get(&(namespace.to_owned(), name.to_owned()))
+            .cloned()
     }
 
     pub fn put(&self, namespace: &str, name: &str, known: Known) {
@@ -56,7 +59,10 @@ impl Memory {
 
     /// `None`: not seen.
     pub fn owner(&self, namespace: &str, name: &str) -> Option<Option<String>> {
-        self.lock().owners.get(&(namespace.to_owned(), name.to_owned())).cloned()
+        self.lock()
+            .owners
+            .get(&(namespace.to_owned(), name.to_owned()))
+            .cloned()
     }
 
     pub fn forget(&self, namespace: &str, name: &str) {

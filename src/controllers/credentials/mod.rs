@@ -123,11 +123,9 @@ impl SecretSpec {
         let password = entries
             .get(&self.key(self.password_key()))
             .filter(|password| !password.reveal().is_empty())?;
-        let twin = self.users().is_some_and(|(key, [_, twin])| {
-            entries
-                .get(&self.key(key))
-                .is_some_and(|user| user.reveal() == twin)
-        });
+        let twin = self
+            .users()
+            .is_some_and(|(key, [_, twin])| entries.get(&self.key(key)).is_some_and(|user| user.reveal() == twin));
         Some(State {
             twin,
             password: password.clone(),

@@ -208,8 +208,7 @@ fn published(spec: &SecretSpec, state: &State, moment: &Moment) -> Option<State>
     let style = style(spec, state);
     let mut new = replaced(state, state.rotation.next.clone()?, moment, None);
     new.twin ^= style == Style::Twin;
-    new.rotation.previous =
-        (style != Style::InPlace && !moment.overlap.is_zero()).then(|| state.password.clone());
+    new.rotation.previous = (style != Style::InPlace && !moment.overlap.is_zero()).then(|| state.password.clone());
     Some(new)
 }
 
@@ -264,22 +263,54 @@ mod tests {
 
     #[test]
     fn goes_through_its_steps_once_whatever_dies_between() {
-        for (purpose, changes_user) in [(role(), true), (Purpose::Neo4j { database: "neo4j".into() }, true), (Purpose::Redis, false)] {
+        for (purpose, changes_user) in [
+            (role(), true),
+            (
+                Purpose::Neo4j {
+                    database: "neo4j".into(),
+                },
+                true,
+            ),
+            (Purpose::Redis, false),
+        ] {
             let spec = spec(purpose);
             let first = spec.fresh();
             assert_eq!(next(&spec, &first, &moment(1, true, None)), None);
             let begun = reread(&spec, &next(&spec, &first, &moment(1, true, Some("a"))).unwrap());
-            assert_eq!((&begun.password, begun.twin), (&first.password, false), "nothing is published yet");
-            assert_eq!(next(&spec, &begun, &moment(1, false, Some("a"))), None, "the server comes first");
+            assert_eq!(
+                (&begun.password, begun.twin),
+                (&first.password, false),
+                "nothing is published yet"
+            );
+            assert_eq!(
+                next(&spec, &begun, &moment(1, false, Some("a"))),
+                None,
+                "the server comes first"
+            );
             let published = reread(&spec, &next(&spec, &begun, &moment(1, true, Some("a"))).unwrap());
             assert_eq!(Some(&published.password), begun.rotation.next.as_ref());
             assert_eq!(published.rotation.previous.as_ref(), Some(&first.password));
             assert_eq!((published.twin, published.rotation.count), (changes_user, 1));
-            assert_eq!(next(&spec, &published, &moment(1, true, Some("a"))), None, "both are valid");
-            assert_eq!(next(&spec, &published, &moment(1, true, Some("b"))), None, "a further one waits");
+            assert_eq!(
+                next(&spec, &published, &moment(1, true, Some("a"))),
+                None,
+                "both are valid"
+            );
+            assert_eq!(
+                next(&spec, &published, &moment(1, true, Some("b"))),
+                None,
+                "a further one waits"
+            );
             let ended = reread(&spec, &next(&spec, &published, &moment(2, true, Some("a"))).unwrap());
-            assert_eq!((&ended.password, &ended.rotation.previous), (&published.password, &None));
-            assert_eq!(next(&spec, &ended, &moment(9, true, Some("a"))), None, "asked once, done once");
+            assert_eq!(
+                (&ended.password, &ended.rotation.previous),
+                (&published.password, &None)
+            );
+            assert_eq!(
+                next(&spec, &ended, &moment(9, true, Some("a"))),
+                None,
+                "asked once, done once"
+            );
             let second = next(&spec, &ended, &moment(9, true, Some("b"))).unwrap();
             let back = next(&spec, &second, &moment(9, true, Some("b"))).unwrap();
             assert_eq!((back.twin, back.rotation.count), (false, 2));
@@ -298,7 +329,11 @@ mod tests {
         let begun = next(&spec, &first, &scheduled(24)).unwrap();
         let published = next(&spec, &begun, &scheduled(25)).unwrap();
         let ended = next(&spec, &published, &scheduled(26)).unwrap();
-        assert_eq!(due_at(&spec, &ended, &scheduled(26)), Some(at(49)), "counted from when it was published");
+        assert_eq!(
+            due_at(&spec, &ended, &scheduled(26)),
+            Some(at(49)),
+            "counted from when it was published"
+        );
         assert_eq!(next(&spec, &ended, &scheduled(48)), None);
         assert!(next(&spec, &ended, &scheduled(49)).is_some());
     }
@@ -327,14 +362,21 @@ mod tests {
         let spec = given("second password", role());
         let followed = next(&spec, &first, &moment(1, true, Some("a"))).unwrap();
         assert_eq!(followed.password.reveal(), "second password");
-        assert_eq!((followed.twin, followed.rotation.second()), (false, None), "the user's name stays");
+        assert_eq!(
+            (followed.twin, followed.rotation.second()),
+            (false, None),
+            "the user's name stays"
+        );
         assert_eq!(next(&spec, &followed, &moment(2, true, Some("a"))), None);
         // Where the login is our own, the server has to be told before the Secret.
         let admin = given("second password", Purpose::PostgresAdmin);
         let begun = next(&admin, &first, &moment(1, true, None)).unwrap();
         assert_eq!(begun.password, first.password);
         let done = next(&admin, &begun, &moment(1, true, None)).unwrap();
-        assert_eq!((done.password.reveal(), done.rotation.second()), ("second password", None));
+        assert_eq!(
+            (done.password.reveal(), done.rotation.second()),
+            ("second password", None)
+        );
         // From a twin it leads back to the user's own name.
         let twin = State { twin: true, ..first };
         let begun = next(&spec, &twin, &moment(1, true, None)).unwrap();
@@ -343,6 +385,10 @@ mod tests {
             given: Given::Unusable("no".into()),
             ..spec
         };
-        assert_eq!(next(&unusable, &followed, &moment(3, true, Some("z"))), None, "what works stays");
+        assert_eq!(
+            next(&unusable, &followed, &moment(3, true, Some("z"))),
+            None,
+            "what works stays"
+        );
     }
 }

@@ -221,9 +221,7 @@ async fn update_secret(
     };
     let found = read_entries(&live);
     if found != *from {
-        context
-            .credentials
-            .put(namespace, &spec.name, Known::Present(found));
+        context.credentials.put(namespace, &spec.name, Known::Present(found));
         return Ok(());
     }
     context

@@ -85,7 +85,12 @@ pub fn news(old: &AmasDatabaseStatus, new: &AmasDatabaseStatus) -> Vec<News> {
 
 /// One Event for all credentials that got a new password since the last status.
 fn rotated(old: &AmasDatabaseStatus, new: &AmasDatabaseStatus) -> Option<News> {
-    let before = |name: &str| old.credentials.iter().find(|one| one.name == name).map_or(0, |one| one.rotations);
+    let before = |name: &str| {
+        old.credentials
+            .iter()
+            .find(|one| one.name == name)
+            .map_or(0, |one| one.rotations)
+    };
     let names: Vec<&str> = new
         .credentials
         .iter()
@@ -100,7 +105,9 @@ fn rotated(old: &AmasDatabaseStatus, new: &AmasDatabaseStatus) -> Option<News> {
         note: format!(
             "new passwords are published: {}; the previous ones {}",
             names.join(", "),
-            until.map_or("ended with that".to_owned(), |until| format!("are valid until {until:.0}"))
+            until.map_or("ended with that".to_owned(), |until| format!(
+                "are valid until {until:.0}"
+            ))
         ),
     })
 }

@@ -203,8 +203,8 @@ fn postgres_duty(postgres: &PostgresSpec, valid: &Valid, observed: &Observed, cl
         };
         (login, twin)
     };
-    let admin_next = state(valid, observed, &valid.family.child_name("postgres-admin"))
-        .and_then(|(_, state)| state.rotation.next);
+    let admin_next =
+        state(valid, observed, &valid.family.child_name("postgres-admin")).and_then(|(_, state)| state.rotation.next);
     let session = Session {
         timezone: postgres.session.timezone.clone(),
         statement_timeout: postgres.session.statement_timeout.map(|span| span.get()),

@@ -198,7 +198,10 @@ pub async fn observe(context: &Context, object: &AmasDatabase, wanted: &[SecretS
         externals: BTreeMap::new(),
         given: BTreeMap::new(),
         sure: false,
-        created: meta.creation_timestamp.as_ref().map_or_else(Timestamp::now, |time| time.0),
+        created: meta
+            .creation_timestamp
+            .as_ref()
+            .map_or_else(Timestamp::now, |time| time.0),
         rotate: annotation(object, ROTATE).map(|value| shorten(&value, HANDLED_LIMIT)),
         reissue: annotation(object, REISSUE).map(|value| shorten(&value, HANDLED_LIMIT)),
         postgres: context.keepers.postgres.snapshot(&key),

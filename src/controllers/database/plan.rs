@@ -671,7 +671,9 @@ mod tests {
         for step in situation.plan().steps {
             match step {
                 Step::Update(ChildKind::PersistentVolumeClaim, body) if owner(&body) => volumes += 1,
-                Step::UpdateSecret { spec, to: entries, .. } if owner(&spec.object(&situation.valid().family, &entries)) => {
+                Step::UpdateSecret { spec, to: entries, .. }
+                    if owner(&spec.object(&situation.valid().family, &entries)) =>
+                {
                     secrets += 1
                 }
                 other => panic!("{other:?}"),

@@ -55,7 +55,8 @@ pub fn steps(spec: &AmasDatabaseSpec, valid: &Valid, observed: &Observed, plan: 
                     if state.as_ref().is_some_and(|state| is_moving(state, &moment)) {
                         plan.rotating.extend(store_of(secret));
                     }
-                    plan.steps.extend(change((secret, entries, other), state.as_ref(), &moment));
+                    plan.steps
+                        .extend(change((secret, entries, other), state.as_ref(), &moment));
                 }
             },
             Some(Known::Absent) if used => lost(secret, observed, plan),
@@ -190,10 +191,19 @@ pub fn handled(valid: &Valid, observed: &Observed) -> Vec<(&'static str, String)
                 && noted != Some(request.note())
         })
     };
-    let rotate = observed.rotate.clone().filter(|value| !open(&Request::Rotate(value.clone())));
-    let reissue = observed.reissue.clone().filter(|value| !open(&Request::Reissue(value.clone())));
+    let rotate = observed
+        .rotate
+        .clone()
+        .filter(|value| !open(&Request::Rotate(value.clone())));
+    let reissue = observed
+        .reissue
+        .clone()
+        .filter(|value| !open(&Request::Reissue(value.clone())));
     let rotate = rotate.map(|value| (HANDLED_ROTATE, value));
-    rotate.into_iter().chain(reissue.map(|value| (HANDLED_REISSUE, value))).collect()
+    rotate
+        .into_iter()
+        .chain(reissue.map(|value| (HANDLED_REISSUE, value)))
+        .collect()
 }
 
 /// When the clock alone has something to do for a credential.
@@ -249,7 +259,10 @@ mod tests {
 
     fn ready(situation: &mut Situation) -> bool {
         let status = situation.settle();
-        status.conditions.iter().any(|condition| condition.type_ == "Ready" && condition.status == "True")
+        status
+            .conditions
+            .iter()
+            .any(|condition| condition.type_ == "Ready" && condition.status == "True")
     }
 
     #[test]
@@ -268,15 +281,29 @@ mod tests {
         assert_eq!(write(&mut situation), 0);
         let status = situation.settle();
         assert_eq!(status.handled["rotate-credentials"], "now");
-        assert!(status.credentials.iter().all(|one| one.rotations == 1 && !one.preparing));
+        assert!(
+            status
+                .credentials
+                .iter()
+                .all(|one| one.rotations == 1 && !one.preparing)
+        );
         let wait = situation.report().look_again.unwrap();
-        assert!(wait <= Duration::from_secs(3600) && wait > Duration::from_secs(3590), "{wait:?}");
+        assert!(
+            wait <= Duration::from_secs(3600) && wait > Duration::from_secs(3590),
+            "{wait:?}"
+        );
         situation.observed.now = at(3611);
         assert_eq!(write(&mut situation), credentials - 1, "the superuser has no overlap");
         assert!(ready(&mut situation), "the old ones end");
         take_in(&mut situation);
         assert_eq!((write(&mut situation), ready(&mut situation)), (0, true));
-        assert!(situation.settle().credentials.iter().all(|one| one.previous_valid_until.is_none()));
+        assert!(
+            situation
+                .settle()
+                .credentials
+                .iter()
+                .all(|one| one.previous_valid_until.is_none())
+        );
     }
 
     #[test]
@@ -284,7 +311,11 @@ mod tests {
         let mut situation = Situation::converged(platform());
         situation.settle();
         let lost = "amas-role-amas-app".to_owned();
-        assert!(situation.observed.secrets.contains_key(&lost), "{:?}", situation.observed.secrets.keys());
+        assert!(
+            situation.observed.secrets.contains_key(&lost),
+            "{:?}",
+            situation.observed.secrets.keys()
+        );
         situation.observed.secrets.insert(lost.clone(), Known::Absent);
         assert_eq!(situation.plan().missing, [lost.clone()]);
         situation.observed.reissue = Some("amas_report/1".into());
@@ -292,7 +323,11 @@ mod tests {
         situation.observed.reissue = Some("amas_app/1".into());
         let plan = situation.plan();
         assert!(plan.missing.is_empty(), "{:?}", plan.missing);
-        assert!(matches!(&plan.steps[..], [Step::CreateSecret(spec)] if spec.name == lost), "{:?}", plan.steps);
+        assert!(
+            matches!(&plan.steps[..], [Step::CreateSecret(spec)] if spec.name == lost),
+            "{:?}",
+            plan.steps
+        );
     }
 
     #[test]
@@ -303,8 +338,17 @@ mod tests {
         let role = format!("amas-role-{}", postgres.roles[0].name.as_str().replace('_', "-"));
         let mut situation = Situation::new(object.clone());
         let plan = situation.plan();
-        assert!(plan.waits_for_secret && plan.unusable[0].contains("Secret mine does not exist"), "{:?}", plan.unusable);
-        assert!(!plan.steps.iter().any(|step| matches!(step, Step::Create(ChildKind::StatefulSet, _))));
+        assert!(
+            plan.waits_for_secret && plan.unusable[0].contains("Secret mine does not exist"),
+            "{:?}",
+            plan.unusable
+        );
+        assert!(
+            !plan
+                .steps
+                .iter()
+                .any(|step| matches!(step, Step::Create(ChildKind::StatefulSet, _)))
+        );
 
         let brought = |text: &str| {
             let entries = [("password".to_owned(), Sensitive::new(text))];
@@ -314,7 +358,10 @@ mod tests {
         converged.settle();
         converged.object.spec = object.spec;
         converged.observed.given = situation.observed.given.clone();
-        converged.observed.given.insert("mine".into(), brought("my own password"));
+        converged
+            .observed
+            .given
+            .insert("mine".into(), brought("my own password"));
         assert_eq!(write(&mut converged), 1);
         let Known::Present(entries) = &converged.observed.secrets[&role] else {
             panic!()
@@ -322,13 +369,23 @@ mod tests {
         assert_eq!(entries["PGPASSWORD"].reveal(), "my own password");
         take_in(&mut converged);
         assert_eq!(write(&mut converged), 0);
-        converged.observed.given.insert("mine".into(), brought("with a line break\n"));
+        converged
+            .observed
+            .given
+            .insert("mine".into(), brought("with a line break\n"));
         let plan = converged.plan();
         assert!(plan.steps.is_empty() && plan.unusable.len() == 1, "what works stays");
         situation = converged;
         let status = situation.settle();
-        let ready = status.conditions.iter().find(|condition| condition.type_ == "Ready").unwrap();
-        assert_eq!((ready.status.as_str(), ready.reason.as_str()), ("False", "CredentialsMissing"));
+        let ready = status
+            .conditions
+            .iter()
+            .find(|condition| condition.type_ == "Ready")
+            .unwrap();
+        assert_eq!(
+            (ready.status.as_str(), ready.reason.as_str()),
+            ("False", "CredentialsMissing")
+        );
         assert!(ready.message.contains("echo without -n"), "{}", ready.message);
     }
 
@@ -344,7 +401,10 @@ mod tests {
         situation.observed.sure = true;
         let duty = situation.plan().duties.postgres.unwrap();
         assert!(duty.sure);
-        assert_eq!(Some(duty.fingerprint()), situation.observed.postgres.as_ref().unwrap().facts.duty_in);
+        assert_eq!(
+            Some(duty.fingerprint()),
+            situation.observed.postgres.as_ref().unwrap().facts.duty_in
+        );
         assert!(ready(&mut situation));
     }
 }

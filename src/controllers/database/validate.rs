@@ -273,12 +273,21 @@ pub fn wanted_secrets(family: &Family, spec: &AmasDatabaseSpec) -> Vec<SecretSpe
 /// The Secrets that the user brings passwords in.
 pub fn given_names(spec: &AmasDatabaseSpec) -> Vec<String> {
     let postgres = spec.postgres.iter().flat_map(|postgres| {
-        let admin = postgres.managed.as_ref().and_then(|managed| managed.admin_secret_ref.as_ref());
+        let admin = postgres
+            .managed
+            .as_ref()
+            .and_then(|managed| managed.admin_secret_ref.as_ref());
         let roles = postgres.roles.iter().filter_map(|role| role.secret_ref.as_ref());
         admin.into_iter().chain(&postgres.owner_secret_ref).chain(roles)
     });
-    let redis = spec.redis.iter().filter_map(|redis| redis.managed.as_ref()?.secret_ref.as_ref());
-    let neo4j = spec.neo4j.iter().filter_map(|neo4j| neo4j.managed.as_ref()?.secret_ref.as_ref());
+    let redis = spec
+        .redis
+        .iter()
+        .filter_map(|redis| redis.managed.as_ref()?.secret_ref.as_ref());
+    let neo4j = spec
+        .neo4j
+        .iter()
+        .filter_map(|neo4j| neo4j.managed.as_ref()?.secret_ref.as_ref());
     postgres
         .chain(redis)
         .chain(neo4j)
@@ -325,12 +334,7 @@ fn name_problems(secrets: &[SecretSpec], spec: &AmasDatabaseSpec) -> Vec<String>
     own.chain(twins).collect()
 }
 
-fn secrets(
-    family: &Family,
-    spec: &AmasDatabaseSpec,
-    owner: Option<&SqlName>,
-    users: &Secrets<'_>,
-) -> Vec<SecretSpec> {
+fn secrets(family: &Family, spec: &AmasDatabaseSpec, owner: Option<&SqlName>, users: &Secrets<'_>) -> Vec<SecretSpec> {
     let server = users
         .externals
         .get(&StoreKind::Postgres)
@@ -468,7 +472,11 @@ fn given(secret: &SecretSpec, spec: &AmasDatabaseSpec, known: &BTreeMap<String, 
         Purpose::Seed { .. } => (None, "", 1),
     };
     reference.map_or(Given::No, |reference| {
-        given::judge(&reference.name, known.get(&reference.name), given::Rule { user, shortest })
+        given::judge(
+            &reference.name,
+            known.get(&reference.name),
+            given::Rule { user, shortest },
+        )
     })
 }
 

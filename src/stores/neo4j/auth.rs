@@ -57,7 +57,9 @@ mod tests {
             (64, "ab".repeat(32).as_str(), "1024", "")
         );
         assert!(auth_matches(&line, &Sensitive::new("secret")) && !auth_matches(&line, &Sensitive::new("other")));
-        assert!(!auth_matches("", &Sensitive::new("")) && !auth_matches("neo4j:SHA-256,x,ä,1024:", &Sensitive::new("")));
+        assert!(
+            !auth_matches("", &Sensitive::new("")) && !auth_matches("neo4j:SHA-256,x,ä,1024:", &Sensitive::new(""))
+        );
         assert!(line.ends_with(":\n") && !line.contains("secret"));
     }
 }

@@ -27,7 +27,11 @@ pub async fn log_in(duty: &Neo4jDuty) -> Result<(Bolt, Endpoint), StoreError> {
             Ok(bolt) => return Ok((bolt, login)),
         }
     }
-    refused.push_str(if stand_ins(duty).is_empty() { "" } else { " (nor any other user that may be there)" });
+    refused.push_str(if stand_ins(duty).is_empty() {
+        ""
+    } else {
+        " (nor any other user that may be there)"
+    });
     Err(StoreError::LoginRefused(refused))
 }
 
@@ -85,7 +89,8 @@ pub async fn hold(duty: &Neo4jDuty) -> Result<(), StoreError> {
             ("user", Value::text(&user.name)),
             ("password", Value::text(password.reveal())),
         ];
-        bolt.change(if exists { ALTER } else { CREATE }, parameters, SYSTEM).await?;
+        bolt.change(if exists { ALTER } else { CREATE }, parameters, SYSTEM)
+            .await?;
     }
     let gone = duty
         .others

@@ -113,9 +113,7 @@ pub async fn read(
         (role.password_right, role.opened) = match &verifiers {
             _ if passwords_set => (true, true),
             Some(all) => {
-                let right = all
-                    .get(&name)
-                    .is_some_and(|stored| scram::matches(stored, password));
+                let right = all.get(&name).is_some_and(|stored| scram::matches(stored, password));
                 (right, right)
             }
             None => try_login(duty, &name, password).await,

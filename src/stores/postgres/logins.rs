@@ -189,13 +189,7 @@ fn plan_login(
     }
 }
 
-fn plan_settings(
-    have: Option<&Role>,
-    want: &PostgresDuty,
-    login: &SqlName,
-    wanted: &Settings,
-    steps: &mut Vec<Step>,
-) {
+fn plan_settings(have: Option<&Role>, want: &PostgresDuty, login: &SqlName, wanted: &Settings, steps: &mut Vec<Step>) {
     let have: BTreeMap<String, &str> = have
         .into_iter()
         .flat_map(|found| &found.settings)

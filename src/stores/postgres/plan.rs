@@ -463,7 +463,10 @@ mod tests {
         assert_eq!(plan(&have, &want(false, Some("next")), false), []);
         assert_eq!(plan(&have, &want(true, Some("secret")), false), []);
         // The overlap is over: only the one that the Secret names.
-        assert_eq!(texts(&have, &want(true, None)), ["ALTER ROLE \"app\" NOLOGIN PASSWORD NULL"]);
+        assert_eq!(
+            texts(&have, &want(true, None)),
+            ["ALTER ROLE \"app\" NOLOGIN PASSWORD NULL"]
+        );
         assert_eq!(
             texts(&have, &want(false, None)),
             ["ALTER ROLE \"app_twin\" NOLOGIN PASSWORD NULL"]

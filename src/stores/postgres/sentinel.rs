@@ -34,7 +34,10 @@ pub async fn open(duty: &PostgresDuty) -> Result<(PostgresSentinel, ServerIdenti
 
 /// While the admin's password is being replaced, either may be in.
 async fn log_in_as_admin(duty: &PostgresDuty) -> Result<Wire, WireError> {
-    match (Wire::login(&duty.admin, MAINTENANCE_DATABASE).await, duty.admin_with_next()) {
+    match (
+        Wire::login(&duty.admin, MAINTENANCE_DATABASE).await,
+        duty.admin_with_next(),
+    ) {
         (Err(error), Some(next)) if error.sqlstate.as_deref() == Some("28P01") => {
             Wire::login(&next, MAINTENANCE_DATABASE).await
         }

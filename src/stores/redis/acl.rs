@@ -98,7 +98,10 @@ mod tests {
         let secret = Sensitive::new("secret");
         assert_eq!(acl_file([&secret]), format!("user default on #{HASH} ~* &* +@all\n"));
         let two = acl_file([&secret, &Sensitive::new("next")]);
-        assert!(two.starts_with(&format!("user default on #{HASH} #")) && !two.contains("next"), "{two}");
+        assert!(
+            two.starts_with(&format!("user default on #{HASH} #")) && !two.contains("next"),
+            "{two}"
+        );
     }
 
     #[test]
@@ -108,6 +111,9 @@ mod tests {
         assert_eq!(changes(&have, [Some(&secret), None]), [""; 0]);
         assert_eq!(changes(&have, [Some(&secret), Some(&next)]).len(), 1);
         let replaced = changes(&have, [Some(&next), None]);
-        assert!(replaced[0].starts_with('#') && replaced[1] == format!("!{HASH}"), "{replaced:?}");
+        assert!(
+            replaced[0].starts_with('#') && replaced[1] == format!("!{HASH}"),
+            "{replaced:?}"
+        );
     }
 }
