@@ -146,8 +146,11 @@ async fn rotate<S: Store>(secret: &Secret, value: &str, overlap: Duration, engin
     assert_eq!(writes, 3, "recorded, published, ended");
 }
 
+/// What a keeper is told while the Secret says so.
+type DutyOf<S> = Box<dyn Fn(&State) -> <S as Store>::Base + Send + Sync>;
+
 struct Engine<S: Store> {
-    duty: Box<dyn Fn(&State) -> S::Base + Send + Sync>,
+    duty: DutyOf<S>,
     fingerprint: fn(&S::Base) -> u64,
     duty_in: fn(&S::Facts) -> Option<u64>,
 }

@@ -317,9 +317,9 @@ mod tests {
             situation.observed.secrets.keys()
         );
         situation.observed.secrets.insert(lost.clone(), Known::Absent);
-        assert_eq!(situation.plan().missing, [lost.clone()]);
+        assert_eq!(situation.plan().missing, std::slice::from_ref(&lost));
         situation.observed.reissue = Some("amas_report/1".into());
-        assert_eq!(situation.plan().missing, [lost.clone()], "another role's");
+        assert_eq!(situation.plan().missing, std::slice::from_ref(&lost), "another role's");
         situation.observed.reissue = Some("amas_app/1".into());
         let plan = situation.plan();
         assert!(plan.missing.is_empty(), "{:?}", plan.missing);
