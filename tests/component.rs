@@ -24,5 +24,7 @@ mod pooler;
 mod postgres;
 #[path = "component/redis.rs"]
 mod redis;
+#[path = "component/rotation.rs"]
+mod rotation;
 #[path = "component/tls.rs"]
 mod tls;

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 pub use super::status::AmasDatabaseStatus;
 use super::{
     common::{DeletionPolicy, Disruption, MaintenanceWindow, NetworkSettings, PodSettings},
+    credentials::Credentials,
     migrations::{Migrations, Seed},
     neo4j::Neo4jSpec,
     postgres::PostgresSpec,
@@ -92,6 +93,9 @@ pub struct AmasDatabaseSpec {
     /// How long an optional (`required: false`) managed store is still awaited when it is first provisioned. Default: 120s.
     #[serde(default = "default_startup_timeout")]
     pub optional_startup_timeout: Span,
+    /// How long passwords are kept. Default: for ever.
+    #[serde(default)]
+    pub credentials: Credentials,
     /// Settings of all pods that belong to this object.
     #[serde(default)]
     pub pods: PodSettings,

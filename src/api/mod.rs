@@ -5,6 +5,7 @@ pub mod cache_policy;
 pub mod common;
 pub mod conditions;
 pub mod crds;
+pub mod credentials;
 pub mod graph_schema;
 pub mod migrations;
 pub mod names;
@@ -40,6 +41,13 @@ pub const CONFIG: &str = "amas.dev/config";
 pub const CONFIG_SENT: &str = "amas.dev/config-sent";
 /// Annotation on a pod: what `kubectl rollout restart` writes.
 pub const RESTARTED_AT: &str = "kubectl.kubernetes.io/restartedAt";
+
+/// Annotation on an AmasDatabase: gives its credentials new passwords once for each new value; `CREDENTIAL/VALUE` only that one.
+pub const ROTATE: &str = "amas.dev/rotate-credentials";
+/// Annotation on an AmasDatabase, `ROLE/VALUE`: gives the role a new password at once, also when its Secret is lost.
+pub const REISSUE: &str = "amas.dev/reissue-credentials";
+/// Annotation on an AmasDatabase: its Secrets are read again for each new value.
+pub const REREAD_SECRETS: &str = "amas.dev/reread-secrets";
 
 /// Default of a flag that is on unless switched off.
 fn yes() -> bool {

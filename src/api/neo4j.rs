@@ -3,7 +3,7 @@
 use kube::KubeSchema;
 use serde::{Deserialize, Serialize};
 
-use super::common::{Connection, External, Resources, Storage};
+use super::common::{Connection, External, Resources, SecretRef, Storage};
 
 /// A Neo4j server that the operator runs (`managed`) or uses (`external`). Its connection Secret is `<name>-neo4j-connection`.
 /// On the Community edition every user is an administrator: whoever reads that Secret may change everything in the graph.
@@ -38,6 +38,10 @@ pub struct ManagedNeo4j {
     /// CPU and memory of the server. With a memory limit the heap is half of it; without one it is 512Mi.
     #[serde(default)]
     pub resources: Resources,
+    /// Secret of yours in the same namespace with the password: key `password`, and optionally `username`, which must be `neo4j`. At least 8 characters. The
+    /// connection Secret is published all the same, with that password in it, and follows it. Default: the operator makes a password.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub secret_ref: Option<SecretRef>,
     /// Image to run instead of the operator's choice for the version.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 512))]

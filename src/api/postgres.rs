@@ -7,7 +7,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    common::{Connection, External, Privileges, Resources, Storage},
+    common::{Connection, External, Privileges, Resources, SecretRef, Storage},
     names::{ExtensionName, SqlName},
     units::Span,
 };
@@ -32,6 +32,9 @@ pub struct PostgresSpec {
     /// Role that owns the database and runs the migrations. Default: `<database>_owner`. Immutable.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub owner: Option<SqlName>,
+    /// Secret of yours with the owner's password, as in a role's `secretRef`. Default: the operator makes one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub owner_secret_ref: Option<SecretRef>,
     /// Extensions made before the migrations, in schema `public`. An extension taken off the list is reported, never dropped.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 32))]
@@ -75,6 +78,9 @@ pub struct ManagedPostgres {
     /// CPU and memory of the server. Default: none requested, none limited.
     #[serde(default)]
     pub resources: Resources,
+    /// Secret of yours with the superuser's password (user `postgres`), as in a role's `secretRef`. Default: the operator makes one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub admin_secret_ref: Option<SecretRef>,
     /// Image to run instead of the operator's choice for the version; it must contain pgvector if that extension is wanted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 512))]
@@ -124,6 +130,11 @@ pub struct Role {
     #[serde(default = "default_connection_limit")]
     #[schemars(range(min = 1, max = 10000))]
     pub connection_limit: i32,
+    /// Secret of yours in the same namespace with the role's password: key `password`, and optionally `username`, which must be the role's name
+    /// (Kubernetes' type `kubernetes.io/basic-auth`). The role's own Secret is published all the same, with that password in it, and follows it.
+    /// Default: the operator makes a password.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub secret_ref: Option<SecretRef>,
     /// How the role's Secret is written.
     #[serde(default)]
     pub connection: Connection,

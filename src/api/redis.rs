@@ -4,7 +4,7 @@ use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::common::{Connection, External, Resources, Storage};
+use super::common::{Connection, External, Resources, SecretRef, Storage};
 
 /// A Redis or Valkey server that the operator runs (`managed`) or uses (`external`). Its connection Secret is `<name>-redis-connection`.
 #[derive(Clone, Debug, Deserialize, Serialize, PartialEq, KubeSchema)]
@@ -46,6 +46,10 @@ pub struct ManagedRedis {
     /// CPU and memory of the server. Default: none requested, none limited.
     #[serde(default)]
     pub resources: Resources,
+    /// Secret of yours in the same namespace with the password: key `password`, and optionally `username`, which must be `default`. The
+    /// connection Secret is published all the same, with that password in it, and follows it. Default: the operator makes a password.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub secret_ref: Option<SecretRef>,
     /// Image to run instead of the operator's choice for the version.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 512))]

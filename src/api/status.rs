@@ -32,6 +32,11 @@ pub struct AmasDatabaseStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64))]
     pub secrets: Vec<String>,
+    /// Credentials whose password was replaced, is being replaced, or will be by its age.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
+    pub credentials: Vec<CredentialStatus>,
     /// The last handled value of each one-shot annotation, by the annotation's name without `amas.dev/`.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(extend("maxProperties" = 16))]
@@ -45,6 +50,33 @@ pub struct AmasDatabaseStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16))]
     pub volumes: Vec<String>,
+}
+
+/// Where the replacement of one credential's password stands.
+#[derive(Clone, Debug, Default, Deserialize, Serialize, PartialEq, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct CredentialStatus {
+    /// The PostgreSQL role, or `postgres-admin`, `redis`, `neo4j`.
+    #[schemars(length(max = 63))]
+    pub name: String,
+    /// The Secret that has it.
+    #[schemars(length(max = 253))]
+    pub secret: String,
+    /// How many passwords came after the first.
+    #[serde(default)]
+    pub rotations: i64,
+    /// When the present password was published, if it is not the first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rotated_at: Option<Time>,
+    /// A new password is being made valid on the server.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub preparing: bool,
+    /// Until when the previous password is valid too.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub previous_valid_until: Option<Time>,
+    /// When the present password is replaced by its age.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next_rotation_at: Option<Time>,
 }
 
 /// Facts, a block a store.

@@ -105,7 +105,7 @@ impl JsonSchema for Quantity {
     }
 }
 
-/// A duration: a whole number and one of `ms`, `s`, `m`, `h`.
+/// A duration: a whole number and one of `ms`, `s`, `m`, `h`, `d`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Span(Duration);
 
@@ -122,6 +122,7 @@ impl Span {
             "s" => 1_000,
             "m" => 60_000,
             "h" => 3_600_000,
+            "d" => 86_400_000,
             _ => 0,
         };
         match number
@@ -131,7 +132,7 @@ impl Span {
         {
             Some(millis) if millis_per_unit > 0 => Ok(Self(Duration::from_millis(millis))),
             _ => Err(format!(
-                "{text:?} is not a duration: write a whole number followed by ms, s, m or h, such as 300s"
+                "{text:?} is not a duration: write a whole number followed by ms, s, m, h or d, such as 300s"
             )),
         }
     }
@@ -170,7 +171,7 @@ impl JsonSchema for Span {
         true
     }
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        json_schema!({ "type": "string", "maxLength": 16, "pattern": "^[0-9]+(ms|s|m|h)$" })
+        json_schema!({ "type": "string", "maxLength": 16, "pattern": "^[0-9]+(ms|s|m|h|d)$" })
     }
 }
 
@@ -203,6 +204,7 @@ mod tests {
             ("5m", 300_000, "300s"),
             ("250ms", 250, "250ms"),
             ("1h", 3_600_000, "3600s"),
+            ("90d", 7_776_000_000, "7776000s"),
         ] {
             let span = Span::parse(text).unwrap();
             assert_eq!((span.get().as_millis(), span.to_string().as_str()), (millis, shown));
@@ -214,7 +216,7 @@ mod tests {
             "1.5s",
             "-1s",
             "5 s",
-            "5d",
+            "5w",
             "99999999999999999999s",
             "18446744073709551615h",
         ] {

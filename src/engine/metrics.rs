@@ -45,6 +45,13 @@ pub struct StoreOf {
     pub store: &'static str,
 }
 
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct Credential {
+    pub namespace: String,
+    pub database: String,
+    pub credential: String,
+}
+
 /// Live figures of one store, taken when metrics are asked for.
 #[derive(Clone, Debug, Default)]
 pub struct StoreFigures {
@@ -73,6 +80,8 @@ pub struct Metrics {
     pub writes: Family<Write, Counter>,
     /// 1 while an object is Ready.
     pub ready: Family<Object, Gauge>,
+    /// New passwords that were published.
+    pub rotations: Family<Credential, Counter>,
     /// Things that a deleted object should have taken along and did not.
     pub left_behind: Family<Kind, Counter>,
     store_up: Family<StoreOf, Gauge>,
@@ -89,6 +98,7 @@ impl Default for Metrics {
             reconcile_seconds: Family::new_with_constructor(seconds),
             writes: Family::default(),
             ready: Family::default(),
+            rotations: Family::default(),
             left_behind: Family::default(),
             store_up: Family::default(),
             store_ping: Family::default(),
@@ -107,6 +117,11 @@ impl Default for Metrics {
         );
         registry.register("api_writes", "Mutating API requests", metrics.writes.clone());
         registry.register("object_ready", "1 while the object is Ready", metrics.ready.clone());
+        registry.register(
+            "credential_rotations",
+            "New passwords that were published",
+            metrics.rotations.clone(),
+        );
         registry.register(
             "left_behind",
             "Things that a deleted object should have taken along and did not",

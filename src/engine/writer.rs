@@ -136,7 +136,20 @@ impl Writer {
         let what = describe(kind, namespace, name);
         let api = self.api(kind, namespace);
         let live = api.get(name).await.map_err(|source| api_error("read", &what, source))?;
-        let mut live = to_value(&live);
+        self.replace(kind, namespace, to_value(&live), object).await
+    }
+
+    /// The same from an object that was read: fails if it was changed since.
+    pub async fn replace(
+        &self,
+        kind: ChildKind,
+        namespace: &str,
+        mut live: Value,
+        object: &Value,
+    ) -> Result<Value, WriteError> {
+        let name = object["metadata"]["name"].as_str().unwrap_or_default();
+        let what = describe(kind, namespace, name);
+        let api = self.api(kind, namespace);
         kind.overlay(&mut live, object);
         merge_map(&mut live["metadata"]["labels"], &object["metadata"]["labels"]);
         merge_map(&mut live["metadata"]["annotations"], &object["metadata"]["annotations"]);

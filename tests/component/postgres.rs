@@ -19,7 +19,7 @@ use amas_operator::{
         endpoint::{Endpoint, Tls},
         health::{Reason, Verdict},
         keeper::{Keepers, Key, Snapshot},
-        postgres::{Access, Claim, ExtensionDuty, Postgres, PostgresDuty, RoleDuty, Session},
+        postgres::{Access, Claim, ExtensionDuty, Postgres, PostgresDuty, RoleDuty, Session, Twin},
     },
 };
 use sqlx::{ConnectOptions, PgConnection, Row, postgres::PgConnectOptions};
@@ -58,13 +58,23 @@ pub fn role(role: &str, password: &str, access: Access, connection_limit: i32) -
     RoleDuty {
         name: name(role),
         password: Sensitive::new(password),
+        twin: Twin::default(),
         access,
         connection_limit,
         session,
     }
 }
 
-pub(crate) fn duty(server: &Server) -> PostgresDuty {
+pub(crate) fn claim() -> Claim {
+    Claim {
+        cluster_id: "c".into(),
+        namespace: "agents".into(),
+        name: "amas".into(),
+        uid: "u-1".into(),
+    }
+}
+
+pub fn duty(server: &Server) -> PostgresDuty {
     let extension = |extension: &str, schema: &str| ExtensionDuty {
         name: ExtensionName::parse(extension).unwrap(),
         schema: name(schema),
@@ -74,6 +84,9 @@ pub(crate) fn duty(server: &Server) -> PostgresDuty {
         owner_login: endpoint(server, "amas_owner", OWNER_PASSWORD),
         database: name("amas"),
         owner: name("amas_owner"),
+        owner_twin: Twin::default(),
+        admin_next: None,
+        sure: true,
         extensions: vec![
             extension("uuid-ossp", "public"),
             extension("pg_trgm", "ext"),
@@ -84,12 +97,7 @@ pub(crate) fn duty(server: &Server) -> PostgresDuty {
             role("amas_report", REPORT_PASSWORD, Access::ReadOnly, 5),
         ],
         exclusive: true,
-        claim: Claim {
-            cluster_id: "c".into(),
-            namespace: "agents".into(),
-            name: "amas".into(),
-            uid: "u-1".into(),
-        },
+        claim: claim(),
         take_over: None,
         configuration: None,
         look_again: String::new(),

@@ -83,9 +83,11 @@ fn claim(uid: &str) -> Claim {
 
 pub(crate) fn base(endpoint: Endpoint) -> RedisDuty {
     RedisDuty {
+        // Of a managed server, this user's passwords are held, which takes a right that the others here lack.
+        managed: endpoint.user == "default",
         endpoint,
+        second: None,
         claim: claim("u1"),
-        managed: true,
         take_over: None,
     }
 }

@@ -79,6 +79,35 @@ impl Neo4jServer {
         .await;
     }
 
+    /// Killed and started again on the same volume.
+    pub async fn restart(&mut self) {
+        self.process.kill();
+        let jars = std::env::var_os("AMAS_NEO4J_LIB").unwrap();
+        self.process = launch(&PathBuf::from(jars), &self.folder);
+        eventually("Neo4j listens", Duration::from_secs(120), || async {
+            tokio::net::TcpStream::connect(("127.0.0.1", self.port)).await.is_ok()
+        })
+        .await;
+    }
+
+    /// Everything that is readable in the server's folder, its logs and its volume.
+    pub fn texts(&self) -> String {
+        fn gather(folder: &Path, all: &mut String) {
+            for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+                if entry.path().is_dir() {
+                    gather(&entry.path(), all);
+                } else {
+                    all.push_str(&String::from_utf8_lossy(
+                        &std::fs::read(entry.path()).unwrap_or_default(),
+                    ));
+                }
+            }
+        }
+        let mut all = String::new();
+        gather(self.folder.path(), &mut all);
+        all
+    }
+
     /// When the transaction log of the database was last written: only what changes something is logged.
     pub fn last_write(&self) -> SystemTime {
         let logs = std::fs::read_dir(self.folder.path().join("data/transactions/neo4j")).unwrap();
@@ -108,6 +137,8 @@ pub fn base(endpoint: Endpoint) -> Neo4jDuty {
     };
     Neo4jDuty {
         endpoint,
+        next: None,
+        others: Vec::new(),
         database: GraphName::parse("neo4j").unwrap(),
         claim,
         managed: true,

@@ -84,7 +84,10 @@ impl RedisServer {
 
     async fn launch(program: Program, users: &str, tls: Option<String>) -> Self {
         let folder = Folder::new("redis");
-        let acl = folder.write("users.acl", &format!("{}{users}", acl_file(&Sensitive::new(PASSWORD))));
+        let acl = folder.write(
+            "users.acl",
+            &format!("{}{users}", acl_file([&Sensitive::new(PASSWORD)])),
+        );
         let port = free_port();
         let mut command = program.command();
         command

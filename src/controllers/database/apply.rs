@@ -7,12 +7,13 @@ use crate::{
     api::{CONFIG_SENT, amas_database::AmasDatabase},
     controllers::{
         Context,
-        credentials::{Entries, Known, SecretSpec, read_entries},
+        credentials::{Entries, Known, Rotation, SecretSpec, read_entries},
     },
     engine::{
         child::ChildKind,
         children::owner_of,
         events::News,
+        metrics::Credential,
         writer::{Created, WriteError},
     },
     stores::{keeper::Key, workload::Family},
@@ -65,7 +66,7 @@ enum Done {
 fn wave_of(step: &Step) -> u8 {
     match step {
         Step::AddFinalizer | Step::RemoveFinalizer => 0,
-        Step::CreateSecret(_) | Step::UpdateSecret(..) => 1,
+        Step::CreateSecret(_) | Step::UpdateSecret { .. } => 1,
         Step::Create(ChildKind::PersistentVolumeClaim | ChildKind::ServiceAccount | ChildKind::ConfigMap, _) => 2,
         Step::Create(..)
         | Step::Update(..)
@@ -88,17 +89,7 @@ async fn apply_one(context: &Context, object: &AmasDatabase, family: &Family, st
         }
         Step::RemoveFinalizer => cleanup::release(context, object).await?,
         Step::CreateSecret(spec) => return create_secret(context, family, spec).await,
-        Step::UpdateSecret(spec, entries) => {
-            context
-                .writer
-                .update(ChildKind::Secret, namespace, &spec.object(family, entries))
-                .await?;
-            context
-                .credentials
-                .put(namespace, &spec.name, Known::Present(entries.clone()));
-            let owner = owner_of(&spec.object(family, entries));
-            context.credentials.put_owner(namespace, &spec.name, owner);
-        }
+        Step::UpdateSecret { spec, from, to } => update_secret(context, family, spec, (from, to)).await?,
         Step::Create(kind, body) => match context.writer.create(*kind, namespace, database, body).await? {
             Created::New(made) | Created::Ours(made) => {
                 context.brought.to(namespace, *kind, body);
@@ -214,6 +205,45 @@ async fn create_secret(context: &Context, family: &Family, spec: &SecretSpec) ->
     };
     context.credentials.put(namespace, &spec.name, known);
     Ok(Done::Yes)
+}
+
+/// Changes a Secret from what it was taken for. Is it another by now, then that is looked at first: somebody may have put a password there.
+async fn update_secret(
+    context: &Context,
+    family: &Family,
+    spec: &SecretSpec,
+    (from, to): (&Entries, &Entries),
+) -> Result<(), WriteError> {
+    let namespace = &family.namespace;
+    let Some(live) = context.writer.read(ChildKind::Secret, namespace, &spec.name).await? else {
+        context.credentials.forget(namespace, &spec.name);
+        return Ok(());
+    };
+    let found = read_entries(&live);
+    if found != *from {
+        context.credentials.put(namespace, &spec.name, Known::Present(found));
+        return Ok(());
+    }
+    context
+        .writer
+        .replace(ChildKind::Secret, namespace, live, &spec.object(family, to))
+        .await?;
+    context
+        .credentials
+        .put(namespace, &spec.name, Known::Present(to.clone()));
+    let owner = owner_of(&spec.object(family, to));
+    context.credentials.put_owner(namespace, &spec.name, owner);
+    if Rotation::read(to).count > Rotation::read(from).count {
+        let credential = spec.credential().unwrap_or_default().to_owned();
+        tracing::info!(namespace, secret = spec.name, credential, "a new password is published");
+        let series = Credential {
+            namespace: namespace.clone(),
+            database: family.database.clone(),
+            credential,
+        };
+        context.metrics.rotations.get_or_create(&series).inc();
+    }
+    Ok(())
 }
 
 /// Hands the duties to the keepers. Equal duties change nothing; a store that is no longer declared is let go.

@@ -70,6 +70,7 @@ pub fn news(old: &AmasDatabaseStatus, new: &AmasDatabaseStatus) -> Vec<News> {
             ..news
         }));
     }
+    all.extend(rotated(old, new));
     match (was("Ready"), is("Ready")) {
         (false, true) => all.extend(tell("Ready", false)),
         (true, false) if !is("Stalled") => all.extend(tell("Ready", true)),
@@ -80,6 +81,35 @@ pub fn news(old: &AmasDatabaseStatus, new: &AmasDatabaseStatus) -> Vec<News> {
         all.extend(tell("Stalled", true));
     }
     all
+}
+
+/// One Event for all credentials that got a new password since the last status.
+fn rotated(old: &AmasDatabaseStatus, new: &AmasDatabaseStatus) -> Option<News> {
+    let before = |name: &str| {
+        old.credentials
+            .iter()
+            .find(|one| one.name == name)
+            .map_or(0, |one| one.rotations)
+    };
+    let names: Vec<&str> = new
+        .credentials
+        .iter()
+        .filter(|one| one.rotations > before(&one.name))
+        .map(|one| one.name.as_str())
+        .collect();
+    let until = new.credentials.iter().filter(|one| names.contains(&one.name.as_str()));
+    let until = until.filter_map(|one| Some(one.previous_valid_until.as_ref()?.0)).max();
+    (!names.is_empty()).then(|| News {
+        warning: false,
+        reason: "CredentialsRotated".into(),
+        note: format!(
+            "new passwords are published: {}; the previous ones {}",
+            names.join(", "),
+            until.map_or("ended with that".to_owned(), |until| format!(
+                "are valid until {until:.0}"
+            ))
+        ),
+    })
 }
 
 pub fn is_true_named(conditions: &[Condition], name: &str) -> bool {

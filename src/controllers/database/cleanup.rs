@@ -155,7 +155,7 @@ fn leave<S: Store>(keepers: &Keepers<S>, key: &Key, base: Option<S::Base>, withi
 
 async fn logins(context: &Context, object: &AmasDatabase, family: &Family) -> Result<Duties, String> {
     let observed = observe(context, object, &[]).await.map_err(|error| error.to_string())?;
-    let valid = validate::validate(object, &context.settings, None, &observed.externals)
+    let valid = validate::validate(object, &context.settings, None, &observed.users())
         .map_err(|problems| problems.join("; "))?;
     let problems: Vec<&str> = observed
         .externals

@@ -7,12 +7,15 @@ use crate::{
         postgres::{Access, PostgresSpec},
         sensitive::Sensitive,
     },
-    controllers::{Settings, credentials::Known},
+    controllers::{
+        Settings,
+        credentials::{Known, SecretSpec, State, rotation},
+    },
     stores::{
         claim::Claim,
         endpoint::{Endpoint, Tls},
         neo4j::{self, Neo4jDuty},
-        postgres::{self, ExtensionDuty, PostgresDuty, RoleDuty, Session},
+        postgres::{self, ExtensionDuty, PostgresDuty, RoleDuty, Session, Twin},
         redis::{self, RedisDuty},
     },
 };
@@ -49,6 +52,8 @@ pub fn duties(spec: &AmasDatabaseSpec, valid: &Valid, observed: &Observed, setti
             )?;
             Some(RedisDuty {
                 endpoint,
+                second: state(valid, observed, &valid.family.child_name("redis-connection"))
+                    .and_then(|(_, state)| state.rotation.second().cloned()),
                 claim: claim.clone(),
                 managed: redis.managed.is_some(),
                 take_over: take_over.clone(),
@@ -66,8 +71,11 @@ pub fn duties(spec: &AmasDatabaseSpec, valid: &Valid, observed: &Observed, setti
                 .managed
                 .as_ref()
                 .map_or("neo4j", |managed| &managed.initial_database);
+            let (next, others) = graph_users(valid, observed);
             Some(Neo4jDuty {
                 endpoint,
+                next,
+                others,
                 database: GraphName::parse(database).ok()?,
                 claim: claim.clone(),
                 managed: neo4j.managed.is_some(),
@@ -92,6 +100,9 @@ pub fn leaving(spec: &AmasDatabaseSpec, valid: &Valid, observed: &Observed, sett
             admin,
             database: postgres.database.clone(),
             owner,
+            owner_twin: Twin::default(),
+            admin_next: None,
+            sure: false,
             extensions: Vec::new(),
             roles: Vec::new(),
             exclusive: false,
@@ -113,12 +124,38 @@ fn claim(valid: &Valid, settings: &Settings) -> Claim {
     }
 }
 
-fn password(valid: &Valid, observed: &Observed, secret: &str) -> Option<Sensitive> {
+/// What a Secret of ours says.
+fn state<'a>(valid: &'a Valid, observed: &Observed, secret: &str) -> Option<(&'a SecretSpec, State)> {
     let spec = valid.secrets.iter().find(|spec| spec.name == secret)?;
     match observed.secrets.get(secret)? {
-        Known::Present(entries) => spec.password(entries),
+        Known::Present(entries) => Some((spec, spec.state(entries)?)),
         _ => None,
     }
+}
+
+/// The new password of the user that the Secret names, if it is replaced in place; and the other users that are ours.
+fn graph_users(valid: &Valid, observed: &Observed) -> (Option<Sensitive>, Vec<neo4j::User>) {
+    let Some((spec, state)) = state(valid, observed, &valid.family.child_name("neo4j-connection")) else {
+        return (None, Vec::new());
+    };
+    let in_place = rotation::is_in_place(spec, &state);
+    let next = state.rotation.next.clone().filter(|_| in_place);
+    let other = spec.pair(&state).map(|(_, name)| neo4j::User {
+        first: name == neo4j::workload::USER,
+        password: state.rotation.second().filter(|_| next.is_none()).cloned(),
+        name,
+    });
+    (next, other.into_iter().collect())
+}
+
+/// A role's login as its Secret says, and what its twin has to be.
+fn role_login(valid: &Valid, observed: &Observed, role: &SqlName) -> Option<(Sensitive, Twin)> {
+    let (_, state) = state(valid, observed, &role_secret(&valid.family, role.as_str()))?;
+    let twin = Twin {
+        active: state.twin,
+        other: state.rotation.second().cloned(),
+    };
+    Some((state.password, twin))
 }
 
 /// The operator's own login on a store: an external one's as its Secret says, a managed one's as we made it.
@@ -131,13 +168,13 @@ fn endpoint(store: StoreKind, valid: &Valid, observed: &Observed, port: u16, use
         StoreKind::Redis => "redis-connection",
         StoreKind::Neo4j => "neo4j-connection",
     };
-    let password = password(valid, observed, &valid.family.child_name(secret))?;
+    let (spec, state) = state(valid, observed, &valid.family.child_name(secret))?;
     Some(Endpoint {
         host: valid.family.host(store.component()),
         port,
         tls: Tls::Disable,
-        user: user.to_owned(),
-        password,
+        user: spec.pair(&state).map_or_else(|| user.to_owned(), |(user, _)| user),
+        password: state.password,
     })
 }
 
@@ -150,16 +187,24 @@ fn postgres_duty(postgres: &PostgresSpec, valid: &Valid, observed: &Observed, cl
         postgres::workload::ADMIN,
     )?;
     let owner = valid.owner.clone()?;
-    let role_password = |role: &SqlName| password(valid, observed, &role_secret(&valid.family, role.as_str()));
-    let owner_login = if postgres.is_owners() {
-        admin.clone()
+    let (owner_login, owner_twin) = if postgres.is_owners() {
+        (admin.clone(), Twin::default())
     } else {
-        Endpoint {
-            user: owner.to_string(),
-            password: role_password(&owner)?,
+        let (password, twin) = role_login(valid, observed, &owner)?;
+        let user = if twin.active {
+            postgres::twin_name(owner.as_str())
+        } else {
+            owner.to_string()
+        };
+        let login = Endpoint {
+            user,
+            password,
             ..admin.clone()
-        }
+        };
+        (login, twin)
     };
+    let admin_next =
+        state(valid, observed, &valid.family.child_name("postgres-admin")).and_then(|(_, state)| state.rotation.next);
     let session = Session {
         timezone: postgres.session.timezone.clone(),
         statement_timeout: postgres.session.statement_timeout.map(|span| span.get()),
@@ -171,10 +216,11 @@ fn postgres_duty(postgres: &PostgresSpec, valid: &Valid, observed: &Observed, cl
             Access::ReadWrite => postgres::Access::ReadWrite,
             Access::ReadOnly => postgres::Access::ReadOnly,
         };
-        let password = role_password(&role.name)?;
+        let (password, twin) = role_login(valid, observed, &role.name)?;
         Some(RoleDuty {
             name: role.name.clone(),
             password,
+            twin,
             access,
             connection_limit: role.connection_limit,
             session: session.clone(),
@@ -186,6 +232,9 @@ fn postgres_duty(postgres: &PostgresSpec, valid: &Valid, observed: &Observed, cl
         owner_login,
         database: postgres.database.clone(),
         owner,
+        owner_twin,
+        admin_next,
+        sure: observed.sure,
         extensions: postgres
             .extensions
             .iter()

@@ -9,7 +9,7 @@ use super::{
     observe::{Observed, Policy, StoreKind},
     plan::{self, Plan, Step},
     status::{Ground, Report, report},
-    validate::{Externals, Valid, validate, wanted_secrets},
+    validate::{Valid, validate, wanted_secrets},
 };
 use crate::{
     api::amas_database::{AmasDatabase, AmasDatabaseStatus},
@@ -107,6 +107,11 @@ impl Situation {
             secret_owners: BTreeMap::new(),
             former_secrets: Vec::new(),
             externals: BTreeMap::new(),
+            given: BTreeMap::new(),
+            sure: false,
+            created: at(0),
+            rotate: None,
+            reissue: None,
             postgres: None,
             redis: None,
             neo4j: None,
@@ -255,7 +260,7 @@ impl Situation {
     }
 
     pub fn valid(&self) -> Valid {
-        validate(&self.object, &self.settings, None, &Externals::new()).unwrap()
+        validate(&self.object, &self.settings, None, &self.observed.users()).unwrap()
     }
 
     pub fn plan(&self) -> Plan {

@@ -14,6 +14,7 @@ mod observe;
 mod pins;
 mod plan;
 mod rollout;
+mod secrets;
 mod status;
 mod stores;
 mod validate;
@@ -61,7 +62,7 @@ impl Reconcile<AmasDatabase> for Databases {
             let observed = observe::observe(context, &object, &wanted).await?;
             // Pure: values that need no further check, or what is wrong.
             let eviction = eviction_owner(context, &family.namespace, &family.database).map(|(_, eviction)| eviction);
-            let valid = match validate::validate(&object, &context.settings, eviction.as_ref(), &observed.externals)
+            let valid = match validate::validate(&object, &context.settings, eviction.as_ref(), &observed.users())
                 .and_then(|valid| pins::check(&object.spec, &observed).map(|()| valid))
             {
                 Ok(valid) => valid,
@@ -184,6 +185,7 @@ pub fn forget(context: &Context, object: &AmasDatabase) {
     }
     context.books.databases.forget(&family.uid);
     context.sources.forget(&family.uid);
+    context.credentials.forget_reason(&family.namespace, &family.database);
     context.brought.forget(&family.namespace, &family.database);
     for secret in validate::wanted_secrets(&family, &object.spec) {
         context.credentials.forget(&family.namespace, &secret.name);

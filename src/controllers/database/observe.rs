@@ -9,14 +9,14 @@ use kube::Resource;
 
 use crate::{
     api::{
-        RESTART, TAKE_OVER,
+        REISSUE, REREAD_SECRETS, RESTART, ROTATE, TAKE_OVER,
         amas_database::{AmasDatabase, AmasDatabaseStatus},
         common::External,
         conditions::{ConditionType, shorten},
     },
     controllers::{
         Context, GrowthKey,
-        credentials::{Entries, Known, SecretSpec, read_entries},
+        credentials::{self, Entries, Known, SecretSpec, read_entries},
         sources::{Files, REREAD, Reason, SeedFiles},
     },
     engine::{
@@ -34,7 +34,10 @@ use crate::{
     },
 };
 
-use super::external;
+use super::{
+    external, secrets,
+    validate::{self, given_names},
+};
 
 pub use self::policies::{Policy, eviction_owner};
 
@@ -92,6 +95,14 @@ pub struct Observed {
     /// Secrets that the status lists and the specification does not, and that are not known to be gone.
     pub former_secrets: Vec<String>,
     pub externals: BTreeMap<StoreKind, ExternalServer>,
+    /// Secrets that the user brings passwords in, by name.
+    pub given: BTreeMap<String, Known>,
+    /// The server has other passwords than the Secrets, which were therefore read again just now.
+    pub sure: bool,
+    pub created: Timestamp,
+    /// The annotations that ask for new passwords.
+    pub rotate: Option<String>,
+    pub reissue: Option<String>,
     pub postgres: Option<Arc<Snapshot<Postgres>>>,
     pub redis: Option<Arc<Snapshot<Redis>>>,
     pub neo4j: Option<Arc<Snapshot<Neo4j>>>,
@@ -108,6 +119,14 @@ pub struct Observed {
 }
 
 impl Observed {
+    /// What users' Secrets hold.
+    pub fn users(&self) -> validate::Secrets<'_> {
+        validate::Secrets {
+            externals: &self.externals,
+            given: &self.given,
+        }
+    }
+
     /// What the sentinel of a store says.
     pub fn health(&self, store: StoreKind) -> Option<&Health> {
         match store {
@@ -177,6 +196,14 @@ pub async fn observe(context: &Context, object: &AmasDatabase, wanted: &[SecretS
         secret_owners: BTreeMap::new(),
         former_secrets: Vec::new(),
         externals: BTreeMap::new(),
+        given: BTreeMap::new(),
+        sure: false,
+        created: meta
+            .creation_timestamp
+            .as_ref()
+            .map_or_else(Timestamp::now, |time| time.0),
+        rotate: annotation(object, ROTATE).map(|value| shorten(&value, HANDLED_LIMIT)),
+        reissue: annotation(object, REISSUE).map(|value| shorten(&value, HANDLED_LIMIT)),
         postgres: context.keepers.postgres.snapshot(&key),
         redis: context.keepers.redis.snapshot(&key),
         neo4j: context.keepers.neo4j.snapshot(&key),
@@ -191,10 +218,14 @@ pub async fn observe(context: &Context, object: &AmasDatabase, wanted: &[SecretS
         status,
         children,
     };
+    forget_secrets(context, object, &mut observed, wanted);
     for (store, external) in externals(object) {
-        let refused = observed.health(store).is_some_and(|health| health.reason.bars());
-        let server = external_server(context, object, store, external, refused).await?;
+        let server = external_server(context, object, store, external).await?;
         observed.externals.insert(store, server);
+    }
+    for name in given_names(&object.spec) {
+        let known = users_secret(context, &namespace, &name).await?;
+        observed.given.insert(name, known);
     }
     for spec in wanted {
         if let Some(known) = secret(context, &observed, &namespace, &name, spec).await? {
@@ -272,23 +303,83 @@ async fn secret(
     Ok(Some(known))
 }
 
+/// Secrets are read at start, after a change of the specification, when asked for by annotation, and when a server and a Secret disagree. Here it
+/// is decided which are read again.
+fn forget_secrets(context: &Context, object: &AmasDatabase, observed: &mut Observed, wanted: &[SecretSpec]) {
+    let (namespace, name) = (
+        object.metadata.namespace.clone().unwrap_or_default(),
+        object.metadata.name.clone().unwrap_or_default(),
+    );
+    let reason = credentials::Reason {
+        generation: object.metadata.generation.unwrap_or_default(),
+        asked: annotation(object, REREAD_SECRETS),
+    };
+    let all = context.credentials.is_new(&namespace, &name, reason);
+    let unsure = observed
+        .postgres
+        .as_ref()
+        .is_some_and(|snapshot| !snapshot.facts.unsure.is_empty());
+    observed.sure = unsure;
+    let refused = |store: StoreKind| observed.health(store).is_some_and(|health| health.reason.bars());
+    let again = |store: StoreKind| all || refused(store) || unsure && store == StoreKind::Postgres;
+    for spec in wanted {
+        if secrets::store_of(spec).map_or(all, again) {
+            context.credentials.forget(&namespace, &spec.name);
+        }
+    }
+    if again(StoreKind::Postgres) || again(StoreKind::Redis) || again(StoreKind::Neo4j) {
+        for name in brought(object) {
+            context.credentials.forget(&namespace, &remembered(&name));
+        }
+    }
+}
+
+/// Names of all Secrets that the user brings.
+fn brought(object: &AmasDatabase) -> Vec<String> {
+    let of_servers = externals(object).into_iter().flat_map(|(_, external)| {
+        let ca = external.tls.ca_secret_ref.as_ref().map(|secret| secret.name.clone());
+        [Some(external.secret_ref.name.clone()), ca]
+    });
+    of_servers.flatten().chain(given_names(&object.spec)).collect()
+}
+
+/// How a user's Secret is kept in memory, apart from one of ours that has the same name.
+fn remembered(name: &str) -> String {
+    format!("user:{name}")
+}
+
+async fn users_secret(context: &Context, namespace: &str, name: &str) -> Result<Known, WriteError> {
+    if let Some(known) = context.credentials.get(namespace, &remembered(name)) {
+        return Ok(known);
+    }
+    // Absence is not remembered: it is looked for again until it is there.
+    let Some(secret) = context.writer.read(ChildKind::Secret, namespace, name).await? else {
+        return Ok(Known::Absent);
+    };
+    let known = Known::Present(read_entries(&secret));
+    context.credentials.put(namespace, &remembered(name), known.clone());
+    Ok(known)
+}
+
 /// An external server, as the user's Secrets say.
 async fn external_server(
     context: &Context,
     object: &AmasDatabase,
     store: StoreKind,
     external: &External,
-    refused: bool,
 ) -> Result<ExternalServer, WriteError> {
+    let namespace = object.metadata.namespace.clone().unwrap_or_default();
     let name = &external.secret_ref.name;
-    let Some(entries) = users_secret(context, object, name, refused).await? else {
-        let namespace = object.metadata.namespace.as_deref().unwrap_or_default();
+    let Known::Present(entries) = users_secret(context, &namespace, name).await? else {
         return Ok(Err(format!(
             "Secret {namespace}/{name} does not exist; create it with a key uri"
         )));
     };
-    let ca = match &external.tls.ca_secret_ref {
-        Some(other) => users_secret(context, object, &other.name, refused).await?,
+    let ca: Option<Entries> = match &external.tls.ca_secret_ref {
+        Some(other) => match users_secret(context, &namespace, &other.name).await? {
+            Known::Present(entries) => Some(entries),
+            _ => None,
+        },
         None => None,
     };
     let given = external::Given {
@@ -296,31 +387,6 @@ async fn external_server(
         ca: ca.as_ref(),
     };
     Ok(external::server(store, external, &given))
-}
-
-/// A Secret of the user's, read at start, after a change of the specification, and when the server refuses what is in it.
-async fn users_secret(
-    context: &Context,
-    object: &AmasDatabase,
-    name: &str,
-    refused: bool,
-) -> Result<Option<Entries>, WriteError> {
-    let namespace = object.metadata.namespace.clone().unwrap_or_default();
-    // The key tells generations apart, so that a changed specification reads again.
-    let remembered = format!("{name}@{}", object.metadata.generation.unwrap_or_default());
-    if let Some(Known::Present(entries)) = context.credentials.get(&namespace, &remembered)
-        && !refused
-    {
-        return Ok(Some(entries));
-    }
-    let Some(secret) = context.writer.read(ChildKind::Secret, &namespace, name).await? else {
-        return Ok(None);
-    };
-    let entries = read_entries(&secret);
-    context
-        .credentials
-        .put(&namespace, &remembered, Known::Present(entries.clone()));
-    Ok(Some(entries))
 }
 
 async fn files(

@@ -11,7 +11,7 @@ use crate::{
     },
     controllers::{
         Settings,
-        credentials::{Entries, Known, Purpose, SecretSpec},
+        credentials::{Entries, Known, SecretSpec},
         sources::Files,
     },
     engine::{child::ChildKind, children::owner_of},
@@ -28,6 +28,7 @@ use super::{
     jobs::{self, Decision, JobInput, Seeds},
     observe::{Observed, StoreKind},
     rollout::{self, Asked, Rollout},
+    secrets,
     validate::Valid,
     volumes,
     window::{self, Window},
@@ -40,7 +41,12 @@ pub enum Step {
     /// Nothing is left that only we can undo.
     RemoveFinalizer,
     CreateSecret(SecretSpec),
-    UpdateSecret(SecretSpec, Entries),
+    /// From what it was planned for: a Secret that is another by then is looked at first.
+    UpdateSecret {
+        spec: SecretSpec,
+        from: Entries,
+        to: Entries,
+    },
     Create(ChildKind, Value),
     Update(ChildKind, Value),
     /// Changes what a server's pod is made of, which replaces it; with the reason.
@@ -64,6 +70,12 @@ pub struct Plan {
     pub migrations: Option<Decision>,
     /// Secrets that are missing beside their data.
     pub missing: Vec<String>,
+    /// What is wrong with Secrets that the user brings.
+    pub unusable: Vec<String>,
+    /// Stores whose passwords are just being replaced.
+    pub rotating: Vec<StoreKind>,
+    /// A store cannot be made before its user's Secret is right.
+    pub waits_for_secret: bool,
     /// Names that somebody else's objects have.
     pub taken: Vec<(ChildKind, String)>,
     /// How each managed server is rendered, by its component.
@@ -90,6 +102,9 @@ pub fn plan(spec: &AmasDatabaseSpec, valid: &Valid, observed: &Observed, setting
         duties: duties(spec, valid, observed, settings),
         migrations: None,
         missing: Vec::new(),
+        unusable: Vec::new(),
+        rotating: Vec::new(),
+        waits_for_secret: false,
         taken: Vec::new(),
         rollouts: BTreeMap::new(),
         volumes: BTreeMap::new(),
@@ -105,7 +120,7 @@ pub fn plan(spec: &AmasDatabaseSpec, valid: &Valid, observed: &Observed, setting
         _ => {}
     }
     let finalizer = plan.steps.len();
-    secret_steps(valid, observed, &mut plan);
+    secrets::steps(spec, valid, observed, &mut plan);
     if spec.postgres.is_some() {
         plan.steps.extend(
             role_secrets(valid, observed)
@@ -113,7 +128,7 @@ pub fn plan(spec: &AmasDatabaseSpec, valid: &Valid, observed: &Observed, setting
                 .map(|name| Step::Delete(ChildKind::Secret, name)),
         );
     }
-    if plan.missing.is_empty() {
+    if plan.missing.is_empty() && !plan.waits_for_secret {
         child_steps(spec, valid, observed, settings, &mut plan);
         migration_steps(spec, valid, observed, settings, &mut plan);
     }
@@ -130,46 +145,6 @@ pub fn role_secrets<'a>(valid: &Valid, observed: &'a Observed) -> impl Iterator<
         .former_secrets
         .iter()
         .filter(move |name| name.starts_with(&prefix))
-}
-
-fn secret_steps(valid: &Valid, observed: &Observed, plan: &mut Plan) {
-    let goes_with = valid.family.data_goes.then(|| valid.family.uid.clone());
-    // Where an external server is cannot be told at the moment: what is published of it stays.
-    let unknown = matches!(observed.externals.get(&StoreKind::Postgres), Some(Err(_)));
-    for spec in &valid.secrets {
-        if unknown && matches!(spec.purpose, Purpose::PostgresRole { .. }) {
-            continue;
-        }
-        let name = spec.name.clone();
-        // A store that is only now asked for has no data yet, whatever others have.
-        let volume = (
-            ChildKind::PersistentVolumeClaim,
-            valid.family.child_name(spec.component()),
-        );
-        let has_data = spec.initialises_data && observed.children.contains_key(&volume);
-        match observed.secrets.get(&name) {
-            _ if observed.taken.contains(&(ChildKind::Secret, name.clone())) => {
-                plan.taken.push((ChildKind::Secret, name))
-            }
-            Some(Known::Foreign) => plan.taken.push((ChildKind::Secret, name)),
-            Some(Known::Present(entries)) => {
-                let wanted = spec.entries(entries);
-                let lacks_password = !matches!(spec.purpose, Purpose::Seed { .. }) && spec.password(entries).is_none();
-                if lacks_password && (has_data || observed.status.secrets.contains(&name)) {
-                    plan.missing.push(name);
-                } else if wanted.iter().any(|(key, value)| entries.get(key) != Some(value))
-                    || observed
-                        .secret_owners
-                        .get(&name)
-                        .is_some_and(|owner| *owner != goes_with)
-                {
-                    plan.steps.push(Step::UpdateSecret(spec.clone(), wanted));
-                }
-            }
-            Some(Known::Absent) if has_data || observed.status.secrets.contains(&name) => plan.missing.push(name),
-            Some(Known::Absent) | None => plan.steps.push(Step::CreateSecret(spec.clone())),
-        }
-    }
 }
 
 fn child_kind(kind: TemplateKind) -> ChildKind {
@@ -696,7 +671,9 @@ mod tests {
         for step in situation.plan().steps {
             match step {
                 Step::Update(ChildKind::PersistentVolumeClaim, body) if owner(&body) => volumes += 1,
-                Step::UpdateSecret(spec, entries) if owner(&spec.object(&situation.valid().family, &entries)) => {
+                Step::UpdateSecret { spec, to: entries, .. }
+                    if owner(&spec.object(&situation.valid().family, &entries)) =>
+                {
                     secrets += 1
                 }
                 other => panic!("{other:?}"),

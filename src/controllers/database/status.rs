@@ -1,5 +1,6 @@
 //! The status of an AmasDatabase from what was seen and planned. Pure: no client, no clock of its own.
 
+mod credentials;
 mod members;
 mod migrations;
 
@@ -7,7 +8,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use crate::{
     api::{
-        RESTART,
+        REISSUE, RESTART,
         amas_database::{AmasDatabase, AmasDatabaseStatus},
         conditions::{ConditionType, Reason, Wanted, is_true, merge},
     },
@@ -23,6 +24,7 @@ use super::{
     observe::{HANDLED_TAKE_OVER, Observed, StoreKind},
     pins,
     plan::{HANDLED_RESTART, Plan, role_secrets},
+    secrets,
     validate::Valid,
 };
 use members::Judged;
@@ -35,6 +37,9 @@ struct Blocker {
     reason: Reason,
     message: String,
 }
+
+/// A Secret that is missing or cannot be used is looked at again after this time.
+const LOOK_FOR_SECRETS: Duration = Duration::from_secs(10);
 
 /// A status, and what it means for the queue.
 pub struct Report {
@@ -184,6 +189,10 @@ impl Draft<'_> {
         self.conditions.push(Wanted::new(kind, status, reason, message));
     }
 
+    fn look_within(&mut self, time: Duration) {
+        self.look_again = Some(self.look_again.map_or(time, |other| other.min(time)));
+    }
+
     /// Names that are not ours to use, Secrets that are gone.
     fn names(&mut self) {
         let list = |names: Vec<String>| names.join(", ");
@@ -203,9 +212,13 @@ impl Draft<'_> {
             self.block(
                 true,
                 Reason::CredentialsMissing,
-                format!("Secret {names} is missing or has no password, but its data exists; put the Secret back"),
+                format!("Secret {names} is missing or has no password, but its data exists; put the Secret back (it is then taken up by itself); a role may also get a new password: kubectl annotate amasdb {} {REISSUE}=ROLE/1", self.object.metadata.name.as_deref().unwrap_or_default()),
             );
-            self.look_again = Some(Duration::from_secs(30));
+            self.look_within(LOOK_FOR_SECRETS);
+        }
+        if !self.plan.unusable.is_empty() {
+            self.block(true, Reason::CredentialsMissing, list(self.plan.unusable.clone()));
+            self.look_within(LOOK_FOR_SECRETS);
         }
     }
 
@@ -279,7 +292,8 @@ impl Draft<'_> {
             stores: facts::stores(self.object, valid, self.observed),
             migrations: self.migrations_status(),
             secrets: self.secrets(valid),
-            handled: self.handled(),
+            credentials: self.credentials(valid),
+            handled: self.handled(valid),
             pinned: pins::next(&self.object.spec, self.observed),
             volumes: self.volumes(),
         };
@@ -326,7 +340,7 @@ impl Draft<'_> {
     }
 
     /// A one-shot annotation is handled once nothing is left to write for it.
-    fn handled(&self) -> BTreeMap<String, String> {
+    fn handled(&self, valid: &Valid) -> BTreeMap<String, String> {
         let mut handled = self.observed.status.handled.clone();
         if self.plan.steps.is_empty()
             && self.plan.held == 0
@@ -335,6 +349,8 @@ impl Draft<'_> {
         {
             handled.insert(HANDLED_RESTART.into(), value.clone());
         }
+        let requests = secrets::handled(valid, self.observed);
+        handled.extend(requests.into_iter().map(|(name, value)| (name.into(), value)));
         if let Some(value) = self.observed.take_over.as_ref().filter(|value| self.taken_over(value)) {
             handled.insert(HANDLED_TAKE_OVER.into(), value.clone());
         }

@@ -1,15 +1,17 @@
 //! What the state of one store means: which condition it gives, and whether it keeps the object from being Ready. Pure.
 
+use std::time::Duration;
+
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
 use crate::{
     api::{
         TAKE_OVER,
-        conditions::{Reason, Wanted},
+        conditions::{ConditionType, Reason, Wanted, is_true},
     },
     engine::child::ChildKind,
     stores::{
-        health::{Reason as HealthReason, Verdict},
+        health::{Health, Reason as HealthReason, Verdict},
         postgres::{self, ConfigurationFacts},
     },
 };
@@ -131,6 +133,12 @@ pub fn state(
         // The keepers of a suspended object never look.
         (Verdict::Up, Some(before)) if suspended && !observed.is_read(store) => as_before(before),
         (Verdict::Up, _) => match (serving(store, valid, observed, plan), volume) {
+            // While passwords are replaced the server serves as before.
+            (StoreState::Changing(_), _)
+                if plan.rotating.contains(&store) && observed.same_generation && was_ready(observed) =>
+            {
+                StoreState::Serving
+            }
             (StoreState::Serving, _) if managed && !rolled_out(&prefix, observed) => {
                 StoreState::Changing(format!("pod {prefix}-0 is about to be replaced"))
             }
@@ -140,6 +148,8 @@ pub fn state(
             (StoreState::Serving, volumes::State::Growing(message)) => StoreState::Changing(message.clone()),
             (state, _) => state,
         },
+        // The Secret was read again just now; perhaps somebody has changed both.
+        (Verdict::Down, Some(before)) if before.status == "True" && just_refused(health, observed) => as_before(before),
         (Verdict::Unknown, Some(before)) => as_before(before),
         (Verdict::Unknown, None) => provisioning(),
         (Verdict::Down, before) => match health.reason {
@@ -196,6 +206,27 @@ fn rolled_out(name: &str, observed: &Observed) -> bool {
     let seen = observed.children.get(&(ChildKind::StatefulSet, name.to_owned()));
     seen.and_then(|seen| seen.facts.template.as_ref())
         .is_none_or(|template| template.rolled_out)
+}
+
+fn was_ready(observed: &Observed) -> bool {
+    is_true(&observed.status.conditions, ConditionType::Ready)
+}
+
+/// How long a login may be refused before it is a condition: the Secret is read again first, and the login tried with what it says.
+pub const LOGIN_GRACE: Duration = Duration::from_secs(3);
+
+fn just_refused(health: &Health, observed: &Observed) -> bool {
+    let since = Duration::try_from(observed.now.duration_since(health.since)).unwrap_or_default();
+    health.reason == HealthReason::LoginRefused && since < LOGIN_GRACE
+}
+
+/// How soon a Secret whose login is refused is read again: soon at first, seldom in the end, since reading it does not help by itself.
+pub fn reread_in(health: &Health, observed: &Observed) -> Option<Duration> {
+    if !health.reason.bars() {
+        return None;
+    }
+    let since = Duration::try_from(observed.now.duration_since(health.since)).unwrap_or_default();
+    Some((since / 8).clamp(Duration::from_secs(2), Duration::from_secs(60)))
 }
 
 fn trouble_reason(word: &str) -> Reason {

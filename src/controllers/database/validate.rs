@@ -15,7 +15,7 @@ use crate::{
     },
     controllers::{
         Settings,
-        credentials::{Purpose, SecretSpec},
+        credentials::{Given, Known, Purpose, SecretSpec, given},
     },
     stores::{
         images::Images,
@@ -32,6 +32,14 @@ use super::{
 
 /// The external endpoints, as their Secrets describe them.
 pub type Externals = BTreeMap<StoreKind, ExternalServer>;
+
+/// What users' Secrets hold.
+#[derive(Clone, Copy)]
+pub struct Secrets<'a> {
+    pub externals: &'a Externals,
+    /// Passwords, by the Secret's name.
+    pub given: &'a BTreeMap<String, Known>,
+}
 
 /// The parts of an AmasDatabase that everything else works with.
 #[derive(Clone, Debug, PartialEq)]
@@ -50,7 +58,7 @@ pub fn validate(
     object: &AmasDatabase,
     settings: &Settings,
     eviction: Option<&Eviction>,
-    externals: &Externals,
+    users: &Secrets<'_>,
 ) -> Result<Valid, Vec<String>> {
     let spec = &object.spec;
     let family = super::family(object, settings);
@@ -70,11 +78,12 @@ pub fn validate(
     });
     if let Some(postgres) = &spec.postgres {
         problems.extend(postgres_problems(postgres, owner.as_ref()));
-        if let Some(Ok(server)) = externals.get(&StoreKind::Postgres) {
+        if let Some(Ok(server)) = users.externals.get(&StoreKind::Postgres) {
             problems.extend(external::owner_problems(postgres, owner.as_ref(), server));
         }
     }
     problems.extend(connection_problems(spec));
+    problems.extend(rotation_problems(spec));
     if let Some(Err(problem)) = spec
         .maintenance_window
         .as_ref()
@@ -86,7 +95,11 @@ pub fn validate(
     if !problems.is_empty() {
         return Err(problems);
     }
-    let secrets = secrets(&family, spec, owner.as_ref(), externals);
+    let secrets = secrets(&family, spec, owner.as_ref(), users);
+    problems.extend(name_problems(&secrets, spec));
+    if !problems.is_empty() {
+        return Err(problems);
+    }
     Ok(Valid {
         family,
         workloads,
@@ -250,16 +263,80 @@ pub fn role_secret(family: &Family, role: &str) -> String {
 /// The Secrets that an object needs, for looking them up; where clients connect does not matter for that.
 pub fn wanted_secrets(family: &Family, spec: &AmasDatabaseSpec) -> Vec<SecretSpec> {
     let owner = spec.postgres.as_ref().and_then(|postgres| postgres.owner_name().ok());
-    secrets(family, spec, owner.as_ref(), &Externals::new())
+    let none = Secrets {
+        externals: &Externals::new(),
+        given: &BTreeMap::new(),
+    };
+    secrets(family, spec, owner.as_ref(), &none)
 }
 
-fn secrets(
-    family: &Family,
-    spec: &AmasDatabaseSpec,
-    owner: Option<&SqlName>,
-    externals: &Externals,
-) -> Vec<SecretSpec> {
-    let server = externals
+/// The Secrets that the user brings passwords in.
+pub fn given_names(spec: &AmasDatabaseSpec) -> Vec<String> {
+    let postgres = spec.postgres.iter().flat_map(|postgres| {
+        let admin = postgres
+            .managed
+            .as_ref()
+            .and_then(|managed| managed.admin_secret_ref.as_ref());
+        let roles = postgres.roles.iter().filter_map(|role| role.secret_ref.as_ref());
+        admin.into_iter().chain(&postgres.owner_secret_ref).chain(roles)
+    });
+    let redis = spec
+        .redis
+        .iter()
+        .filter_map(|redis| redis.managed.as_ref()?.secret_ref.as_ref());
+    let neo4j = spec
+        .neo4j
+        .iter()
+        .filter_map(|neo4j| neo4j.managed.as_ref()?.secret_ref.as_ref());
+    postgres
+        .chain(redis)
+        .chain(neo4j)
+        .map(|secret| secret.name.clone())
+        .collect()
+}
+
+fn rotation_problems(spec: &AmasDatabaseSpec) -> Option<String> {
+    let rotation = &spec.credentials.rotation;
+    rotation.every.filter(|every| *every <= rotation.overlap).map(|every| {
+        format!(
+            "spec.credentials.rotation: every ({every}) must be longer than overlap ({}), or a password would be replaced before the one before it ends",
+            rotation.overlap
+        )
+    })
+}
+
+/// A user's Secret must not be one that the operator writes, and a role must not have the name of another's twin.
+fn name_problems(secrets: &[SecretSpec], spec: &AmasDatabaseSpec) -> Vec<String> {
+    let ours = |name: &String| secrets.iter().any(|secret| secret.name == *name);
+    let own = given_names(spec)
+        .into_iter()
+        .filter(ours)
+        .map(|name| format!("secretRef: {name} is the Secret that the operator writes for this credential; bring the password in another one"));
+    let roles: Vec<&str> = secrets
+        .iter()
+        .filter_map(|secret| match &secret.purpose {
+            Purpose::PostgresRole { role, .. } => Some(role.as_str()),
+            _ => None,
+        })
+        .collect();
+    let mut logins: Vec<String> = roles
+        .iter()
+        .flat_map(|role| [(*role).to_owned(), postgres::twin_name(role)])
+        .collect();
+    logins.sort();
+    let twice = logins.windows(2).filter(|pair| pair[0] == pair[1]);
+    let twins = twice.map(|pair| {
+        format!(
+            "spec.postgres: {} is the name of two logins (a rotation uses <role>_twin beside each role); choose another name",
+            pair[0]
+        )
+    });
+    own.chain(twins).collect()
+}
+
+fn secrets(family: &Family, spec: &AmasDatabaseSpec, owner: Option<&SqlName>, users: &Secrets<'_>) -> Vec<SecretSpec> {
+    let server = users
+        .externals
         .get(&StoreKind::Postgres)
         .and_then(|server| server.as_ref().ok());
     let make = |name: String, purpose, component: &str, connection: &Connection, initialises_data| SecretSpec {
@@ -268,6 +345,7 @@ fn secrets(
         host: family.host(component),
         connection: connection.clone(),
         initialises_data,
+        given: Given::No,
     };
     let plain = Connection::default();
     let mut all = Vec::new();
@@ -348,7 +426,58 @@ fn secrets(
             false,
         ));
     }
+    for secret in &mut all {
+        secret.given = given(secret, spec, users.given);
+    }
     all
+}
+
+/// What the user's Secret for a credential says, if there is one.
+fn given(secret: &SecretSpec, spec: &AmasDatabaseSpec, known: &BTreeMap<String, Known>) -> Given {
+    let postgres = spec.postgres.as_ref();
+    let (reference, user, shortest) = match &secret.purpose {
+        Purpose::PostgresAdmin => {
+            let managed = postgres.and_then(|postgres| postgres.managed.as_ref());
+            (
+                managed.and_then(|managed| managed.admin_secret_ref.as_ref()),
+                postgres::workload::ADMIN,
+                1,
+            )
+        }
+        Purpose::PostgresRole { role, .. } => {
+            let roles = postgres.map(|postgres| postgres.roles.as_slice()).unwrap_or_default();
+            let reference = match roles.iter().find(|one| one.name.as_str() == role) {
+                Some(role) => role.secret_ref.as_ref(),
+                None => postgres.and_then(|postgres| postgres.owner_secret_ref.as_ref()),
+            };
+            (reference, role.as_str(), 1)
+        }
+        Purpose::Redis => {
+            let managed = spec.redis.as_ref().and_then(|redis| redis.managed.as_ref());
+            (
+                managed.and_then(|managed| managed.secret_ref.as_ref()),
+                redis::workload::USER,
+                1,
+            )
+        }
+        Purpose::Neo4j { .. } => {
+            let managed = spec.neo4j.as_ref().and_then(|neo4j| neo4j.managed.as_ref());
+            // As the server itself demands.
+            (
+                managed.and_then(|managed| managed.secret_ref.as_ref()),
+                neo4j::workload::USER,
+                8,
+            )
+        }
+        Purpose::Seed { .. } => (None, "", 1),
+    };
+    reference.map_or(Given::No, |reference| {
+        given::judge(
+            &reference.name,
+            known.get(&reference.name),
+            given::Rule { user, shortest },
+        )
+    })
 }
 
 /// What a client needs to know beside the address of an encrypted server; values of the user's own stay.
@@ -379,12 +508,11 @@ mod tests {
         let object = serde_json::from_value(json!({
             "apiVersion": "amas.dev/v1alpha1", "kind": "AmasDatabase", "metadata": {"name": "db", "namespace": "ns", "uid": "u"}, "spec": spec,
         }));
-        validate(
-            &object.unwrap(),
-            &super::super::fixtures::settings(),
-            None,
-            &Externals::new(),
-        )
+        let none = Secrets {
+            externals: &Externals::new(),
+            given: &BTreeMap::new(),
+        };
+        validate(&object.unwrap(), &super::super::fixtures::settings(), None, &none)
     }
 
     fn postgres(more: Value) -> Value {
@@ -455,12 +583,11 @@ mod tests {
             ca: None,
         };
         let server = external::server(StoreKind::Postgres, block.unwrap(), &given);
-        validate(
-            &object,
-            &super::super::fixtures::settings(),
-            None,
-            &[(StoreKind::Postgres, server)].into(),
-        )
+        let users = Secrets {
+            externals: &[(StoreKind::Postgres, server)].into(),
+            given: &BTreeMap::new(),
+        };
+        validate(&object, &super::super::fixtures::settings(), None, &users)
     }
 
     fn json_patch(spec: &mut Value, more: &Value) {

@@ -20,6 +20,21 @@ pub fn auth_ini(user: &str, password: &Sensitive, salt: [u8; 32]) -> String {
     format!("{user}:SHA-256,{},{},{ITERATIONS}:\n", hex(&hash), hex(&salt))
 }
 
+/// Whether a line of that file is for this password.
+pub fn auth_matches(line: &str, password: &Sensitive) -> bool {
+    let mut fields = line.trim_end().split([':', ',']);
+    let (Some(user), Some(salt)) = (fields.next(), fields.nth(2)) else {
+        return false;
+    };
+    let bytes: Option<Vec<u8>> = (0..salt.len())
+        .step_by(2)
+        .map(|at| u8::from_str_radix(salt.get(at..at + 2)?, 16).ok())
+        .collect();
+    bytes
+        .and_then(|bytes| bytes.try_into().ok())
+        .is_some_and(|salt| auth_ini(user, password, salt) == line)
+}
+
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().fold(String::new(), |mut text, byte| {
         // Writing to a String cannot fail.
@@ -40,6 +55,10 @@ mod tests {
         assert_eq!(
             (fields[2].len(), fields[3], fields[4], fields[5]),
             (64, "ab".repeat(32).as_str(), "1024", "")
+        );
+        assert!(auth_matches(&line, &Sensitive::new("secret")) && !auth_matches(&line, &Sensitive::new("other")));
+        assert!(
+            !auth_matches("", &Sensitive::new("")) && !auth_matches("neo4j:SHA-256,x,ä,1024:", &Sensitive::new(""))
         );
         assert!(line.ends_with(":\n") && !line.contains("secret"));
     }

@@ -1,4 +1,4 @@
-//! A small Bolt client (4.4 and 5.0 to 5.4): a login and queries without parameters, over a socket that we hold ourselves,
+//! A small Bolt client (4.4 and 5.0 to 5.4): a login and short queries, over a socket that we hold ourselves,
 //! so that its end is seen at once. The driver the worker uses keeps its sockets to itself.
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -77,6 +77,23 @@ impl Bolt {
             Value::Struct(PULL, vec![Value::map([("n", Value::Int(-1))])]),
         ])
         .await
+    }
+
+    /// Runs a statement that changes something. Parameters are bound, so nothing of them is in the text.
+    pub async fn change<const N: usize>(
+        &mut self,
+        cypher: &str,
+        parameters: [(&str, Value); N],
+        database: &str,
+    ) -> Result<(), StoreError> {
+        let extra = Value::map([("db", Value::text(database))]);
+        self.ask(&[
+            Value::Struct(RESET, vec![]),
+            Value::Struct(RUN, vec![Value::text(cypher), Value::map(parameters), extra]),
+            Value::Struct(PULL, vec![Value::map([("n", Value::Int(-1))])]),
+        ])
+        .await
+        .map(drop)
     }
 
     /// Waits until the connection ends, and says how.

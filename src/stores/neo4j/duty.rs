@@ -3,7 +3,7 @@
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 use crate::{
-    api::names::GraphName,
+    api::{names::GraphName, sensitive::Sensitive},
     stores::{claim::Claim, endpoint::Endpoint},
 };
 
@@ -12,6 +12,10 @@ use crate::{
 pub struct Neo4jDuty {
     /// The Bolt address and an administrator's login (on Community every user is one).
     pub endpoint: Endpoint,
+    /// A new password for the endpoint's user, which takes the place of its own: either may be the server's at the moment.
+    pub next: Option<Sensitive>,
+    /// The other users that are ours to hold.
+    pub others: Vec<User>,
     /// The database everything happens in; `neo4j` unless the server was started with another.
     pub database: GraphName,
     pub claim: Claim,
@@ -19,6 +23,16 @@ pub struct Neo4jDuty {
     pub managed: bool,
     /// A person's word, by its value, that somebody else's claim is to be replaced by ours.
     pub take_over: Option<String>,
+}
+
+/// A user beside the one that the Secret names.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct User {
+    pub name: String,
+    /// Without one the user must not exist.
+    pub password: Option<Sensitive>,
+    /// A fresh volume has this user, with the password of the Secret.
+    pub first: bool,
 }
 
 impl Neo4jDuty {

@@ -11,12 +11,13 @@ mod packstream;
 mod schema;
 mod sentinel;
 mod session;
+mod users;
 mod work;
 pub mod workload;
 
 pub use self::{
-    auth::auth_ini,
-    duty::{ConstraintDuty, ConstraintKind, GraphDuty, IndexDuty, IndexKind, Neo4jDuty},
+    auth::{auth_ini, auth_matches},
+    duty::{ConstraintDuty, ConstraintKind, GraphDuty, IndexDuty, IndexKind, Neo4jDuty, User},
     facts::{GraphFacts, GraphFigures, ItemFacts, ItemState, Neo4jFacts, Sample, Violation},
     schema::{Definition, FoundConstraint, FoundIndex, Schema, Step, compare, plan},
     sentinel::Neo4jSentinel,
@@ -73,7 +74,7 @@ impl Store for Neo4j {
 
     /// A server that the operator did not make has nothing that it made, so both ways only let the claim go.
     async fn part(base: &Neo4jDuty, _: Parting) -> Result<Vec<String>, StoreError> {
-        claim::release(&session::Session::new(base)?, base).await?;
+        claim::release(&session::Session::new(base, &users::choose(base).await?)?, base).await?;
         Ok(Vec::new())
     }
 

@@ -3,7 +3,7 @@
 use crate::stores::{
     endpoint::StoreError,
     keeper::{Sentinel, ServerIdentity, Sign},
-    neo4j::{bolt::Bolt, duty::Neo4jDuty, packstream::Value},
+    neo4j::{bolt::Bolt, duty::Neo4jDuty, packstream::Value, users},
 };
 
 const COMPONENTS: &str = "CALL dbms.components() YIELD name, versions WHERE name = 'Neo4j Kernel' RETURN versions[0]";
@@ -18,7 +18,7 @@ pub struct Neo4jSentinel {
 
 impl Neo4jSentinel {
     pub async fn open(base: &Neo4jDuty) -> Result<(Self, ServerIdentity), StoreError> {
-        let bolt = Bolt::connect(&base.endpoint).await?;
+        let (bolt, _) = users::log_in(base).await?;
         let mut sentinel = Self {
             bolt,
             database: base.database.to_string(),

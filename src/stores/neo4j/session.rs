@@ -11,7 +11,7 @@ use std::{
 use neo4rs::{ConfigBuilder, Graph, Query, Row, query};
 
 use crate::stores::{
-    endpoint::{StoreError, Tls, Trust},
+    endpoint::{Endpoint, StoreError, Tls, Trust},
     neo4j::{
         CLAIM_LABEL, LABELS_SHOWN, cypher,
         duty::Neo4jDuty,
@@ -32,8 +32,7 @@ pub struct Session(Graph);
 
 impl Session {
     /// Does not connect yet. Two connections: how far a constraint is can be asked while it is being made.
-    pub fn new(base: &Neo4jDuty) -> Result<Self, StoreError> {
-        let endpoint = &base.endpoint;
+    pub fn new(base: &Neo4jDuty, endpoint: &Endpoint) -> Result<Self, StoreError> {
         let scheme = match &endpoint.tls {
             Tls::Disable => "bolt",
             Tls::Encrypt(trust) if trust.verify => "bolt+s",

@@ -17,6 +17,7 @@ use crate::stores::{
         facts::{ItemState, Neo4jFacts},
         schema::{Schema, Step, compare, plan},
         session::Session,
+        users,
     },
 };
 
@@ -59,7 +60,7 @@ impl Neo4jWorker {
         let deadline = Instant::now() + SLICE;
         self.take_up(&duty.policies);
         facts.policies.retain(|name, _| duty.policies.contains_key(name));
-        let session = self.session(&duty.base)?;
+        let session = self.session(&duty.base).await?;
         facts.claim_conflict = claim::hold(&session, &duty.base).await?;
         facts.take_over_seen.clone_from(&duty.base.take_over);
         if facts.claim_conflict.is_some() {
@@ -68,7 +69,11 @@ impl Neo4jWorker {
                 again_in: Some(PATIENCE),
             });
         }
-        facts.duty_in = Some(duty.base.fingerprint());
+        let fingerprint = duty.base.fingerprint();
+        if duty.base.managed && facts.duty_in != Some(fingerprint) {
+            users::hold(&duty.base).await?;
+        }
+        facts.duty_in = Some(fingerprint);
         loop {
             let still_running = !self.finish_running(deadline).await;
             let schema = session.schema().await?;
@@ -85,13 +90,13 @@ impl Neo4jWorker {
         Ok(self.progress(facts))
     }
 
-    fn session(&mut self, base: &Neo4jDuty) -> Result<Session, StoreError> {
+    async fn session(&mut self, base: &Neo4jDuty) -> Result<Session, StoreError> {
         if let Some((known, session)) = &self.session
             && known == base
         {
             return Ok(session.clone());
         }
-        let session = Session::new(base)?;
+        let session = Session::new(base, &users::choose(base).await?)?;
         self.session = Some((base.clone(), session.clone()));
         Ok(session)
     }

@@ -8,7 +8,10 @@ use crate::{
 };
 
 pub const PORT: u16 = 7687;
+/// Of a fresh volume.
 pub const USER: &str = "neo4j";
+/// The users that rotations go back and forth between.
+pub const USERS: [&str; 2] = [USER, "neo4j_twin"];
 /// Key of the connection Secret that holds the initial login with the password's salted hash; the server sees no clear password.
 pub const AUTH_KEY: &str = "auth.ini";
 

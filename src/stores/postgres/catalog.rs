@@ -14,7 +14,7 @@ use super::{
     wire::Wire,
 };
 use crate::{
-    api::{names::SqlName, sensitive::Sensitive},
+    api::sensitive::Sensitive,
     stores::{claim::ClaimRecord, endpoint::Endpoint},
 };
 
@@ -107,18 +107,16 @@ pub async fn read(
         verifiers(connection, &catalog).await?
     };
     for (name, password) in passwords(duty) {
-        let Some(role) = catalog.roles.get_mut(name.as_str()) else {
+        let Some(role) = catalog.roles.get_mut(&name) else {
             continue;
         };
         (role.password_right, role.opened) = match &verifiers {
             _ if passwords_set => (true, true),
             Some(all) => {
-                let right = all
-                    .get(name.as_str())
-                    .is_some_and(|stored| scram::matches(stored, password));
+                let right = all.get(&name).is_some_and(|stored| scram::matches(stored, password));
                 (right, right)
             }
-            None => try_login(duty, name, password).await,
+            None => try_login(duty, &name, password).await,
         };
     }
     if catalog.claim_readable {
@@ -131,9 +129,14 @@ pub async fn read(
     Ok(catalog)
 }
 
-fn passwords(duty: &PostgresDuty) -> impl Iterator<Item = (&SqlName, &Sensitive)> {
-    let app = duty.roles.iter().map(|role| (&role.name, &role.password));
-    app.chain([(&duty.owner, &duty.owner_login.password)])
+/// Of those that may log in, and the admin's new one.
+fn passwords(duty: &PostgresDuty) -> Vec<(String, &Sensitive)> {
+    let logins = duty.logins().into_iter();
+    let admin = duty.admin_next.as_ref().map(|next| (duty.admin.user.clone(), next));
+    logins
+        .filter_map(|(name, password)| Some((name.to_string(), password?)))
+        .chain(admin)
+        .collect()
 }
 
 /// Those of the duty's roles; `None`: only a superuser may read them.
@@ -153,9 +156,9 @@ async fn verifiers(
 
 /// Whether the password is right, and whether the role was opened by it. Anything but a refused password means that it is right,
 /// whatever else keeps the role out.
-async fn try_login(duty: &PostgresDuty, role: &SqlName, password: &Sensitive) -> (bool, bool) {
+async fn try_login(duty: &PostgresDuty, role: &str, password: &Sensitive) -> (bool, bool) {
     let login = Endpoint {
-        user: role.to_string(),
+        user: role.to_owned(),
         password: password.clone(),
         ..duty.admin.clone()
     };
@@ -166,7 +169,9 @@ async fn try_login(duty: &PostgresDuty, role: &SqlName, password: &Sensitive) ->
 }
 
 fn query(duty: &PostgresDuty) -> String {
-    let roles = literals(duty.role_names());
+    let logins = duty.logins();
+    let admin = duty.admin_next.as_ref().map(|_| duty.admin.user.as_str());
+    let roles = literals(logins.iter().map(|(name, _)| name.as_str()).chain(admin));
     let extensions = literals(duty.extensions.iter().map(|extension| extension.name.as_str()));
     let declared = literals(
         duty.extensions

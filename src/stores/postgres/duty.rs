@@ -27,8 +27,13 @@ pub struct PostgresDuty {
     pub database: SqlName,
     pub owner: SqlName,
     pub extensions: Vec<ExtensionDuty>,
+    pub owner_twin: Twin,
+    /// A new password for the admin, which takes the place of the one in `admin`: either may be the server's at the moment.
+    pub admin_next: Option<Sensitive>,
     /// The app roles.
     pub roles: Vec<RoleDuty>,
+    /// The Secrets were read again after the server was seen with other passwords, so these are set. Not part of the fingerprint.
+    pub sure: bool,
     /// The database is ours alone (managed): PUBLIC loses CONNECT on it and CREATE on its schema public.
     pub exclusive: bool,
     pub claim: Claim,
@@ -44,8 +49,9 @@ impl PostgresDuty {
     /// Names this duty in [`PostgresFacts::duty_in`]; stable within one process.
     pub fn fingerprint(&self) -> u64 {
         let mut hasher = DefaultHasher::new();
-        // Handled once, it changes nothing that is to be.
+        // Handled once, these change nothing that is to be.
         let lasting = Self {
+            sure: false,
             take_over: None,
             ..self.clone()
         };
@@ -53,16 +59,64 @@ impl PostgresDuty {
         hasher.finish()
     }
 
-    /// The roles of this duty, the owner last. Every other role that carries our mark is one that is no longer wanted.
-    pub(super) fn role_names(&self) -> impl Iterator<Item = &str> {
-        let app = self.roles.iter().map(|role| role.name.as_str());
-        app.chain([self.owner.as_str()])
+    /// The admin's login once its new password is in.
+    pub(super) fn admin_with_next(&self) -> Option<Endpoint> {
+        Some(Endpoint {
+            password: self.admin_next.clone()?,
+            ..self.admin.clone()
+        })
+    }
+
+    /// Every login of the app roles and, last, the owner: its name, and its password if it may log in. Every other role that carries our mark is
+    /// one that is no longer wanted.
+    pub(super) fn logins(&self) -> Vec<(SqlName, Option<&Sensitive>)> {
+        let owner = (&self.owner, &self.owner_login.password, &self.owner_twin);
+        let app = self.roles.iter().map(|role| (&role.name, &role.password, &role.twin));
+        app.chain([owner])
+            .flat_map(|(name, password, twin)| {
+                let [role, second] = twin.passwords(password);
+                [(name.clone(), role), (twin_of(name), second)]
+            })
+            .collect()
     }
 
     /// Whether the admin login is the owner itself, which then must not be altered.
     pub(super) fn is_owner_only(&self) -> bool {
         self.admin.user == self.owner.as_str()
     }
+}
+
+/// The second login of a role. PostgreSQL keeps one password a role, so while an old and a new one are both valid, one of them belongs to the
+/// twin: a login that is a member of the role and acts as it from its first statement. Rotations go back and forth between the two.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Twin {
+    /// The role's password in the duty is the twin's: the Secret names the twin.
+    pub active: bool,
+    /// The password of the one that the Secret does not name, while it is valid. Without it that one may not log in.
+    pub other: Option<Sensitive>,
+}
+
+impl Twin {
+    /// The passwords of the role itself and of its twin.
+    pub(super) fn passwords<'a>(&'a self, password: &'a Sensitive) -> [Option<&'a Sensitive>; 2] {
+        if self.active {
+            [self.other.as_ref(), Some(password)]
+        } else {
+            [Some(password), self.other.as_ref()]
+        }
+    }
+}
+
+/// The name of a role's twin.
+pub fn twin_name(role: &str) -> String {
+    const SUFFIX: &str = "_twin";
+    let kept: String = role.chars().take(SqlName::MAX_LENGTH - SUFFIX.len()).collect();
+    kept + SUFFIX
+}
+
+pub(super) fn twin_of(role: &SqlName) -> SqlName {
+    // What is cut off and added keeps a name valid.
+    SqlName::parse(twin_name(role.as_str())).unwrap_or_else(|_| role.clone())
 }
 
 /// An extension and the schema its objects live in.
@@ -79,6 +133,7 @@ pub struct RoleDuty {
     pub name: SqlName,
     /// Leaves the operator only as a SCRAM verifier.
     pub password: Sensitive,
+    pub twin: Twin,
     pub access: Access,
     /// Connections at a time; -1 is without limit.
     pub connection_limit: i32,
@@ -116,6 +171,9 @@ pub struct PostgresFacts {
     pub configuration: Option<ConfigurationFacts>,
     /// Extensions that could not be created, and what to do about each.
     pub missing_extensions: Vec<MissingExtension>,
+    /// Roles whose password on the server is not the duty's. Nothing is set before the Secrets were read again and the duty is `sure`: perhaps
+    /// somebody has changed both.
+    pub unsure: Vec<String>,
     /// What the server or we refused; the last slice's. Never contains a credential.
     pub error: Option<String>,
     /// The claim of somebody else on this database or on a role of that name: nothing is done then.

@@ -1,13 +1,14 @@
 //! PostgreSQL: one database, its roles and their rights, watched over one connection of the owner.
 //!
 //! `duty` says what is asked and what is known; `sentinel` watches (over `wire`); `work` makes it true:
-//! `mark` tells whose a role is, `part` takes leave of a server; `catalog` reads, `plan` decides on `step`s, `rights` is the same for the
-//! app roles' rights; `configure` sees to the parameters of a managed server, by the rules in `parameters`.
+//! `mark` tells whose a role is, `part` takes leave of a server; `catalog` reads, `plan` (with `logins`) decides on `step`s, `rights` is the
+//! same for the app roles' rights; `configure` sees to the parameters of a managed server, by the rules in `parameters`.
 
 mod catalog;
 mod configure;
 mod connect;
 mod duty;
+mod logins;
 mod mark;
 mod parameters;
 mod part;
@@ -24,7 +25,7 @@ pub mod workload;
 pub use configure::{Configuration, ConfigurationFacts};
 pub use duty::{
     Access, Claim, ExtensionDuty, Figures, MigrationFacts, MissingExtension, PostgresDuty, PostgresFacts, RoleDuty,
-    Session,
+    Session, Twin, twin_name,
 };
 pub use rights::SECRET_MARKER;
 pub use sentinel::PostgresSentinel;

@@ -5,12 +5,12 @@ use sqlx::{Connection, PgConnection};
 use super::{
     PostgresDuty,
     catalog::{self, Catalog},
-    connect::{SqlError, connect, execute},
+    connect::{SqlError, execute},
     mark::Mark,
     plan::retired,
     sentinel::MAINTENANCE_DATABASE,
     step::{Step, release_claim},
-    work::{drop_role, log_in},
+    work::{connect_admin, drop_role, log_in},
 };
 use crate::{
     api::names::SqlName,
@@ -26,7 +26,7 @@ pub async fn part(duty: &PostgresDuty, how: Parting) -> Result<Vec<String>, Stor
     match (ours, how) {
         (Some(record), Parting::Drop) if record.created_by_us => {
             connection.close().await.map_err(SqlError::from)?;
-            connection = connect(&duty.admin, MAINTENANCE_DATABASE).await?;
+            connection = connect_admin(duty, MAINTENANCE_DATABASE).await?;
             drop_database(&mut connection, &duty.database).await?;
         }
         (Some(_), _) => {
@@ -78,10 +78,10 @@ async fn drop_roles(connection: &mut PgConnection, duty: &PostgresDuty) -> Resul
         ..duty.clone()
     };
     let mut have: Catalog = catalog::read(connection, &nobody, true).await?;
-    // The owner is the one role that a duty cannot be without.
-    if let Some(owner) = have.roles.remove(duty.owner.as_str()).filter(|_| !duty.is_owner_only()) {
-        have.others.insert(duty.owner.to_string(), owner.into());
-    }
+    // The owner, with its twin, is the one role that a duty cannot be without.
+    let owner = std::mem::take(&mut have.roles);
+    let ours = owner.into_iter().filter(|_| !duty.is_owner_only());
+    have.others.extend(ours.map(|(name, role)| (name, role.into())));
     let mut left = Vec::new();
     for (name, mark, role) in retired(&have, duty) {
         if role.login {

@@ -1,39 +1,21 @@
 //! From what the server has and what is wanted to steps. Pure.
 
-use std::collections::BTreeMap;
-
 use super::{
-    Access, PostgresDuty, RoleDuty, Session,
-    catalog::{Catalog, OtherRole, Role},
+    PostgresDuty,
+    catalog::{Catalog, OtherRole},
     duty::{ExtensionDuty, MissingExtension},
+    logins,
     mark::Mark,
-    sql::ident,
     step::{Step, create_extension},
 };
-use crate::{
-    api::{names::SqlName, sensitive::Sensitive},
-    stores::claim::ClaimVerdict,
-};
-
-const NO_LIMIT: i32 = -1;
-/// The settings of an app role that are ours to set and reset.
-const SETTINGS: [&str; 5] = [
-    "timezone",
-    "statement_timeout",
-    "application_name",
-    "search_path",
-    "role",
-];
+use crate::{api::names::SqlName, stores::claim::ClaimVerdict};
 
 /// What to do about the part of the duty that the admin does. Empty: it is in. `created`: this slice made the database.
 ///
 /// Read in another than the wanted database, a catalog gives only the steps that must come before logging in to that.
 pub fn plan(have: &Catalog, want: &PostgresDuty, created: bool) -> Vec<Step> {
     let mut steps = Vec::new();
-    plan_owner(have, want, &mut steps);
-    want.roles
-        .iter()
-        .for_each(|role| plan_role(have, want, role, &mut steps));
+    logins::plan(have, want, &mut steps);
     plan_database(have, want, &mut steps);
     if have.here == want.database.as_str() {
         plan_claim(have, want, created, &mut steps);
@@ -67,7 +49,15 @@ pub fn conflict(have: &Catalog, want: &PostgresDuty) -> Option<String> {
         .judge_record(have.claim.as_ref(), false, want.take_over.is_some())
     {
         ClaimVerdict::Foreign(holder) => Some(holder),
-        _ => want.role_names().find_map(|name| foreign_role(have, want, name)),
+        _ => {
+            let needed = want.logins().into_iter();
+            // A twin that is not needed may be anybody's: it is left alone.
+            let app = want.roles.iter().map(|role| &role.name);
+            let declared: Vec<&SqlName> = app.chain([&want.owner]).collect();
+            needed
+                .filter(|(name, password)| password.is_some() || declared.contains(&name))
+                .find_map(|(name, _)| foreign_role(have, want, name.as_str()))
+        }
     }
 }
 
@@ -89,7 +79,7 @@ fn foreign_role(have: &Catalog, want: &PostgresDuty, name: &str) -> Option<Strin
 
 /// The mark that the role shall carry, where it carries another and we may write it. A role of a managed server that our password opens
 /// was made before there were marks.
-fn mark(have: &Catalog, want: &PostgresDuty, name: &SqlName) -> Option<Step> {
+pub(super) fn mark(have: &Catalog, want: &PostgresDuty, name: &SqlName) -> Option<Step> {
     let role = have.roles.get(name.as_str());
     let comment = role.and_then(|role| role.comment.as_deref());
     let found = Mark::read(comment);
@@ -122,123 +112,6 @@ pub fn missing_extensions(have: &Catalog, want: &PostgresDuty, refused: &[Extens
             installed: installed(extension),
             statement: format!("{};", create_extension(extension)),
         })
-        .collect()
-}
-
-fn plan_owner(have: &Catalog, want: &PostgresDuty, steps: &mut Vec<Step>) {
-    if want.is_owner_only() {
-        return;
-    }
-    plan_login(
-        have.roles.get(want.owner.as_str()),
-        &want.owner,
-        &want.owner_login.password,
-        NO_LIMIT,
-        steps,
-    );
-    steps.extend(mark(have, want, &want.owner));
-    if !have.superuser && have.database_owner.as_deref() != Some(want.owner.as_str()) {
-        steps.push(Step::Join {
-            member: None,
-            group: want.owner.clone(),
-        });
-    }
-}
-
-fn plan_role(have: &Catalog, want: &PostgresDuty, role: &RoleDuty, steps: &mut Vec<Step>) {
-    let found = have.roles.get(role.name.as_str());
-    plan_login(found, &role.name, &role.password, role.connection_limit, steps);
-    steps.extend(mark(have, want, &role.name));
-    let member = found.is_some_and(|found| found.member_of.iter().any(|group| group == want.owner.as_str()));
-    let group = want.owner.clone();
-    match (member, role.access == Access::Owner) {
-        (false, true) => steps.push(Step::Join {
-            member: Some(role.name.clone()),
-            group,
-        }),
-        (true, false) => steps.push(Step::Leave {
-            member: role.name.clone(),
-            group,
-        }),
-        _ => {}
-    }
-    if have.database_owner.is_some() {
-        plan_settings(found, want, role, steps);
-    }
-}
-
-fn plan_login(have: Option<&Role>, name: &SqlName, password: &Sensitive, connection_limit: i32, steps: &mut Vec<Step>) {
-    let name = name.clone();
-    let Some(have) = have else {
-        return steps.push(Step::CreateRole {
-            name,
-            password: password.clone(),
-            connection_limit,
-        });
-    };
-    if !have.login || !have.plain {
-        steps.push(Step::PlainRole { name: name.clone() });
-    }
-    if have.connection_limit != connection_limit {
-        steps.push(Step::LimitRole {
-            name: name.clone(),
-            connection_limit,
-        });
-    }
-    if !have.password_right {
-        steps.push(Step::SetPassword {
-            name,
-            password: password.clone(),
-        });
-    }
-}
-
-fn plan_settings(have: Option<&Role>, want: &PostgresDuty, role: &RoleDuty, steps: &mut Vec<Step>) {
-    let have: BTreeMap<String, &str> = have
-        .into_iter()
-        .flat_map(|found| &found.settings)
-        .filter_map(|setting| setting.split_once('='))
-        .map(|(name, value)| (name.to_ascii_lowercase(), value))
-        .collect();
-    let wanted = settings(&role.session, role.access, &want.owner);
-    for name in SETTINGS {
-        let (role, database) = (role.name.clone(), want.database.clone());
-        match (have.get(name), wanted.get(name)) {
-            // The server keeps a search path with no more quotes than it needs.
-            (Some(have), Some(value)) if have == value || name == "search_path" && **have == value.replace('"', "") => {
-            }
-            (_, Some(value)) => steps.push(Step::Set {
-                role,
-                database,
-                name,
-                value: value.clone(),
-            }),
-            (Some(_), None) => steps.push(Step::Reset { role, database, name }),
-            (None, None) => {}
-        }
-    }
-}
-
-/// As `pg_db_role_setting` will hold them.
-fn settings(session: &Session, access: Access, owner: &SqlName) -> BTreeMap<&'static str, String> {
-    let path: Vec<String> = session
-        .search_path
-        .iter()
-        .map(|schema| ident(schema.as_str()))
-        .collect();
-    let pairs = [
-        ("timezone", session.timezone.clone()),
-        (
-            "statement_timeout",
-            session.statement_timeout.map(|timeout| timeout.as_millis().to_string()),
-        ),
-        ("application_name", session.application_name.clone()),
-        ("search_path", (!path.is_empty()).then(|| path.join(", "))),
-        ("role", (access == Access::Owner).then(|| owner.to_string())),
-    ];
-    pairs
-        .into_iter()
-        .filter_map(|(name, value)| Some((name, value?)))
         .collect()
 }
 
@@ -311,9 +184,16 @@ mod tests {
     use jiff::Timestamp;
 
     use super::*;
-    use crate::stores::{
-        endpoint::{Endpoint, Tls},
-        postgres::{catalog::SchemaOwner, duty::Claim},
+    use crate::{
+        api::sensitive::Sensitive,
+        stores::{
+            endpoint::{Endpoint, Tls},
+            postgres::{
+                Access, RoleDuty, Session, Twin,
+                catalog::{Role, SchemaOwner},
+                duty::Claim,
+            },
+        },
     };
 
     fn name(text: &str) -> SqlName {
@@ -340,10 +220,14 @@ mod tests {
             owner_login: login("own"),
             database: name("amas"),
             owner: name("own"),
+            owner_twin: Twin::default(),
+            admin_next: None,
+            sure: false,
             extensions: vec![extension("vector", "ext"), extension("uuid-ossp", "ext")],
             roles: vec![RoleDuty {
                 name: name("app"),
                 password: Sensitive::new("secret"),
+                twin: Twin::default(),
                 access: Access::ReadWrite,
                 connection_limit: 65,
                 session: Session {
@@ -543,6 +427,57 @@ mod tests {
                 "ALTER ROLE \"app\" IN DATABASE \"amas\" SET role = 'own'"
             ]
         );
+    }
+
+    #[test]
+    fn a_rotation_goes_from_the_role_to_its_twin_and_back() {
+        let want = |active, other: Option<&str>| {
+            let mut want = want();
+            want.roles[0].twin = Twin {
+                active,
+                other: other.map(Sensitive::new),
+            };
+            want
+        };
+        let texts = |have: &Catalog, want: &PostgresDuty| -> Vec<String> {
+            plan(have, want, false).iter().map(Step::statement).collect()
+        };
+        // Prepared: the twin is made, with the role's settings, and acts as the role.
+        let mut have = converged();
+        let made = texts(&have, &want(false, Some("next")));
+        assert!(made[0].starts_with("CREATE ROLE \"app_twin\" LOGIN CONNECTION LIMIT 65 PASSWORD 'SCRAM"));
+        assert_eq!(
+            made[2..],
+            [
+                "GRANT \"app\" TO \"app_twin\"",
+                "ALTER ROLE \"app_twin\" IN DATABASE \"amas\" SET statement_timeout = '30000'",
+                "ALTER ROLE \"app_twin\" IN DATABASE \"amas\" SET search_path = \"a\", \"b\"",
+                "ALTER ROLE \"app_twin\" IN DATABASE \"amas\" SET role = 'app'",
+            ]
+        );
+        let mut twin = have.roles["app"].clone();
+        twin.member_of = vec!["app".into()];
+        twin.settings.push("role=app".into());
+        have.roles.insert("app_twin".into(), twin);
+        // Both are valid, whichever of them the Secret names.
+        assert_eq!(plan(&have, &want(false, Some("next")), false), []);
+        assert_eq!(plan(&have, &want(true, Some("secret")), false), []);
+        // The overlap is over: only the one that the Secret names.
+        assert_eq!(
+            texts(&have, &want(true, None)),
+            ["ALTER ROLE \"app\" NOLOGIN PASSWORD NULL"]
+        );
+        assert_eq!(
+            texts(&have, &want(false, None)),
+            ["ALTER ROLE \"app_twin\" NOLOGIN PASSWORD NULL"]
+        );
+        have.roles.get_mut("app").unwrap().login = false;
+        assert_eq!(plan(&have, &want(true, None), false), []);
+        // And back again.
+        have.roles.get_mut("app").unwrap().password_right = false;
+        let back = texts(&have, &want(true, Some("third")));
+        assert!(back[0].starts_with("ALTER ROLE \"app\" LOGIN NOSUPERUSER") && back[1].contains("PASSWORD 'SCRAM"));
+        assert_eq!(back.len(), 2);
     }
 
     #[test]

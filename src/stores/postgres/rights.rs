@@ -307,7 +307,7 @@ mod tests {
         api::{names::SqlName, sensitive::Sensitive},
         stores::{
             endpoint::{Endpoint, Tls},
-            postgres::{Claim, RoleDuty, Session},
+            postgres::{Claim, RoleDuty, Session, Twin},
         },
     };
 
@@ -322,6 +322,7 @@ mod tests {
         let role = |(name, access): &(&str, Access)| RoleDuty {
             name: SqlName::parse(*name).unwrap(),
             password: Sensitive::new(""),
+            twin: Twin::default(),
             access: *access,
             connection_limit: 1,
             session: Session::default(),
@@ -332,6 +333,9 @@ mod tests {
             owner_login: login,
             database: SqlName::parse("amas").unwrap(),
             owner: SqlName::parse("own").unwrap(),
+            owner_twin: Twin::default(),
+            admin_next: None,
+            sure: false,
             extensions: vec![],
             roles: roles.iter().map(role).collect(),
             exclusive: true,

@@ -27,8 +27,21 @@ pub struct PostgresSentinel {
 pub async fn open(duty: &PostgresDuty) -> Result<(PostgresSentinel, ServerIdentity), StoreError> {
     match Wire::login(&duty.owner_login, duty.database.as_str()).await {
         Ok(wire) => greet(wire, false).await,
-        Err(error) if not_there_yet(&error) => greet(Wire::login(&duty.admin, MAINTENANCE_DATABASE).await?, true).await,
+        Err(error) if not_there_yet(&error) => greet(log_in_as_admin(duty).await?, true).await,
         Err(error) => Err(error.into()),
+    }
+}
+
+/// While the admin's password is being replaced, either may be in.
+async fn log_in_as_admin(duty: &PostgresDuty) -> Result<Wire, WireError> {
+    match (
+        Wire::login(&duty.admin, MAINTENANCE_DATABASE).await,
+        duty.admin_with_next(),
+    ) {
+        (Err(error), Some(next)) if error.sqlstate.as_deref() == Some("28P01") => {
+            Wire::login(&next, MAINTENANCE_DATABASE).await
+        }
+        (outcome, _) => outcome,
     }
 }
 

@@ -12,7 +12,8 @@ use crate::api::{names::SqlName, sensitive::Sensitive};
 pub enum Step {
     CreateRole {
         name: SqlName,
-        password: Sensitive,
+        /// Without one it may not log in.
+        password: Option<Sensitive>,
         connection_limit: i32,
     },
     /// Writes whose it is into the role's comment.
@@ -39,6 +40,10 @@ pub enum Step {
     SetPassword {
         name: SqlName,
         password: Sensitive,
+    },
+    /// The end of a password: the role may not log in any more. Sessions that are open go on.
+    Retire {
+        name: SqlName,
     },
     /// `member: None` is the admin itself, which without being superuser must be a member to create for the owner.
     Join {
@@ -102,7 +107,12 @@ impl Step {
         match self {
             Self::CreateRole {
                 name,
-                password,
+                password: None,
+                connection_limit,
+            } => format!("CREATE ROLE \"{name}\" NOLOGIN CONNECTION LIMIT {connection_limit}"),
+            Self::CreateRole {
+                name,
+                password: Some(password),
                 connection_limit,
             } => format!(
                 "CREATE ROLE \"{name}\" LOGIN CONNECTION LIMIT {connection_limit} PASSWORD {}",
@@ -120,6 +130,7 @@ impl Step {
             Self::SetPassword { name, password } => {
                 format!("ALTER ROLE \"{name}\" PASSWORD {}", literal(&scram::verifier(password)))
             }
+            Self::Retire { name } => format!("ALTER ROLE \"{name}\" NOLOGIN PASSWORD NULL"),
             Self::Join {
                 member: Some(member),
                 group,

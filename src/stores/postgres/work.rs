@@ -11,6 +11,7 @@ use super::{
     configure::configure,
     connect::{SqlError, connect, execute, read},
     duty::{ExtensionDuty, Figures, MigrationFacts},
+    logins,
     mark::Mark,
     plan::{conflict, missing_extensions, plan, retired},
     rights,
@@ -91,6 +92,11 @@ async fn towards(
                 again_in: Some(CONFLICT_LOOK),
             });
         }
+        if !facts.unsure.is_empty() {
+            return Ok(Progress::Done {
+                again_in: Some(FULL_LOOK),
+            });
+        }
         worker.settled = Some((fingerprint, Instant::now()));
     } else if is_moving(duty, facts) {
         follow_configuration(worker, duty, facts).await?;
@@ -123,12 +129,19 @@ async fn settle(worker: &mut PostgresWorker, duty: &PostgresDuty, facts: &mut Po
     }
     if have.here != duty.database.as_str() {
         connection.close().await?;
-        connection = connect(&duty.admin, duty.database.as_str()).await?;
+        connection = connect_admin(duty, duty.database.as_str()).await?;
         have = catalog::read(&mut connection, duty, created).await?;
     }
     worker.exists = true;
     facts.conflict = conflict(&have, duty);
-    if facts.conflict.is_none() {
+    facts.unsure = if duty.sure || facts.conflict.is_some() {
+        Vec::new()
+    } else {
+        logins::unsure(&have, duty)
+    };
+    if !facts.unsure.is_empty() {
+        tracing::info!(roles = ?facts.unsure, "the server has other passwords: waiting for the Secrets to be read again");
+    } else if facts.conflict.is_none() {
         let refused = apply(&mut connection, &have, &plan(&have, duty, created)).await?;
         facts.missing_extensions = missing_extensions(&have, duty, &refused.extensions);
         facts.undeclared_extensions.clone_from(&have.undeclared_extensions);
@@ -201,10 +214,18 @@ pub(super) async fn log_in(exists: bool, duty: &PostgresDuty) -> Result<PgConnec
     } else {
         (MAINTENANCE_DATABASE, database)
     };
-    match connect(&duty.admin, first).await {
+    match connect_admin(duty, first).await {
         // Unknown database, or no right to connect to it.
-        Err(error) if error.is("3D000") || error.is("42501") => connect(&duty.admin, second).await,
+        Err(error) if error.is("3D000") || error.is("42501") => connect_admin(duty, second).await,
         outcome => outcome,
+    }
+}
+
+/// While the admin's password is being replaced, either may be in.
+pub(super) async fn connect_admin(duty: &PostgresDuty, database: &str) -> Result<PgConnection, SqlError> {
+    match (connect(&duty.admin, database).await, duty.admin_with_next()) {
+        (Err(error), Some(next)) if error.is("28P01") => connect(&next, database).await,
+        (outcome, _) => outcome,
     }
 }
 

@@ -6,7 +6,10 @@ use std::{
 };
 
 use crate::{
-    api::names::{ItemName, KeyPattern, KeyPrefix},
+    api::{
+        names::{ItemName, KeyPattern, KeyPrefix},
+        sensitive::Sensitive,
+    },
     stores::{claim::Claim, endpoint::Endpoint},
 };
 
@@ -15,8 +18,10 @@ use crate::{
 pub struct RedisDuty {
     /// Database 0 of this server, as user `default` or another one that may do what the policies ask.
     pub endpoint: Endpoint,
+    /// A further password that is valid beside the endpoint's, while one takes the place of the other.
+    pub second: Option<Sensitive>,
     pub claim: Claim,
-    /// Whether the operator made this server; recorded in the claim.
+    /// Whether the operator made this server: recorded in the claim, and then its passwords are ours to hold.
     pub managed: bool,
     /// A person's word, by its value, that somebody else's claim is to be replaced by ours.
     pub take_over: Option<String>,

@@ -28,7 +28,7 @@ pub use self::{
     sentinel::RedisSentinel,
 };
 use self::{
-    session::{Connection, Info, connect, lane},
+    session::{Connection, Info, lane},
     sweep::Sweep,
 };
 use crate::stores::{
@@ -55,7 +55,7 @@ pub struct Redis;
 /// What is kept between slices.
 #[derive(Debug, Default)]
 pub struct RedisWorker {
-    session: Option<(Endpoint, Connection)>,
+    session: Option<(RedisDuty, Connection)>,
     passes: BTreeMap<String, Pass>,
 }
 
@@ -85,7 +85,7 @@ impl Store for Redis {
     }
 
     async fn open(base: &RedisDuty) -> Result<(RedisSentinel, ServerIdentity), StoreError> {
-        RedisSentinel::open(&base.endpoint).await
+        acl::log_in(base, async |endpoint| RedisSentinel::open(&endpoint).await).await
     }
 
     fn is_managed(base: &RedisDuty) -> bool {
@@ -110,7 +110,7 @@ impl Store for Redis {
 
     /// A server that the operator did not make has nothing that it made, so both ways only let the claim go.
     async fn part(base: &RedisDuty, _: Parting) -> Result<Vec<String>, StoreError> {
-        let mut connection = connect(&base.endpoint, |config| config).await?;
+        let mut connection = acl::connection(base).await?;
         claim::release(&mut connection, base).await?;
         Ok(Vec::new())
     }
@@ -128,7 +128,7 @@ impl RedisWorker {
         for (name, policy) in &duty.policies {
             self.take_up(name, policy, facts);
         }
-        let mut connection = self.connection(&duty.base.endpoint).await?;
+        let mut connection = self.connection(&duty.base).await?;
         let info = look(&mut connection, facts).await?;
         facts.claim_conflict = claim::hold(&mut connection, &duty.base).await?;
         facts.take_over_seen.clone_from(&duty.base.take_over);
@@ -138,18 +138,21 @@ impl RedisWorker {
                 again_in: Some(CONFLICT_LOOK),
             });
         }
+        if duty.base.managed && facts.duty_in != Some(duty.base.fingerprint()) {
+            acl::hold(&mut connection, &duty.base).await?;
+        }
         eviction::hold(&mut connection, &info, &duty.policies, facts).await?;
         facts.duty_in = Some(duty.base.fingerprint());
         self.sweep(&mut connection, deadline, facts).await
     }
 
-    async fn connection(&mut self, endpoint: &Endpoint) -> Result<Connection, StoreError> {
+    async fn connection(&mut self, duty: &RedisDuty) -> Result<Connection, StoreError> {
         if let Some((known, connection)) = &self.session
-            && known == endpoint
+            && known == duty
         {
             return Ok(connection.clone());
         }
-        let mut connection = connect(endpoint, |config| config).await?;
+        let mut connection = acl::connection(duty).await?;
         // So that a sweep makes no key look used; servers before 7.2 know only the second, and neither is vital.
         for (setting, value) in [("NO-TOUCH", "ON"), ("NO-EVICT", "ON")] {
             let told = redis::cmd("CLIENT")
@@ -161,7 +164,7 @@ impl RedisWorker {
                 return Err(StoreError::Unreachable(text));
             }
         }
-        self.session = Some((endpoint.clone(), connection.clone()));
+        self.session = Some((duty.clone(), connection.clone()));
         Ok(connection)
     }
 

@@ -8,7 +8,7 @@ use super::{
     super::{
         facts,
         observe::{Policy, StoreKind},
-        stores::{StoreState, state},
+        stores::{StoreState, reread_in, state},
         validate::Valid,
     },
     Draft,
@@ -56,6 +56,13 @@ impl Draft<'_> {
         for (store, declared) in declared {
             let Some((required, managed)) = declared else { continue };
             let state = state(store, (managed, spec.suspend), valid, self.observed, self.plan);
+            if let Some(time) = self
+                .observed
+                .health(store)
+                .and_then(|health| reread_in(health, self.observed))
+            {
+                self.look_within(time);
+            }
             let awaited = !required && managed && self.still_awaited(store);
             self.conditions.push(state.condition(store));
             let one = Judged {

@@ -1,0 +1,380 @@
+//! The Secrets that we make: what is in each, and how a password gets into it. `rotation` says how one password takes the place of another,
+//! `given` what a user's own Secret must be like, `memory` what was read or written. Nothing here asks the API.
+
+pub mod given;
+pub mod memory;
+pub mod rotation;
+
+use std::{collections::BTreeMap, fmt::Write as _};
+
+use base64::{Engine as _, prelude::BASE64_STANDARD, prelude::BASE64_URL_SAFE_NO_PAD};
+use serde_json::{Value, json};
+
+pub use self::{
+    given::Given,
+    memory::{Known, Memory, Reason},
+    rotation::Rotation,
+};
+use crate::{
+    api::{common::Connection, sensitive::Sensitive},
+    stores::{neo4j, postgres, redis, workload::Family},
+};
+
+/// The decoded entries of a Secret.
+pub type Entries = BTreeMap<String, Sensitive>;
+
+/// What a Secret is for.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Purpose {
+    /// The superuser of a managed PostgreSQL.
+    PostgresAdmin,
+    /// A PostgreSQL role.
+    PostgresRole {
+        role: String,
+        database: String,
+        port: u16,
+    },
+    Redis,
+    Neo4j {
+        database: String,
+    },
+    /// Values for seed SQL, by name.
+    Seed {
+        names: Vec<String>,
+    },
+}
+
+/// A Secret to be there.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SecretSpec {
+    pub name: String,
+    pub purpose: Purpose,
+    /// Host that clients use.
+    pub host: String,
+    pub connection: Connection,
+    /// The data of a volume was initialised with it: when it is missing beside its data, a new one would be useless.
+    pub initialises_data: bool,
+    /// Whether the user brings the password.
+    pub given: Given,
+}
+
+impl SecretSpec {
+    fn labels(&self) -> (&'static str, &'static str) {
+        match self.purpose {
+            Purpose::PostgresAdmin => ("postgresql", "postgres"),
+            Purpose::PostgresRole { .. } => ("postgresql", "role"),
+            Purpose::Redis => ("redis", "redis"),
+            Purpose::Neo4j { .. } => ("neo4j", "neo4j"),
+            Purpose::Seed { .. } => ("postgresql", "seed"),
+        }
+    }
+
+    /// The store it belongs to, where it initialises one.
+    pub fn component(&self) -> &'static str {
+        self.labels().1
+    }
+
+    /// The key under which an entry of ours is written.
+    fn key(&self, ours: &str) -> String {
+        self.connection
+            .keys
+            .get(ours)
+            .cloned()
+            .unwrap_or_else(|| ours.to_owned())
+    }
+
+    fn password_key(&self) -> &'static str {
+        match self.purpose {
+            Purpose::PostgresAdmin | Purpose::PostgresRole { .. } => "PGPASSWORD",
+            Purpose::Redis => "REDIS_PASSWORD",
+            Purpose::Neo4j { .. } => "NEO4J_PASSWORD",
+            Purpose::Seed { .. } => "",
+        }
+    }
+
+    /// How the credential is called in annotations, status and Events; `None` where there is nothing to log in to.
+    pub fn credential(&self) -> Option<&str> {
+        match &self.purpose {
+            Purpose::PostgresAdmin => Some("postgres-admin"),
+            Purpose::PostgresRole { role, .. } => Some(role),
+            Purpose::Redis => Some("redis"),
+            Purpose::Neo4j { .. } => Some("neo4j"),
+            Purpose::Seed { .. } => None,
+        }
+    }
+
+    /// The two users that rotations go back and forth between.
+    fn users(&self) -> Option<(&'static str, [String; 2])> {
+        match &self.purpose {
+            Purpose::PostgresRole { role, .. } => Some(("PGUSER", [role.clone(), postgres::twin_name(role)])),
+            Purpose::Neo4j { .. } => Some(("NEO4J_USER", neo4j::workload::USERS.map(str::to_owned))),
+            _ => None,
+        }
+    }
+
+    /// The user that the Secret names, and the other one.
+    pub fn pair(&self, state: &State) -> Option<(String, String)> {
+        let (_, [first, twin]) = self.users()?;
+        Some(if state.twin { (twin, first) } else { (first, twin) })
+    }
+
+    /// What a Secret says of its credential; `None` without a password.
+    pub fn state(&self, entries: &Entries) -> Option<State> {
+        let password = entries
+            .get(&self.key(self.password_key()))
+            .filter(|password| !password.reveal().is_empty())?;
+        let twin = self
+            .users()
+            .is_some_and(|(key, [_, twin])| entries.get(&self.key(key)).is_some_and(|user| user.reveal() == twin));
+        Some(State {
+            twin,
+            password: password.clone(),
+            rotation: Rotation::read(entries),
+        })
+    }
+
+    /// A new credential: the user's password, or one made here.
+    pub fn fresh(&self) -> State {
+        let password = match &self.given {
+            Given::Password(password) => password.clone(),
+            Given::No | Given::Unusable(_) => generate(),
+        };
+        State {
+            twin: false,
+            password,
+            rotation: Rotation::default(),
+        }
+    }
+
+    /// All entries, keeping the passwords and hashes that `old` has. What is missing is made anew.
+    pub fn entries(&self, old: &Entries) -> Entries {
+        if let Purpose::Seed { names } = &self.purpose {
+            let value = |name: &String| (name.clone(), old.get(name).cloned().unwrap_or_else(generate));
+            return names.iter().map(value).collect();
+        }
+        let state = self.state(old).unwrap_or_else(|| self.fresh());
+        self.write(&state, old)
+    }
+
+    /// All entries for a state of the credential.
+    pub fn write(&self, state: &State, old: &Entries) -> Entries {
+        let mut all = self.parts(state, old);
+        all.push((self.password_key(), state.password.reveal().to_owned()));
+        let ours = all
+            .into_iter()
+            .map(|(key, value)| (self.key(key), Sensitive::new(value)));
+        let extra = self
+            .connection
+            .extra
+            .iter()
+            .map(|(key, value)| (key.clone(), Sensitive::new(value.clone())));
+        extra.chain(ours).chain(state.rotation.entries()).collect()
+    }
+
+    fn query(&self) -> String {
+        let mode = self.connection.extra.get("PGSSLMODE");
+        mode.map(|mode| format!("?sslmode={mode}")).unwrap_or_default()
+    }
+
+    fn parts(&self, state: &State, old: &Entries) -> Vec<(&'static str, String)> {
+        let host = &self.host;
+        let user = self.pair(state).map(|(user, _)| user).unwrap_or_default();
+        let clear = escape(state.password.reveal());
+        match &self.purpose {
+            Purpose::PostgresAdmin => vec![("PGUSER", postgres::workload::ADMIN.into())],
+            Purpose::PostgresRole { database, port, .. } => vec![
+                (
+                    "DATABASE_URL",
+                    format!("postgresql://{user}:{clear}@{host}:{port}/{database}{}", self.query()),
+                ),
+                ("PGHOST", host.clone()),
+                ("PGPORT", port.to_string()),
+                ("PGDATABASE", database.clone()),
+                ("PGUSER", user),
+            ],
+            Purpose::Redis => {
+                let (port, user) = (redis::workload::PORT, redis::workload::USER);
+                let valid = [Some(&state.password), state.rotation.second()];
+                vec![
+                    ("REDIS_URL", format!("redis://{user}:{clear}@{host}:{port}/0")),
+                    ("REDIS_HOST", host.clone()),
+                    ("REDIS_PORT", port.to_string()),
+                    ("REDIS_USERNAME", user.into()),
+                    (redis::workload::ACL_KEY, redis::acl_file(valid.into_iter().flatten())),
+                ]
+            }
+            Purpose::Neo4j { database } => {
+                let (port, key) = (neo4j::workload::PORT, neo4j::workload::AUTH_KEY);
+                let kept = old
+                    .get(&self.key(key))
+                    .filter(|line| neo4j::auth_matches(line.reveal(), &state.password));
+                // A fresh volume starts with the first user, whoever the Secret names.
+                let made = || neo4j::auth_ini(neo4j::workload::USER, &state.password, rand::random());
+                vec![
+                    ("NEO4J_URI", format!("bolt://{host}:{port}")),
+                    ("NEO4J_USER", user),
+                    ("NEO4J_DATABASE", database.clone()),
+                    (key, kept.map_or_else(made, |line| line.reveal().to_owned())),
+                ]
+            }
+            Purpose::Seed { .. } => Vec::new(),
+        }
+    }
+
+    /// The Secret as an object. It has no owner: it outlives the AmasDatabase.
+    pub fn object(&self, family: &Family, entries: &Entries) -> Value {
+        let (application, component) = self.labels();
+        let data: BTreeMap<&String, String> = entries
+            .iter()
+            .map(|(key, value)| (key, BASE64_STANDARD.encode(value.reveal())))
+            .collect();
+        json!({"metadata": family.metadata(&self.name, application, component, false), "type": "Opaque", "data": data})
+    }
+}
+
+/// What a Secret of ours says of its credential.
+#[derive(Clone, Debug, PartialEq)]
+pub struct State {
+    /// It names the twin: the second of the two users that a rotation goes between.
+    pub twin: bool,
+    pub password: Sensitive,
+    pub rotation: Rotation,
+}
+
+/// The entries of a Secret as the API gives it; those that are no text are left out.
+pub fn read_entries(secret: &Value) -> Entries {
+    let decode = |(key, value): (&String, &Value)| {
+        let bytes = BASE64_STANDARD.decode(value.as_str()?).ok()?;
+        Some((key.clone(), Sensitive::new(String::from_utf8(bytes).ok()?)))
+    };
+    secret["data"]
+        .as_object()
+        .map(|data| data.iter().filter_map(decode).collect())
+        .unwrap_or_default()
+}
+
+/// A text as it may stand in a URL.
+fn escape(text: &str) -> String {
+    let mut escaped = String::new();
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+            escaped.push(byte.into());
+        } else {
+            let _ = write!(escaped, "%{byte:02X}");
+        }
+    }
+    escaped
+}
+
+/// 32 random bytes in a form that needs no escaping in a URL.
+fn generate() -> Sensitive {
+    Sensitive::new(BASE64_URL_SAFE_NO_PAD.encode(rand::random::<[u8; 32]>()))
+}
+
+/// Bytes as hexadecimal digits.
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn role(connection: Connection) -> SecretSpec {
+        SecretSpec {
+            name: "db-role-app".into(),
+            purpose: Purpose::PostgresRole {
+                role: "app".into(),
+                database: "amas".into(),
+                port: 5432,
+            },
+            host: "db-postgres.ns.svc".into(),
+            connection,
+            initialises_data: false,
+            given: Given::No,
+        }
+    }
+
+    #[test]
+    fn a_second_time_keeps_the_password() {
+        let first = role(Connection::default()).entries(&Entries::new());
+        assert_eq!(role(Connection::default()).entries(&first), first);
+        let password = first["PGPASSWORD"].reveal().to_owned();
+        assert_eq!(password.len(), 43);
+        assert_eq!(
+            first["DATABASE_URL"].reveal(),
+            format!("postgresql://app:{password}@db-postgres.ns.svc:5432/amas")
+        );
+    }
+
+    #[test]
+    fn keys_can_be_renamed_and_extra_values_added_but_never_over_ours() {
+        let connection = Connection {
+            keys: [
+                ("DATABASE_URL".into(), "SQLALCHEMY_URL".into()),
+                ("PGPASSWORD".into(), "DB_PASS".into()),
+            ]
+            .into(),
+            extra: [("POOL_MAX".into(), "20".into()), ("DB_PASS".into(), "default".into())].into(),
+        };
+        let spec = role(connection);
+        let entries = spec.entries(&Entries::new());
+        assert!(entries.contains_key("SQLALCHEMY_URL") && !entries.contains_key("DATABASE_URL"));
+        assert_eq!(entries["POOL_MAX"].reveal(), "20");
+        assert_eq!(spec.state(&entries).unwrap().password.reveal().len(), 43);
+        assert_eq!(spec.entries(&entries), entries);
+    }
+
+    #[test]
+    fn servers_get_hashes_that_stay_with_their_password() {
+        let spec = SecretSpec {
+            purpose: Purpose::Neo4j {
+                database: "neo4j".into(),
+            },
+            ..role(Connection::default())
+        };
+        let first = spec.entries(&Entries::new());
+        assert_eq!(spec.entries(&first), first);
+        assert!(!first["auth.ini"].reveal().contains(first["NEO4J_PASSWORD"].reveal()));
+        // Another password, another hash; the file still is for the first user.
+        let state = State {
+            twin: true,
+            ..spec.fresh()
+        };
+        let second = spec.write(&state, &first);
+        assert_eq!(second["NEO4J_USER"].reveal(), "neo4j_twin");
+        assert!(second["auth.ini"] != first["auth.ini"] && second["auth.ini"].reveal().starts_with("neo4j:"));
+    }
+
+    #[test]
+    fn a_password_that_is_brought_is_published_and_escaped() {
+        let spec = SecretSpec {
+            given: Given::Password(Sensitive::new("p@ss/ä")),
+            ..role(Connection::default())
+        };
+        let entries = spec.entries(&Entries::new());
+        assert_eq!(entries["PGPASSWORD"].reveal(), "p@ss/ä");
+        assert_eq!(
+            entries["DATABASE_URL"].reveal(),
+            "postgresql://app:p%40ss%2F%C3%A4@db-postgres.ns.svc:5432/amas"
+        );
+    }
+
+    #[test]
+    fn entries_survive_the_way_through_the_api() {
+        let family = Family {
+            namespace: "n".into(),
+            database: "d".into(),
+            uid: "u".into(),
+            data_goes: false,
+        };
+        let spec = role(Connection::default());
+        let entries = spec.entries(&Entries::new());
+        let object = spec.object(&family, &entries);
+        assert_eq!(read_entries(&object), entries);
+        assert!(object["metadata"].get("ownerReferences").is_none());
+    }
+}
