@@ -120,8 +120,8 @@ fn amounts() -> Vec<Case> {
             &["spec.optionalStartupTimeout", "should match"],
         ),
         database(
-            "duration 5d",
-            json!({ "redis": redis(), "optionalStartupTimeout": "5d" }),
+            "duration 5w",
+            json!({ "redis": redis(), "optionalStartupTimeout": "5w" }),
             &["spec.optionalStartupTimeout", "should match"],
         ),
         database(
