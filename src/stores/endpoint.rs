@@ -65,3 +65,12 @@ pub enum StoreError {
     #[error("{0}")]
     Rejected(String),
 }
+
+/// What a server has refused, after a piece of work: one that went away has refused nothing, and takes nothing back that it refused before.
+pub fn refusal<T>(outcome: &Result<T, StoreError>, before: Option<String>) -> Option<String> {
+    match outcome {
+        Ok(_) => None,
+        Err(StoreError::Unreachable(_)) => before,
+        Err(error) => Some(error.to_string()),
+    }
+}

@@ -98,16 +98,10 @@ mod tests {
     fn changed(value: &str) -> Situation {
         let mut situation = Situation::converged(platform());
         situation.settle();
-        let managed = situation
-            .object
-            .spec
-            .postgres
-            .as_mut()
-            .unwrap()
-            .managed
-            .as_mut()
-            .unwrap();
-        managed.parameters.insert("shared_buffers".into(), value.into());
+        situation
+            .managed_postgres()
+            .parameters
+            .insert("shared_buffers".into(), value.into());
         situation
     }
 
@@ -119,12 +113,6 @@ mod tests {
         let snapshot = Arc::make_mut(situation.observed.postgres.as_mut().unwrap());
         change(snapshot.facts.configuration.as_mut().unwrap());
         snapshot.facts.duty_in = None;
-    }
-
-    fn ready(situation: &Situation) -> (String, String) {
-        let status = situation.report().status;
-        let ready = status.conditions.into_iter().find(|one| one.type_ == "Ready").unwrap();
-        (ready.reason, ready.message)
     }
 
     /// What the API would show after the steps.
@@ -144,7 +132,7 @@ mod tests {
     fn a_change_waits_for_its_judgement_and_is_then_written() {
         let mut situation = changed("512MB");
         assert_eq!(situation.plan().steps, [], "not judged");
-        assert_eq!(ready(&situation).0, "Configuring");
+        assert_eq!(situation.ready().0, "Configuring");
         let case = wanted(&situation).case();
         facts(&mut situation, |facts| facts.judged = Some(case.clone()));
         let steps = situation.plan().steps;
@@ -169,7 +157,7 @@ mod tests {
             written,
             "the server goes on with what it has"
         );
-        let (reason, message) = ready(&situation);
+        let (reason, message) = situation.ready();
         assert_eq!(reason, "InvalidParameter");
         assert!(message.contains(before), "{message}");
     }
@@ -198,7 +186,7 @@ mod tests {
         assert_eq!(why, "shared_buffers can only be changed by a restart");
         carry_out(&mut situation);
         assert_eq!(situation.plan().steps, [], "once");
-        assert_eq!(ready(&situation).0, "Configuring");
+        assert_eq!(situation.ready().0, "Configuring");
     }
 
     #[test]

@@ -12,7 +12,10 @@ use super::{
     validate::{Valid, validate, wanted_secrets},
 };
 use crate::{
-    api::amas_database::{AmasDatabase, AmasDatabaseStatus},
+    api::{
+        amas_database::{AmasDatabase, AmasDatabaseStatus},
+        postgres::ManagedPostgres,
+    },
     controllers::{
         Settings,
         credentials::{Entries, Known},
@@ -31,8 +34,19 @@ use crate::{
         postgres::{Configuration, ConfigurationFacts, MigrationFacts, Postgres, PostgresFacts},
         redis::{Redis, RedisFacts},
         revisions::Revisions,
+        workload::Family,
     },
 };
+
+/// A small family, for tests that need no object.
+pub fn family() -> Family {
+    Family {
+        namespace: "n".into(),
+        database: "d".into(),
+        uid: "u".into(),
+        data_goes: false,
+    }
+}
 
 /// The AMAS platform as it is shipped.
 pub fn platform() -> AmasDatabase {
@@ -90,6 +104,19 @@ pub struct Situation {
 }
 
 impl Situation {
+    /// Reason and message of the condition Ready.
+    pub fn ready(&self) -> (String, String) {
+        let status = self.report().status;
+        let ready = status.conditions.into_iter().find(|one| one.type_ == "Ready").unwrap();
+        (ready.reason, ready.message)
+    }
+
+    /// The specification of the managed PostgreSQL, to be changed.
+    pub fn managed_postgres(&mut self) -> &mut ManagedPostgres {
+        let postgres = self.object.spec.postgres.as_mut().unwrap();
+        postgres.managed.as_mut().unwrap()
+    }
+
     /// Just created; nothing exists.
     pub fn new(object: AmasDatabase) -> Self {
         let source = Source::from_files(vec![("0001_a.sql".into(), b"SELECT 1".to_vec())]).unwrap();

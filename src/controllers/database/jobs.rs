@@ -236,6 +236,7 @@ fn run_failure(run: &Run) -> Failure {
 
 #[cfg(test)]
 mod tests {
+    use super::super::fixtures::family;
     use super::*;
     use crate::{
         engine::children::Children,
@@ -245,15 +246,6 @@ mod tests {
     use serde_json::{Value, json};
 
     const IDENTITY: &str = "1/amas";
-
-    fn family() -> Family {
-        Family {
-            namespace: "n".into(),
-            database: "d".into(),
-            uid: "u".into(),
-            data_goes: false,
-        }
-    }
 
     fn source(third: &str) -> Source {
         let file = |version: i64, sql: &str| (format!("000{version}_m.sql"), sql.as_bytes().to_vec());

@@ -202,8 +202,8 @@ pub async fn observe(context: &Context, object: &AmasDatabase, wanted: &[SecretS
             .creation_timestamp
             .as_ref()
             .map_or_else(Timestamp::now, |time| time.0),
-        rotate: annotation(object, ROTATE).map(|value| shorten(&value, HANDLED_LIMIT)),
-        reissue: annotation(object, REISSUE).map(|value| shorten(&value, HANDLED_LIMIT)),
+        rotate: one_shot(object, ROTATE),
+        reissue: one_shot(object, REISSUE),
         postgres: context.keepers.postgres.snapshot(&key),
         redis: context.keepers.redis.snapshot(&key),
         neo4j: context.keepers.neo4j.snapshot(&key),
@@ -211,10 +211,8 @@ pub async fn observe(context: &Context, object: &AmasDatabase, wanted: &[SecretS
         seed_files: seed_files(context, object),
         same_generation: status.observed_generation == meta.generation,
         policies: policies::of(context, object),
-        restart: annotation(object, RESTART).map(|value| shorten(&value, HANDLED_LIMIT)),
-        take_over: annotation(object, TAKE_OVER)
-            .map(|value| shorten(&value, HANDLED_LIMIT))
-            .filter(|value| status.handled.get(HANDLED_TAKE_OVER) != Some(value)),
+        restart: one_shot(object, RESTART),
+        take_over: one_shot(object, TAKE_OVER).filter(|value| status.handled.get(HANDLED_TAKE_OVER) != Some(value)),
         status,
         children,
     };
@@ -416,6 +414,11 @@ async fn files(
 
 fn annotation(object: &AmasDatabase, name: &str) -> Option<String> {
     object.metadata.annotations.as_ref()?.get(name).cloned()
+}
+
+/// An annotation that asks for something once, as its handled value is kept.
+fn one_shot(object: &AmasDatabase, name: &str) -> Option<String> {
+    annotation(object, name).map(|value| shorten(&value, HANDLED_LIMIT))
 }
 
 fn seed_files(context: &Context, object: &AmasDatabase) -> Option<SeedFiles> {

@@ -168,6 +168,7 @@ fn reason(
 
 #[cfg(test)]
 mod tests {
+    use super::super::fixtures::family;
     use super::*;
     use crate::{
         api::redis::ManagedRedis,
@@ -175,7 +176,7 @@ mod tests {
         stores::{
             redis,
             revisions::Revision,
-            workload::{Family, Image, Shared, Template, TemplateKind},
+            workload::{Image, Shared, Template, TemplateKind},
         },
     };
     use serde_json::{Value, json};
@@ -264,15 +265,6 @@ mod tests {
 
         fn hash(&self) -> u64 {
             self.live.as_ref().unwrap().hash
-        }
-    }
-
-    fn family() -> Family {
-        Family {
-            namespace: "n".into(),
-            database: "d".into(),
-            uid: "u".into(),
-            data_goes: false,
         }
     }
 

@@ -320,7 +320,9 @@ impl Draft<'_> {
             self.object.metadata.name.as_deref().unwrap_or_default(),
         );
         self.set(ConditionType::UpdatePending, true, Reason::WaitingForRestart, message);
-        self.look_again = self.look_again.into_iter().chain(self.plan.look_again).min();
+        if let Some(time) = self.plan.look_again {
+            self.look_within(time);
+        }
     }
 
     fn waiting(&self) -> Vec<String> {
@@ -330,13 +332,14 @@ impl Draft<'_> {
     }
 
     fn ready_message(&self) -> String {
-        match self.waiting().len() {
-            0 => "everything declared is in".to_owned(),
-            _ => format!(
-                "everything declared is in; waiting for a restart: {}",
-                self.waiting().join("; ")
-            ),
+        let waiting = self.waiting();
+        if waiting.is_empty() {
+            return "everything declared is in".to_owned();
         }
+        format!(
+            "everything declared is in; waiting for a restart: {}",
+            waiting.join("; ")
+        )
     }
 
     /// A one-shot annotation is handled once nothing is left to write for it.

@@ -87,12 +87,6 @@ mod tests {
 
     const CLAIM: &str = "amas-postgres";
 
-    fn ready(situation: &Situation) -> (String, String) {
-        let status = situation.report().status;
-        let ready = status.conditions.into_iter().find(|one| one.type_ == "Ready").unwrap();
-        (ready.reason, ready.message)
-    }
-
     /// A converged platform whose volume is so, and that asks for 20Gi.
     fn with(requested: &str, capacity: &str, data: &str) -> Situation {
         let mut situation = Situation::converged(platform());
@@ -104,16 +98,7 @@ mod tests {
                 "spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": requested}}},
                 "status": {"capacity": {"storage": capacity}}}),
         );
-        let managed = situation
-            .object
-            .spec
-            .postgres
-            .as_mut()
-            .unwrap()
-            .managed
-            .as_mut()
-            .unwrap();
-        managed.storage.size = serde_json::from_value(Value::from("20Gi")).unwrap();
+        situation.managed_postgres().storage.size = serde_json::from_value(Value::from("20Gi")).unwrap();
         situation
     }
 
@@ -130,14 +115,14 @@ mod tests {
         let growing = with("20Gi", "10Gi", OURS);
         assert_eq!(growing.plan().steps, []);
         assert_eq!(
-            ready(&growing),
+            growing.ready(),
             (
                 "Configuring".into(),
                 "postgres: volume amas-postgres grows from 10Gi to 20Gi".into()
             )
         );
         let grown = with("20Gi", "20Gi", OURS);
-        assert_eq!(ready(&grown).0, "Ready");
+        assert_eq!(grown.ready().0, "Ready");
         let stores = grown.report().status.stores.unwrap();
         assert_eq!(stores.postgres.unwrap().volume.as_deref(), Some("20Gi"));
     }
@@ -151,7 +136,7 @@ mod tests {
             .growth_refused
             .insert(key, "the class does not allow it".into());
         assert_eq!(refused.plan().steps, []);
-        let (reason, message) = ready(&refused);
+        let (reason, message) = refused.ready();
         assert_eq!(reason, "VolumeCannotGrow");
         assert!(message.contains("the class does not allow it"), "{message}");
         let available = refused.report().status.conditions;
@@ -163,7 +148,7 @@ mod tests {
 
         let smaller = with("40Gi", "40Gi", OURS);
         assert_eq!(smaller.plan().steps, []);
-        let (reason, message) = ready(&smaller);
+        let (reason, message) = smaller.ready();
         assert_eq!(reason, "InvalidSpec");
         assert!(message.contains("20Gi is less than the 40Gi"), "{message}");
     }
@@ -175,7 +160,7 @@ mod tests {
         foreign.observed.children.remove(&set);
         let steps = foreign.plan().steps;
         assert_eq!(steps, [], "no StatefulSet");
-        let (reason, message) = ready(&foreign);
+        let (reason, message) = foreign.ready();
         assert_eq!(reason, "DataVersionMismatch");
         assert!(
             message.contains("postgresql 15") && message.contains("postgresql 17"),

@@ -24,7 +24,7 @@ pub use self::{
     work::Neo4jWorker,
 };
 use crate::stores::{
-    endpoint::{Endpoint, StoreError},
+    endpoint::{Endpoint, StoreError, refusal},
     keeper::{Duty, Parting, Progress, ServerIdentity, Store},
 };
 
@@ -58,12 +58,7 @@ impl Store for Neo4j {
 
     async fn work(worker: &mut Neo4jWorker, duty: &Duty<Self>, facts: &mut Neo4jFacts) -> Result<Progress, StoreError> {
         let outcome = worker.slice(duty, facts).await;
-        // A server that went away has refused nothing: its health says so.
-        facts.error = match &outcome {
-            Ok(_) => None,
-            Err(StoreError::Unreachable(_)) => facts.error.take(),
-            Err(error) => Some(error.to_string()),
-        };
+        facts.error = refusal(&outcome, facts.error.take());
         if outcome.is_err() {
             // A running statement goes on: it has a connection of its own.
             worker.session = None;

@@ -22,7 +22,10 @@ use super::{
 use crate::{
     api::names::SqlName,
     migrate::{history, seed},
-    stores::{endpoint::StoreError, keeper::Progress},
+    stores::{
+        endpoint::{StoreError, refusal},
+        keeper::Progress,
+    },
 };
 
 /// The whole database is looked at again this often, for what was changed by hand.
@@ -62,12 +65,7 @@ pub async fn slice(
         facts.duty_in = None;
     }
     let outcome = towards(worker, duty, fingerprint, facts).await;
-    facts.error = match &outcome {
-        Ok(_) => None,
-        // Says nothing about what was refused before.
-        Err(StoreError::Unreachable(_)) => facts.error.take(),
-        Err(why) => Some(why.to_string()),
-    };
+    facts.error = refusal(&outcome, facts.error.take());
     outcome
 }
 

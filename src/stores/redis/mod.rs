@@ -32,7 +32,7 @@ use self::{
     sweep::Sweep,
 };
 use crate::stores::{
-    endpoint::{Endpoint, StoreError},
+    endpoint::{Endpoint, StoreError, refusal},
     keeper::{Duty, Parting, Progress, ServerIdentity, Store},
 };
 
@@ -94,12 +94,7 @@ impl Store for Redis {
 
     async fn work(worker: &mut RedisWorker, duty: &Duty<Self>, facts: &mut RedisFacts) -> Result<Progress, StoreError> {
         let outcome = worker.slice(duty, facts).await;
-        // A server that went away has refused nothing: its health says so.
-        facts.error = match &outcome {
-            Ok(_) => None,
-            Err(StoreError::Unreachable(_)) => facts.error.take(),
-            Err(error) => Some(error.to_string()),
-        };
+        facts.error = refusal(&outcome, facts.error.take());
         if outcome.is_err() {
             // Whatever was in flight on it is lost; a pass goes on from its cursor, an untold page is lost to this pass only.
             worker.session = None;
