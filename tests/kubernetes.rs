@@ -6,11 +6,19 @@
 #[allow(dead_code)] // what only the other test files use
 mod support;
 
-#[path = "kubernetes/crashes.rs"]
+#[path = "kubernetes/children.rs"]
+mod children;
+#[path = "kubernetes/crashes/mod.rs"]
 mod crashes;
+#[path = "kubernetes/deletion.rs"]
+mod deletion;
 #[path = "kubernetes/isolation.rs"]
 mod isolation;
 #[path = "kubernetes/leadership.rs"]
 mod leadership;
 #[path = "kubernetes/lifecycle.rs"]
 mod lifecycle;
+#[path = "kubernetes/transitions.rs"]
+mod transitions;
+#[path = "kubernetes/volumes.rs"]
+mod volumes;

@@ -1,6 +1,8 @@
 //! What the component tests share.
 
+pub mod apiserver;
 pub mod audit;
+pub mod fault;
 pub mod kubernetes;
 pub mod neo4j;
 pub mod operator;
@@ -11,3 +13,5 @@ pub mod postmaster;
 pub mod process;
 pub mod proxy;
 pub mod redis;
+pub mod store_proxy;
+pub mod turns;

@@ -6,6 +6,8 @@ use std::{
     sync::atomic::{AtomicU32, Ordering},
 };
 
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
 use super::{
     kubernetes::Namespace,
     process::{Process, free_port},
@@ -75,6 +77,16 @@ impl Operator {
     /// Whether the process still runs.
     pub fn runs(&mut self) -> bool {
         self.process.runs()
+    }
+
+    /// What it tells a scraper.
+    pub async fn metrics(&self) -> String {
+        let mut stream = tokio::net::TcpStream::connect(("127.0.0.1", self.http_port)).await.unwrap();
+        let request = b"GET /metrics HTTP/1.1\r\nHost: operator\r\nConnection: close\r\n\r\n";
+        stream.write_all(request).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        answer
     }
 
     /// The log of all its starts.
