@@ -6,6 +6,8 @@
 #[allow(dead_code)] // what only the other test files use
 mod support;
 
+#[path = "kubernetes/bug_classes.rs"]
+mod bug_classes;
 #[path = "kubernetes/children.rs"]
 mod children;
 #[path = "kubernetes/crashes/mod.rs"]

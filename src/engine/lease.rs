@@ -238,7 +238,8 @@ mod tests {
         let seconds = |left: Option<u64>| {
             let until = left.map(|left| Instant::now() + Duration::from_secs(left));
             let (_sender, leading) = watch::channel(until);
-            write_deadline(&leading).map(|deadline| deadline.duration_since(Instant::now()).as_secs_f64().round() as u64)
+            write_deadline(&leading)
+                .map(|deadline| deadline.duration_since(Instant::now()).as_secs_f64().round() as u64)
         };
         assert_eq!(seconds(None), None, "not leading");
         assert_eq!([seconds(Some(15)), seconds(Some(6))], [Some(5), Some(3)]);
@@ -258,6 +259,9 @@ mod tests {
         };
         let outcome: Option<()> = in_time(Instant::now() + Duration::from_millis(20), write).await;
         assert_eq!((outcome, sent), (None, 1));
-        assert_eq!(in_time(Instant::now() + Duration::from_secs(5), async { 7 }).await, Some(7));
+        assert_eq!(
+            in_time(Instant::now() + Duration::from_secs(5), async { 7 }).await,
+            Some(7)
+        );
     }
 }

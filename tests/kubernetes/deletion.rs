@@ -31,7 +31,8 @@ struct Pair {
 impl Pair {
     async fn new(ns: Namespace) -> Self {
         let postgres = Postgres::shared().await;
-        ns.secret("postgres", &[("uri", &postgres.url("postgres", "postgres"))]).await;
+        ns.secret("postgres", &[("uri", &postgres.url("postgres", "postgres"))])
+            .await;
         let name = ns.name.replace('-', "_");
         Self { ns, postgres, name }
     }
@@ -53,7 +54,9 @@ impl Pair {
 
     async fn managed(&self) {
         let redis = json!({"managed": {"storage": {"size": "1Gi"}}});
-        self.ns.apply(database("inside", json!({"deletionPolicy": "Delete", "redis": redis}))).await;
+        self.ns
+            .apply(database("inside", json!({"deletionPolicy": "Delete", "redis": redis})))
+            .await;
         self.ns.wait("Pod", "inside-redis-0", "made", |_| true).await;
     }
 
@@ -61,7 +64,11 @@ impl Pair {
     async fn on_the_server(&self) -> Vec<String> {
         let mut admin = self.postgres.connect("postgres", "postgres").await;
         let query = "SELECT datname::text FROM pg_database WHERE datname = $1 UNION ALL SELECT rolname::text FROM pg_roles WHERE strpos(rolname, $1) = 1";
-        sqlx::query_scalar(query).bind(&self.name).fetch_all(&mut admin).await.unwrap()
+        sqlx::query_scalar(query)
+            .bind(&self.name)
+            .fetch_all(&mut admin)
+            .await
+            .unwrap()
     }
 
     /// Deletes the namespace and waits until it is gone.
@@ -101,10 +108,17 @@ async fn a_namespace_waits_for_an_operator_that_is_away_and_no_longer() {
     let begun = Instant::now();
     operator.again();
     eventually("the namespace is gone", GONE, async || !pair.ns.exists().await).await;
-    println!("deletion: a namespace is gone {:?} after the operator is back", begun.elapsed());
+    println!(
+        "deletion: a namespace is gone {:?} after the operator is back",
+        begun.elapsed()
+    );
     // The login went with the Secret, so nobody can drop the database: that is said.
     assert_eq!(pair.on_the_server().await.len(), 3);
-    assert!(operator.log().contains("not everything went along"), "{}", operator.log());
+    assert!(
+        operator.log().contains("not everything went along"),
+        "{}",
+        operator.log()
+    );
     assert_eq!(left_behind(&operator).await, 1);
 }
 
@@ -119,7 +133,10 @@ async fn a_namespace_never_waits_for_rights_that_end_with_it() {
     // Alone, the object takes its data along by ownership.
     operator.kill();
     pair.ns.delete("AmasDatabase", "inside").await;
-    for (kind, name) in [("PersistentVolumeClaim", "inside-redis"), ("Secret", "inside-redis-connection")] {
+    for (kind, name) in [
+        ("PersistentVolumeClaim", "inside-redis"),
+        ("Secret", "inside-redis-connection"),
+    ] {
         pair.ns.wait_gone(kind, name).await;
     }
     operator.again();
@@ -131,8 +148,16 @@ async fn a_namespace_never_waits_for_rights_that_end_with_it() {
     let pair = Pair::new(api.namespace("narrow").await).await;
     let _operator = pair.operator(&[("AMAS_RBAC_SCOPE", "Namespaced")]).await;
     let sql = json!({"database": pair.name, "external": external("postgres")});
-    pair.ns.apply(database("outside", json!({"deletionPolicy": "Delete", "postgres": sql}))).await;
-    let refused = pair.ns.wait_condition("AmasDatabase", "outside", "Ready", "False").await;
+    pair.ns
+        .apply(database(
+            "outside",
+            json!({"deletionPolicy": "Delete", "postgres": sql}),
+        ))
+        .await;
+    let refused = pair
+        .ns
+        .wait_condition("AmasDatabase", "outside", "Ready", "False")
+        .await;
     assert_eq!(reason(&refused), "InvalidSpec");
 }
 
@@ -149,7 +174,12 @@ async fn a_server_that_is_away_holds_nobody_back() {
     proxy.cut();
     let begun = Instant::now();
     pair.ns.delete("AmasDatabase", "outside").await;
-    let waiting = pair.ns.wait("AmasDatabase", "outside", "waiting", |object| reason(object) == "Deleting").await;
+    let waiting = pair
+        .ns
+        .wait("AmasDatabase", "outside", "waiting", |object| {
+            reason(object) == "Deleting"
+        })
+        .await;
     println!("deletion: {}", waiting["status"]["conditions"][0]["message"]);
     pair.ns.wait_gone("AmasDatabase", "outside").await;
     let took = begun.elapsed();
@@ -173,5 +203,6 @@ pub fn reason(object: &Value) -> &str {
 async fn left_behind(operator: &Operator) -> u64 {
     let metrics = operator.metrics().await;
     let line = metrics.lines().find(|line| line.starts_with("amas_left_behind_total{"));
-    line.and_then(|line| line.rsplit(' ').next()?.parse().ok()).unwrap_or_default()
+    line.and_then(|line| line.rsplit(' ').next()?.parse().ok())
+        .unwrap_or_default()
 }

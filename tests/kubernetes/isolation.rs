@@ -92,7 +92,9 @@ fn encoded(text: &str) -> String {
 
 fn dead_names() -> impl Iterator<Item = String> {
     let kinds = ["silent-redis", "silent-postgres", "dropping-redis", "dropping-postgres"];
-    kinds.into_iter().flat_map(|kind| (0..PER_KIND).map(move |number| format!("{kind}-{number}")))
+    kinds
+        .into_iter()
+        .flat_map(|kind| (0..PER_KIND).map(move |number| format!("{kind}-{number}")))
 }
 
 async fn dead_objects(ns: &Namespace, ports: [u16; 2]) {

@@ -23,7 +23,9 @@ async fn class(ns: &Namespace, grows: bool) -> String {
     let class = json!({"apiVersion": "storage.k8s.io/v1", "kind": "StorageClass", "metadata": {"name": name}, "provisioner": "nobody",
         "allowVolumeExpansion": grows});
     let api = ns.everywhere("storage.k8s.io", "v1", "StorageClass");
-    api.patch(&name, &PatchParams::apply("tests"), &Patch::Apply(&class)).await.unwrap();
+    api.patch(&name, &PatchParams::apply("tests"), &Patch::Apply(&class))
+        .await
+        .unwrap();
     name
 }
 
@@ -31,10 +33,14 @@ async fn class(ns: &Namespace, grows: bool) -> String {
 async fn provide(ns: &Namespace, capacity: &str, resizing: Option<&str>) {
     let api = ns.kind(CLAIM);
     let volume = json!({"spec": {"volumeName": "v"}});
-    api.patch("a-redis", &PatchParams::default(), &Patch::Merge(&volume)).await.unwrap();
+    api.patch("a-redis", &PatchParams::default(), &Patch::Merge(&volume))
+        .await
+        .unwrap();
     let note = resizing.map(|kind| json!([{"type": kind, "status": "True", "message": "waiting for the node"}]));
     let status = json!({"status": {"phase": "Bound", "accessModes": ["ReadWriteOnce"], "capacity": {"storage": capacity}, "conditions": note}});
-    api.patch_status("a-redis", &PatchParams::default(), &Patch::Merge(&status)).await.unwrap();
+    api.patch_status("a-redis", &PatchParams::default(), &Patch::Merge(&status))
+        .await
+        .unwrap();
 }
 
 fn requested(claim: &Value) -> &Value {
@@ -42,7 +48,9 @@ fn requested(claim: &Value) -> &Value {
 }
 
 fn message<'a>(object: &'a Value, condition: &str) -> &'a str {
-    condition_of(object, condition).and_then(|found| found["message"].as_str()).unwrap_or_default()
+    condition_of(object, condition)
+        .and_then(|found| found["message"].as_str())
+        .unwrap_or_default()
 }
 
 async fn made(ns: &Namespace, grows: bool) -> String {
@@ -61,12 +69,19 @@ async fn a_volume_grows_and_the_resizer_is_waited_for() {
     let class = made(&ns, true).await;
     let before = ns.get("StatefulSet", "a-redis").await.unwrap();
     ns.apply(cache("2Gi", &class)).await;
-    ns.wait(CLAIM, "a-redis", "asked to grow", |claim| requested(claim) == "2Gi").await;
+    ns.wait(CLAIM, "a-redis", "asked to grow", |claim| requested(claim) == "2Gi")
+        .await;
     provide(&ns, "1Gi", Some("FileSystemResizePending")).await;
     let growing = "volume a-redis grows from 1Gi to 2Gi";
-    ns.wait("AmasDatabase", "a", "growing", |object| message(object, "RedisReady").contains(growing)).await;
+    ns.wait("AmasDatabase", "a", "growing", |object| {
+        message(object, "RedisReady").contains(growing)
+    })
+    .await;
     provide(&ns, "2Gi", None).await;
-    ns.wait("AmasDatabase", "a", "grown", |object| !message(object, "RedisReady").contains(growing)).await;
+    ns.wait("AmasDatabase", "a", "grown", |object| {
+        !message(object, "RedisReady").contains(growing)
+    })
+    .await;
     let after = ns.get("StatefulSet", "a-redis").await.unwrap();
     assert_eq!(after["spec"], before["spec"], "the pod goes on");
 }
@@ -79,14 +94,26 @@ async fn what_a_volume_cannot_do_is_said_and_nothing_else_happens() {
     let class = made(&ns, false).await;
     let before = ns.get("StatefulSet", "a-redis").await.unwrap();
     ns.apply(cache("2Gi", &class)).await;
-    let object = ns.wait("AmasDatabase", "a", "VolumeCannotGrow", |object| reason(object) == "VolumeCannotGrow").await;
+    let object = ns
+        .wait("AmasDatabase", "a", "VolumeCannotGrow", |object| {
+            reason(object) == "VolumeCannotGrow"
+        })
+        .await;
     let said = message(&object, "Ready");
     // The last part is the API server's own word.
-    assert!(said.starts_with("volume a-redis stays at 1Gi, 2Gi was refused: ") && said.contains("resize"), "{said}");
+    assert!(
+        said.starts_with("volume a-redis stays at 1Gi, 2Gi was refused: ") && said.contains("resize"),
+        "{said}"
+    );
     ns.apply(cache("500Mi", &class)).await;
-    let object = ns.wait("AmasDatabase", "a", "refused", |object| reason(object) == "InvalidSpec").await;
+    let object = ns
+        .wait("AmasDatabase", "a", "refused", |object| reason(object) == "InvalidSpec")
+        .await;
     let said = message(&object, "Ready");
-    assert!(said.contains("500Mi is less than the 1Gi that volume a-redis has"), "{said}");
+    assert!(
+        said.contains("500Mi is less than the 1Gi that volume a-redis has"),
+        "{said}"
+    );
     // One try, then silence.
     let mark = api.audit();
     tokio::time::sleep(Duration::from_secs(3)).await;
@@ -104,16 +131,28 @@ async fn no_server_is_started_on_the_volume_of_another_version() {
     let ns = api.namespace("version").await;
     let _operator = ns.operator(&[]).await;
     let claim = |data: &str| {
-        let meta = json!({"name": "a-postgres", "labels": {"amas.dev/database": "a"}, "annotations": {"amas.dev/data": data}});
+        let meta =
+            json!({"name": "a-postgres", "labels": {"amas.dev/database": "a"}, "annotations": {"amas.dev/data": data}});
         let spec = json!({"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}});
         json!({"apiVersion": "v1", "kind": CLAIM, "metadata": meta, "spec": spec})
     };
     ns.apply(claim("postgresql 16")).await;
+    let labels = json!({"amas.dev/database": "a"});
+    let secret = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "a-postgres-admin", "labels": labels},
+        "stringData": {"PGUSER": "postgres", "PGPASSWORD": "kept with the volume"}});
+    ns.apply(secret).await;
     let sql = json!({"database": "app", "managed": {"version": "17", "storage": {"size": "1Gi"}}});
     ns.apply(database("a", json!({"postgres": sql}))).await;
-    let object = ns.wait("AmasDatabase", "a", "refused", |object| reason(object) == "DataVersionMismatch").await;
+    let object = ns
+        .wait("AmasDatabase", "a", "refused", |object| {
+            reason(object) == "DataVersionMismatch"
+        })
+        .await;
     let said = message(&object, "Ready");
-    assert!(said.contains("holds the data of postgresql 16") && said.contains("asks for postgresql 17"), "{said}");
+    assert!(
+        said.contains("holds the data of postgresql 16") && said.contains("asks for postgresql 17"),
+        "{said}"
+    );
     tokio::time::sleep(Duration::from_secs(1)).await;
     assert!(ns.get("StatefulSet", "a-postgres").await.is_none());
 }

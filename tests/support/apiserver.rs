@@ -26,8 +26,8 @@ const AUDIT_POLICY: &str =
 const ADMISSION: &str = "OwnerReferencesPermissionEnforcement";
 
 /// What runs beside the API server: what acts on objects without a node.
-const CONTROLLERS: &str =
-    "garbage-collector-controller,namespace-controller,statefulset-controller,serviceaccount-controller";
+const CONTROLLERS: &str = "garbage-collector-controller,namespace-controller,statefulset-controller,serviceaccount-controller,\
+                           persistentvolumeclaim-protection-controller";
 
 /// Whose requests these are; also the token.
 #[derive(Clone, Copy, Debug)]
@@ -65,11 +65,24 @@ impl Server {
         let mut etcd = tool("etcd");
         etcd.args(["--unsafe-no-fsync", "--log-level=warn", "--data-dir"])
             .arg(folder.path().join("etcd"))
-            .args(["--listen-client-urls", &client_url, "--advertise-client-urls", &client_url])
-            .args(["--listen-peer-urls", &peer_url, "--initial-advertise-peer-urls", &peer_url])
+            .args([
+                "--listen-client-urls",
+                &client_url,
+                "--advertise-client-urls",
+                &client_url,
+            ])
+            .args([
+                "--listen-peer-urls",
+                &peer_url,
+                "--initial-advertise-peer-urls",
+                &peer_url,
+            ])
             .args(["--initial-cluster", &format!("default={peer_url}")]);
         let etcd = Process::spawn(&mut etcd, &folder.path().join("etcd.log"));
-        let api = Process::spawn(&mut api_command(&folder, &client_url, port), &folder.path().join("apiserver.log"));
+        let api = Process::spawn(
+            &mut api_command(&folder, &client_url, port),
+            &folder.path().join("apiserver.log"),
+        );
         let mut server = Self {
             _controllers: None,
             _api: api,
@@ -92,9 +105,17 @@ impl Server {
         let mut command = tool("kube-controller-manager");
         command
             .arg(format!("--kubeconfig={}", config.display()))
-            .args(["--leader-elect=false", "--secure-port=0", "--kube-api-qps=100", "--kube-api-burst=200"])
+            .args([
+                "--leader-elect=false",
+                "--secure-port=0",
+                "--kube-api-qps=100",
+                "--kube-api-burst=200",
+            ])
             .arg(format!("--controllers={CONTROLLERS}"))
-            .arg(format!("--cert-dir={}", self.folder.path().join("controllers").display()));
+            .arg(format!(
+                "--cert-dir={}",
+                self.folder.path().join("controllers").display()
+            ));
         Process::spawn(&mut command, &self.folder.path().join("controllers.log"))
     }
 
@@ -166,7 +187,10 @@ fn api_command(folder: &Folder, etcd: &str, port: u16) -> Command {
         // Nobody makes tokens of ServiceAccounts here.
         .args("--disable-admission-plugins=ServiceAccount --authorization-mode=RBAC".split(' '))
         .args("--bind-address=127.0.0.1 --advertise-address=127.0.0.1 --endpoint-reconciler-type=none".split(' '))
-        .args("--service-cluster-ip-range=10.96.0.0/16 --service-account-issuer=https://kubernetes.default.svc".split(' '))
+        .args(
+            "--service-cluster-ip-range=10.96.0.0/16 --service-account-issuer=https://kubernetes.default.svc"
+                .split(' '),
+        )
         .args("--audit-log-mode=blocking --audit-log-maxsize=10000".split(' '));
     command
 }

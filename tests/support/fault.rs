@@ -58,7 +58,10 @@ impl Plan {
         let mut planned = self.planned.lock().unwrap();
         planned.writes.push(write);
         let number = planned.writes.len();
-        planned.fault.filter(|(wanted, _)| *wanted == number).map(|(_, fault)| fault)
+        planned
+            .fault
+            .filter(|(wanted, _)| *wanted == number)
+            .map(|(_, fault)| fault)
     }
 
     /// The planned fault has done its work.

@@ -191,7 +191,8 @@ impl Namespace {
     }
 
     pub async fn delete(&self, kind: &str, name: &str) {
-        self.kind(kind).delete(name, &DeleteParams::default()).await.unwrap();
+        // What depends on it goes too, or, without a garbage collector, is left: never waited for.
+        self.kind(kind).delete(name, &DeleteParams::background()).await.unwrap();
     }
 
     /// Waits until the object of this name is as `wanted` says; the object.

@@ -81,7 +81,9 @@ impl Operator {
 
     /// What it tells a scraper.
     pub async fn metrics(&self) -> String {
-        let mut stream = tokio::net::TcpStream::connect(("127.0.0.1", self.http_port)).await.unwrap();
+        let mut stream = tokio::net::TcpStream::connect(("127.0.0.1", self.http_port))
+            .await
+            .unwrap();
         let request = b"GET /metrics HTTP/1.1\r\nHost: operator\r\nConnection: close\r\n\r\n";
         stream.write_all(request).await.unwrap();
         let mut answer = String::new();

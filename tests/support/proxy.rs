@@ -30,6 +30,8 @@ struct Shared {
     client: Client,
     name: String,
     open: watch::Sender<bool>,
+    /// Whether events of children pass.
+    heard: watch::Sender<bool>,
     plan: Arc<Plan>,
 }
 
@@ -49,6 +51,7 @@ impl ApiProxy {
             client: api.client.clone(),
             name: name.to_owned(),
             open: watch::Sender::new(true),
+            heard: watch::Sender::new(true),
             plan: Arc::default(),
         });
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -64,6 +67,11 @@ impl ApiProxy {
         }
     }
 
+    /// No event of a watch passes until `restore`, but those of our own kinds.
+    pub fn withhold_children(&self) {
+        self.shared.heard.send_replace(false);
+    }
+
     /// Nothing passes in either direction until `restore`.
     pub fn cut(&self) {
         self.shared.open.send_replace(false);
@@ -71,6 +79,7 @@ impl ApiProxy {
 
     pub fn restore(&self) {
         self.shared.open.send_replace(true);
+        self.shared.heard.send_replace(true);
     }
 }
 
@@ -83,6 +92,12 @@ impl Drop for ApiProxy {
 impl Shared {
     async fn passage(&self) {
         let _ = self.open.subscribe().wait_for(|open| *open).await;
+    }
+
+    async fn hearing(&self, is_of_children: bool) {
+        if is_of_children {
+            let _ = self.heard.subscribe().wait_for(|heard| *heard).await;
+        }
     }
 
     /// The fault that is planned for this request, which is counted if it is a write.
@@ -122,6 +137,8 @@ impl Shared {
 async fn handle(State(shared): State<Arc<Shared>>, request: Request) -> Response {
     shared.passage().await;
     let fault = shared.fault_of(&request);
+    let uri = request.uri().to_string();
+    let is_of_children = uri.contains("watch=") && !uri.contains("amas.dev/v1");
     let answer = match fault {
         Some(Fault::Swallowed) => {
             shared.plan.has_happened();
@@ -152,6 +169,7 @@ async fn handle(State(shared): State<Arc<Shared>>, request: Request) -> Response
         let shared = shared.clone();
         async move {
             shared.passage().await;
+            shared.hearing(is_of_children).await;
             frame
         }
     });

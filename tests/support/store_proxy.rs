@@ -27,7 +27,15 @@ const SQL_WRITES: [&str; 12] = [
 ];
 /// How commands begin that change something.
 const REDIS_WRITES: [&str; 9] = [
-    "SET", "DEL", "UNLINK", "EXPIRE", "PEXPIRE", "CONFIG SET", "CONFIG REWRITE", "ACL SETUSER", "ACL SAVE",
+    "SET",
+    "DEL",
+    "UNLINK",
+    "EXPIRE",
+    "PEXPIRE",
+    "CONFIG SET",
+    "CONFIG REWRITE",
+    "ACL SETUSER",
+    "ACL SAVE",
 ];
 
 pub struct StoreProxy {
@@ -46,7 +54,9 @@ impl StoreProxy {
         let (shared, passage) = (plan.clone(), open.clone());
         let server = tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
-                let Ok(server) = TcpStream::connect(("127.0.0.1", to)).await else { continue };
+                let Ok(server) = TcpStream::connect(("127.0.0.1", to)).await else {
+                    continue;
+                };
                 let _ = (client.set_nodelay(true), server.set_nodelay(true));
                 let between = Between {
                     protocol,
@@ -174,7 +184,8 @@ impl Protocol {
                     _ => None,
                 }?;
                 let statements = text.split(';').map(str::trim_start);
-                let writes = |statement: &&str| SQL_WRITES.contains(&statement.split_whitespace().next().unwrap_or_default());
+                let writes =
+                    |statement: &&str| SQL_WRITES.contains(&statement.split_whitespace().next().unwrap_or_default());
                 let first = statements.clone().find(writes)?;
                 let words: Vec<&str> = first.split_whitespace().take(3).collect();
                 Some(format!("{} ({} statements)", words.join(" "), statements.count()))

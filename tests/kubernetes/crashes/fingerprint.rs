@@ -47,10 +47,7 @@ impl Life {
             lines.extend(self.catalog().await);
             lines.push(self.redis_claim());
         }
-        lines
-            .join("\n")
-            .replace(&self.ns.name, "NS")
-            .replace(&self.id, "ID")
+        lines.join("\n").replace(&self.ns.name, "NS").replace(&self.id, "ID")
     }
 
     async fn catalog(&self) -> Vec<String> {
@@ -67,11 +64,21 @@ impl Life {
     }
 
     fn redis_claim(&self) -> String {
-        let Some(stores) = &self.stores else { return String::new() };
-        let found: Option<String> = redis::cmd("GET").arg(CLAIM_KEY).query(&mut stores.redis.client()).unwrap();
-        let claim: Value = found.map(|text| serde_json::from_str(&text).unwrap()).unwrap_or_default();
+        let Some(stores) = &self.stores else {
+            return String::new();
+        };
+        let found: Option<String> = redis::cmd("GET")
+            .arg(CLAIM_KEY)
+            .query(&mut stores.redis.client())
+            .unwrap();
+        let claim: Value = found
+            .map(|text| serde_json::from_str(&text).unwrap())
+            .unwrap_or_default();
         let released = !claim["released"].is_null();
-        format!("redis claim {} {} {} {released}", claim["namespace"], claim["name"], claim["createdByUs"])
+        format!(
+            "redis claim {} {} {} {released}",
+            claim["namespace"], claim["name"], claim["createdByUs"]
+        )
     }
 }
 
@@ -85,7 +92,9 @@ fn summary(kind: &str, object: &Value) -> Option<String> {
         "Secret" => json!(object["data"].as_object().map(|data| data.keys().collect::<Vec<_>>())),
         "AmasDatabase" => {
             let all = object["status"]["conditions"].as_array().cloned().unwrap_or_default();
-            let conditions = all.iter().map(|c| format!("{}={} {}", c["type"], c["status"], c["reason"]));
+            let conditions = all
+                .iter()
+                .map(|c| format!("{}={} {}", c["type"], c["status"], c["reason"]));
             json!([object["spec"], conditions.collect::<Vec<_>>()])
         }
         _ => json!([object["spec"], object["data"], meta["annotations"]]),

@@ -7,7 +7,10 @@ use std::{
 };
 
 use serde_json::{Value, json};
-use sqlx::{ConnectOptions, Connection, postgres::PgConnectOptions};
+use sqlx::{
+    ConnectOptions, Connection,
+    postgres::{PgConnectOptions, PgSslMode},
+};
 
 use crate::{
     lifecycle::{database, external},
@@ -160,7 +163,10 @@ impl Life {
 
     /// What has been written since the stage was entered.
     pub fn writes(&self) -> Writes {
-        self.plans().into_iter().map(|(place, plan)| (place, plan.writes())).collect()
+        self.plans()
+            .into_iter()
+            .map(|(place, plan)| (place, plan.writes()))
+            .collect()
     }
 
     fn counted(&self) -> usize {
@@ -205,7 +211,10 @@ impl Life {
                 return Ok(());
             }
         }
-        Err(format!("{stage:?} did not come to its end: {:#?}", self.ns.get("AmasDatabase", "a").await))
+        Err(format!(
+            "{stage:?} did not come to its end: {:#?}",
+            self.ns.get("AmasDatabase", "a").await
+        ))
     }
 
     async fn stands(&self, stage: Stage) -> bool {
@@ -227,7 +236,9 @@ impl Life {
     async fn is_rotated(&self) -> bool {
         let secret = self.ns.get("Secret", &self.rotated()).await.unwrap_or_default();
         secret["data"]["rotation.count"] == encoded("1")
-            && ["next", "previous"].iter().all(|which| secret["data"][format!("rotation.{which}-password")].is_null())
+            && ["next", "previous"]
+                .iter()
+                .all(|which| secret["data"][format!("rotation.{which}-password")].is_null())
     }
 
     /// The Secret whose password is replaced.
@@ -238,7 +249,12 @@ impl Life {
     /// The Secrets as they are now.
     pub async fn secrets(&self) -> BTreeMap<String, Value> {
         let all = self.ns.list("Secret").await;
-        let named = |secret: &Value| (secret["metadata"]["name"].as_str().unwrap_or_default().to_owned(), secret["data"].clone());
+        let named = |secret: &Value| {
+            (
+                secret["metadata"]["name"].as_str().unwrap_or_default().to_owned(),
+                secret["data"].clone(),
+            )
+        };
         all.iter().map(named).collect()
     }
 
@@ -256,7 +272,11 @@ impl Life {
                 continue;
             }
             let published = !old["rotation.count"].is_null();
-            let decided = if published { &old["PGPASSWORD"] } else { &old["rotation.next-password"] };
+            let decided = if published {
+                &old["PGPASSWORD"]
+            } else {
+                &old["rotation.next-password"]
+            };
             if !decided.is_null() && new["PGPASSWORD"] != *decided {
                 return Err(format!("Secret {name} has another password than was decided on"));
             }
@@ -267,9 +287,15 @@ impl Life {
     /// What is published opens the store.
     pub async fn check_logins(&self) -> Result<(), String> {
         for (name, data) in self.secrets().await {
-            let Some(url) = data["DATABASE_URL"].as_str() else { continue };
+            let Some(url) = data["DATABASE_URL"].as_str() else {
+                continue;
+            };
             let options: PgConnectOptions = decoded(url).parse().unwrap();
-            let login = options.disable_statement_logging().connect().await;
+            let login = options
+                .ssl_mode(PgSslMode::Disable)
+                .disable_statement_logging()
+                .connect()
+                .await;
             let connection = login.map_err(|error| format!("the login in Secret {name}: {error}"))?;
             connection.close().await.map_err(|error| error.to_string())?;
         }

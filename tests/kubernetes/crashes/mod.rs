@@ -81,7 +81,10 @@ async fn try_case(life: &mut Life, case: &Case, normal: &[Run]) -> Result<(), St
     };
     let plan = life.plan(case.place);
     life.enter_spoilt(case.stage, case.place, (case.number, fault)).await;
-    if tokio::time::timeout(Duration::from_secs(30), plan.happened()).await.is_err() {
+    if tokio::time::timeout(Duration::from_secs(30), plan.happened())
+        .await
+        .is_err()
+    {
         return Err("the write never came".into());
     }
     let before = life.secrets().await;
@@ -89,7 +92,12 @@ async fn try_case(life: &mut Life, case: &Case, normal: &[Run]) -> Result<(), St
         life.operator.kill();
         life.operator.again();
     }
-    let wanted = &normal[life.subject.stages().iter().position(|stage| *stage == case.stage).unwrap()];
+    let wanted = &normal[life
+        .subject
+        .stages()
+        .iter()
+        .position(|stage| *stage == case.stage)
+        .unwrap()];
     let (begun, mut found) = (Instant::now(), String::new());
     while found != wanted.fingerprint {
         if begun.elapsed() > SETTLING {
@@ -156,7 +164,13 @@ async fn matrix(subject: Subject) {
             let outcome = try_case(&mut life, &case, &normal).await;
             let log = life.end().await;
             outcome.map_err(|error| {
-                let Case { stage, place, number, blow, write } = case;
+                let Case {
+                    stage,
+                    place,
+                    number,
+                    blow,
+                    write,
+                } = case;
                 format!("{stage:?} {blow:?} {place:?} {number}: {write}: {error}\n{log}")
             })
         });
@@ -176,7 +190,12 @@ async fn matrix(subject: Subject) {
 fn counts(subject: Subject, normal: &[Run]) -> String {
     let of = |what: &str, is: fn(&Place) -> bool| {
         let each = subject.stages().iter().zip(normal).map(|(stage, run)| {
-            let count: usize = run.writes.iter().filter(|(place, _)| is(place)).map(|(_, all)| all.len()).sum();
+            let count: usize = run
+                .writes
+                .iter()
+                .filter(|(place, _)| is(place))
+                .map(|(_, all)| all.len())
+                .sum();
             (count, format!("{stage:?} {count}"))
         });
         let (all, words): (Vec<_>, Vec<_>) = each.unzip();
