@@ -6,7 +6,7 @@
 #[allow(dead_code)] // what only the other test files use
 mod support;
 
-#[path = "kubernetes/bug_classes.rs"]
+#[path = "kubernetes/bug_classes/mod.rs"]
 mod bug_classes;
 #[path = "kubernetes/children.rs"]
 mod children;

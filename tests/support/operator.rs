@@ -98,6 +98,20 @@ impl Operator {
     }
 }
 
+/// Of a test that fails, the operator's last words are shown.
+impl Drop for Operator {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let log = self.log();
+            let lines: Vec<&str> = log.lines().collect();
+            println!(
+                "the operator said last:\n{}",
+                lines[lines.len().saturating_sub(20)..].join("\n")
+            );
+        }
+    }
+}
+
 fn log_file(log: &Path, start: u32) -> PathBuf {
     log.with_extension(format!("{start}.log"))
 }

@@ -4,6 +4,7 @@
 
 mod fingerprint;
 mod life;
+mod passwords;
 
 use std::{
     sync::Arc,
