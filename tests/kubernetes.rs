@@ -14,6 +14,8 @@ mod children;
 mod crashes;
 #[path = "kubernetes/deletion.rs"]
 mod deletion;
+#[path = "kubernetes/encryption.rs"]
+mod encryption;
 #[path = "kubernetes/isolation.rs"]
 mod isolation;
 #[path = "kubernetes/leadership.rs"]
