@@ -6,6 +6,7 @@ use sqlx::{Connection, PgConnection, postgres::PgConnectOptions};
 use tokio::sync::watch;
 
 use crate::migrate::{
+    consent::Consent,
     plan::Direction,
     report::{Failure, Report},
     runner::{self, Event, Goal, Request, Urgency},
@@ -30,7 +31,7 @@ const GRACE: Duration = Duration::from_secs(20);
 pub async fn run(args: Args) -> ExitCode {
     let code = match args.verb {
         Verb::Up(up) => {
-            let goal = Goal::Up(up.to);
+            let goal = (Goal::Up(up.to), up.losses.consent());
             execute(up.run, goal, Source::load(&up.dirs.dirs), up.seeds).await
         }
         Verb::Down(down) => {
@@ -40,9 +41,12 @@ pub async fn run(args: Args) -> ExitCode {
             } else {
                 Source::load(&down.dirs)
             };
-            execute(down.run, goal, source, SeedOptions::default()).await
+            execute(down.run, (goal, Consent::Everything), source, SeedOptions::default()).await
         }
-        Verb::Seed(seed) => execute(seed.run, Goal::Seed, Ok(Source::default()), seed.seeds).await,
+        Verb::Seed(seed) => {
+            let goal = (Goal::Seed, Consent::Everything);
+            execute(seed.run, goal, Ok(Source::default()), seed.seeds).await
+        }
         Verb::Status(args) => finish(status::status(&args).await),
         Verb::Validate(args) => finish(status::validate(&args).await),
         Verb::Plan(args) => finish(plan::plan(&args).await),
@@ -62,8 +66,11 @@ fn explain(failure: &Failure) {
     eprintln!("error: {failure}\n{}", failure.advice());
 }
 
+/// Where to, and what may be lost on the way.
+type Wanted = (Goal, Consent);
+
 /// Loads, connects, runs, reports.
-async fn execute(args: RunArgs, goal: Goal, source: Result<Source, SourceError>, seeds: SeedOptions) -> u8 {
+async fn execute(args: RunArgs, goal: Wanted, source: Result<Source, SourceError>, seeds: SeedOptions) -> u8 {
     let report = match prepare(&args, goal, source, seeds) {
         Ok((request, login)) => perform(&args, &request, &login).await,
         Err(failure) => Report::early(failure),
@@ -83,7 +90,7 @@ async fn execute(args: RunArgs, goal: Goal, source: Result<Source, SourceError>,
 
 fn prepare(
     args: &RunArgs,
-    goal: Goal,
+    (goal, consent): Wanted,
     source: Result<Source, SourceError>,
     seeds: SeedOptions,
 ) -> Result<(Request, PgConnectOptions), Failure> {
@@ -92,6 +99,7 @@ fn prepare(
         goal,
         options: args.database.options(),
         plan_hash: args.plan_hash.clone(),
+        consent,
         attempt: args.attempt.clone(),
         lock_timeout: args.lock_timeout,
         seeds: load_profiles(&seeds.seed_dirs)?,

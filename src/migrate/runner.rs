@@ -9,6 +9,7 @@ use sqlx::{PgConnection, Row};
 use tokio::sync::watch;
 
 use super::{
+    consent::Consent,
     history::{self, State},
     plan::{self, Direction, Options, Plan, Step, StepId, hash_steps},
     record::{self, NewRun},
@@ -43,6 +44,8 @@ pub struct Request {
     pub options: Options,
     /// Refuse with PlanMoved unless exactly this plan (or what this attempt left of it) would run.
     pub plan_hash: Option<String>,
+    /// The versions that may lose data.
+    pub consent: Consent,
     /// The Job's name, or `shell`; written into `runs`.
     pub attempt: String,
     /// How long to wait for the migration lock.
@@ -178,6 +181,7 @@ impl Runner<'_, '_> {
         self.report.total = plan.steps.len();
         let hash = plan.hash(identity, &self.request.options);
         self.check_hash(identity, &plan, &hash).await?;
+        self.check_consent(&plan, &state)?;
         let seeds = seed::pending(self.conn, &self.request.seeds).await?;
         if plan.is_empty() && seeds.is_empty() {
             self.tell_unchanged(0);
@@ -246,6 +250,18 @@ impl Runner<'_, '_> {
             expected: expected.clone(),
             found: found.to_owned(),
         })
+    }
+
+    /// Nothing is lost that nobody has accepted.
+    fn check_consent(&self, plan: &Plan, state: &State) -> Result<(), Failure> {
+        let consent = &self.request.consent;
+        if *consent == Consent::Everything {
+            return Ok(());
+        }
+        let statements = plan.statements(&self.request.source, state)?;
+        consent
+            .refuse(&statements)
+            .map_or(Ok(()), |refused| Err(Failure::Destructive(Box::new(refused))))
     }
 
     async fn begin(&mut self, plan_hash: Option<&str>) -> Result<(), Failure> {

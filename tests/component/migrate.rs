@@ -1,10 +1,11 @@
 //! The migration engine against a real PostgreSQL, as a non-superuser owner.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use amas_operator::{
     api::names::SqlName,
     migrate::{
+        consent::Consent,
         history::{self, State},
         plan::{self, Options},
         report::{Failure, Report, StatementFailure},
@@ -160,6 +161,7 @@ fn request(goal: Goal, source: Source) -> Request {
         goal,
         options: Options::default(),
         plan_hash: None,
+        consent: Consent::Versions(BTreeSet::new()),
         attempt: "test".into(),
         lock_timeout: Duration::from_secs(20),
         seeds: vec![],

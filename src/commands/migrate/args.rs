@@ -1,20 +1,20 @@
 //! The command line of `migrate`.
 
-use std::{path::PathBuf, str::FromStr, time::Duration};
+use std::{collections::BTreeSet, path::PathBuf, str::FromStr, time::Duration};
 
 use clap::{Parser, Subcommand, ValueEnum};
 use sqlx::postgres::PgConnectOptions;
 
 use crate::{
     api::names::SqlName,
-    migrate::{plan::Options, report::Failure, seed::HashSource},
+    migrate::{consent::Consent, plan::Options, report::Failure, seed::HashSource},
 };
 
 /// Run, take back and check PostgreSQL migrations.
 ///
 /// Exit codes: 0 done or nothing to do; 10 a statement failed; 11 invalid files; 12 files and history disagree;
 /// 13 plan is not --plan-hash; 14 seed failed; 15 unknown target or no way back; 16 login or right missing;
-/// 17 unusable option; 18 lint found risks; 20 server not reachable; 21 lock not obtained; 22 stopped by a signal; 23 connection lost;
+/// 17 unusable option; 18 lint found risks; 19 a statement loses data and is not accepted; 20 server not reachable; 21 lock not obtained; 22 stopped by a signal; 23 connection lost;
 /// 24 server could not do it now. 10-19 need a change, 20-29 may be tried again.
 #[derive(Debug, Parser)]
 pub struct Args {
@@ -108,6 +108,35 @@ pub(super) struct UpArgs {
     /// Stop after this version.
     #[arg(long, value_name = "VERSION")]
     pub(super) to: Option<i64>,
+    #[command(flatten)]
+    pub(super) losses: LossArgs,
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct LossArgs {
+    /// Versions whose statements may lose data (drop, truncate, narrow a type, change all rows), or `all`.
+    #[arg(long = "allow-destructive", value_name = "VERSION,...", value_delimiter = ',', value_parser = accepted)]
+    accepted: Vec<Accepted>,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Accepted {
+    All,
+    Version(i64),
+}
+
+impl LossArgs {
+    pub(super) fn consent(&self) -> Consent {
+        let versions: Option<BTreeSet<i64>> = self
+            .accepted
+            .iter()
+            .map(|one| match one {
+                Accepted::All => None,
+                Accepted::Version(version) => Some(*version),
+            })
+            .collect();
+        versions.map_or(Consent::Everything, Consent::Versions)
+    }
 }
 
 #[derive(Debug, clap::Args)]
@@ -249,6 +278,16 @@ fn duration(text: &str) -> Result<Duration, String> {
         _ => return Err(bad()),
     };
     number.checked_mul(millis).map(Duration::from_millis).ok_or_else(bad)
+}
+
+fn accepted(text: &str) -> Result<Accepted, String> {
+    match text {
+        "all" => Ok(Accepted::All),
+        _ => text
+            .parse()
+            .map(Accepted::Version)
+            .map_err(|_| "write versions, or all".to_owned()),
+    }
 }
 
 fn hash_source(text: &str) -> Result<HashSource, String> {

@@ -9,7 +9,7 @@ use kube::Resource;
 
 use crate::{
     api::{
-        REISSUE, REREAD_SECRETS, RESTART, ROTATE, TAKE_OVER,
+        APPROVE_PLAN, REISSUE, REREAD_SECRETS, RESTART, ROTATE, TAKE_OVER,
         amas_database::{AmasDatabase, AmasDatabaseStatus},
         common::External,
         conditions::{ConditionType, shorten},
@@ -35,7 +35,9 @@ use crate::{
 };
 
 use super::{
-    external, secrets,
+    external,
+    jobs::Plans,
+    secrets,
     validate::{self, given_names},
 };
 
@@ -116,6 +118,10 @@ pub struct Observed {
     pub restart: Option<String>,
     /// The annotation that asks to take over what somebody else claims, until it is handled.
     pub take_over: Option<String>,
+    /// The plan that the annotation approves.
+    pub approved_plan: Option<String>,
+    /// Plans that were read before.
+    pub plans: Arc<Plans>,
 }
 
 impl Observed {
@@ -212,6 +218,8 @@ pub async fn observe(context: &Context, object: &AmasDatabase, wanted: &[SecretS
         same_generation: status.observed_generation == meta.generation,
         policies: policies::of(context, object),
         restart: one_shot(object, RESTART),
+        approved_plan: one_shot(object, APPROVE_PLAN),
+        plans: context.plans.clone(),
         take_over: one_shot(object, TAKE_OVER).filter(|value| status.handled.get(HANDLED_TAKE_OVER) != Some(value)),
         status,
         children,

@@ -95,6 +95,10 @@ fn arguments(input: &JobInput<'_>, source: &MigrationSource, name: &str) -> Vec<
         ]
         .map(Into::into),
     );
+    if input.direction == Direction::Up {
+        // Judged already, and the hash binds it: a pod that goes on after another would judge only the rest.
+        arguments.extend(["--allow-destructive", "all"].map(Into::into));
+    }
     if let Some(target) = input.target {
         arguments.extend(["--to".into(), target.to_string()]);
     }
