@@ -3,8 +3,10 @@
 //! `source` reads files, `statements` finds where each statement begins, `analysis` what each takes and does, `lint` what is risky about it,
 //! `plan` decides (pure), `consent` refuses what loses data and was not accepted, `history` is what the
 //! database says, `record` writes it, `session` connects and locks, `runner` runs a plan, `seed` the seeds after it, and
+//! `adjust` changes records without running anything,
 //! `report` says how it ended. Nothing runs before the whole plan has been checked.
 
+pub mod adjust;
 pub mod analysis;
 pub mod consent;
 pub mod history;
@@ -17,3 +19,4 @@ pub mod seed;
 pub mod session;
 pub mod source;
 pub mod statements;
+mod tables;

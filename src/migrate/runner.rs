@@ -17,11 +17,11 @@ use super::{
     seed::{self, HashSource, Profile},
     session,
     source::Source,
+    tables,
 };
 
 mod message;
 mod send;
-mod tables;
 
 /// Where the schema shall go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -168,13 +168,13 @@ impl Runner<'_, '_> {
     }
 
     async fn locked(&mut self, identity: &str) -> Result<(), Failure> {
-        let created = self.ensure_tables().await?;
+        let created = tables::ensure(self.conn, &self.request.options.schema).await?;
         self.ready = true;
         let state = self.read().await?;
         self.report.current = state.current();
         self.report.target = self.report.current;
         if created {
-            self.adopt(&state.applied).await?;
+            tables::adopt(self.conn, &self.request.source, &state.applied).await?;
         }
         let plan = self.plan(&state)?;
         self.report.target = plan.to;
@@ -191,7 +191,7 @@ impl Runner<'_, '_> {
         let stored = self.request.plan_hash.clone().unwrap_or(hash);
         self.begin(Some(&stored)).await?;
         if !created {
-            self.adopt(&state.applied).await?;
+            tables::adopt(self.conn, &self.request.source, &state.applied).await?;
         }
         self.steps(&plan).await?;
         self.seeds(&seeds, hashing).await

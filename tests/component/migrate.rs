@@ -22,6 +22,8 @@ use crate::support::postgres::Postgres;
 
 #[path = "migrate_command.rs"]
 mod command;
+#[path = "migrate_model.rs"]
+mod model;
 
 type File = (&'static str, &'static str, &'static str);
 
@@ -161,7 +163,10 @@ fn request(goal: Goal, source: Source) -> Request {
         goal,
         options: Options::default(),
         plan_hash: None,
-        consent: Consent::Versions(BTreeSet::new()),
+        consent: match goal {
+            Goal::Up(_) => Consent::Versions(BTreeSet::new()),
+            _ => Consent::Everything,
+        },
         attempt: "test".into(),
         lock_timeout: Duration::from_secs(20),
         seeds: vec![],

@@ -5,6 +5,10 @@ use std::{collections::BTreeSet, path::PathBuf, str::FromStr, time::Duration};
 use clap::{Parser, Subcommand, ValueEnum};
 use sqlx::postgres::PgConnectOptions;
 
+use super::{
+    look::{CurrentArgs, HistoryArgs, ShowArgs},
+    records::{RepairArgs, StampArgs},
+};
 use crate::{
     api::names::SqlName,
     migrate::{consent::Consent, plan::Options, report::Failure, seed::HashSource},
@@ -28,8 +32,21 @@ pub(super) enum Verb {
     Up(UpArgs),
     /// Take applied migrations back by their stored down texts. Never asks.
     Down(DownArgs),
-    /// Show what is applied, pending or edited. Changes nothing.
+    /// Take the newest migrations back and apply them again from their files. Never asks.
+    Redo(RedoArgs),
+    /// Print the version that the database is at. Changes nothing.
+    Current(CurrentArgs),
+    /// Show what is applied, pending or edited, and the seeds. Changes nothing.
     Status(StatusArgs),
+    /// Show what was done to the database, newest first. Changes nothing.
+    History(HistoryArgs),
+    /// Show one version: its state, what was done to it, its statements, its stored way back. Changes nothing.
+    Show(ShowArgs),
+    /// Record exactly the versions up to one as applied, and run nothing: for a database that was migrated by other means.
+    #[command(visible_alias = "baseline")]
+    Stamp(StampArgs),
+    /// Say what files and records disagree on, and settle it as told. Runs nothing.
+    Repair(RepairArgs),
     /// Check the files; with a database also against its history. Changes nothing.
     Validate(ValidateArgs),
     /// Show what would run, what it locks, and the plan's hash. Changes nothing.
@@ -155,6 +172,17 @@ pub(super) struct DownArgs {
 }
 
 #[derive(Debug, clap::Args)]
+pub(super) struct RedoArgs {
+    #[command(flatten)]
+    pub(super) dirs: DirArgs,
+    #[command(flatten)]
+    pub(super) run: RunArgs,
+    /// How many versions.
+    #[arg(long, default_value_t = 1)]
+    pub(super) steps: usize,
+}
+
+#[derive(Debug, clap::Args)]
 pub(super) struct StatusArgs {
     #[command(flatten)]
     pub(super) dirs: DirArgs,
@@ -266,7 +294,7 @@ impl DatabaseArgs {
 }
 
 /// `500ms`, `60s`, `5m`, `1h`.
-fn duration(text: &str) -> Result<Duration, String> {
+pub(super) fn duration(text: &str) -> Result<Duration, String> {
     let bad = || "write a number with its unit: 500ms, 60s, 5m, 1h".to_owned();
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
     let number: u64 = digits.parse().map_err(|_| bad())?;
