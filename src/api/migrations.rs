@@ -68,13 +68,20 @@ pub struct JobSettings {
     pub resources: Resources,
 }
 
-/// First data: ordered, repeatable SQL that comes with the migration bundle, run after the migrations.
+/// First data: ordered, repeatable SQL, run after the migrations, each file in one transaction with its record. A file that has not changed is not
+/// run again; one that has is, so that it must be written to be repeated. What another profile has put in stays.
 #[derive(Clone, Debug, Default, Deserialize, Serialize, PartialEq, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Seed {
     /// Which set to run. Default: none.
     #[serde(default)]
     pub profile: SeedProfile,
+    /// ConfigMaps in the same namespace with the profile's files (`NNNN_name.sql`), each key a file name, instead of those that come with the
+    /// bundle. Read as the source's ConfigMaps are. Default: those of the bundle. Mutable.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16), inner(length(min = 1, max = 253)))]
+    #[x_kube(merge_strategy = ListMerge::Set)]
+    pub config_maps: Vec<String>,
     /// Values made once and kept in the Secret `<name>-seed`; seed SQL sees only their hash, as the setting `amas.seed.<name>_hash`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16))]

@@ -36,7 +36,8 @@ pub async fn run(args: Args) -> ExitCode {
     let code = match args.verb {
         Verb::Up(up) => {
             let goal = (Goal::Up(up.to), up.losses.consent());
-            execute(up.run, goal, Source::load(&up.dirs.dirs), up.seeds).await
+            let seeds = (up.seeds, up.dirs.dirs.as_slice());
+            execute(up.run, goal, Source::load(&up.dirs.dirs), seeds).await
         }
         Verb::Down(down) => {
             let goal = down.to.map_or(Goal::DownSteps(down.steps), Goal::Down);
@@ -45,11 +46,17 @@ pub async fn run(args: Args) -> ExitCode {
             } else {
                 Source::load(&down.dirs)
             };
-            execute(down.run, (goal, Consent::Everything), source, SeedOptions::default()).await
+            execute(
+                down.run,
+                (goal, Consent::Everything),
+                source,
+                (SeedOptions::default(), &[]),
+            )
+            .await
         }
         Verb::Seed(seed) => {
             let goal = (Goal::Seed, Consent::Everything);
-            execute(seed.run, goal, Ok(Source::default()), seed.seeds).await
+            execute(seed.run, goal, Ok(Source::default()), (seed.seeds, &seed.dirs)).await
         }
         Verb::Redo(redo) => end(&redo.run, redo::redo(&redo).await),
         Verb::Current(args) => finish(look::current(&args).await),
@@ -79,8 +86,11 @@ fn explain(failure: &Failure) {
 /// Where to, and what may be lost on the way.
 type Wanted = (Goal, Consent);
 
+/// Seeds, and the folders of migrations that a profile's may be below.
+type Seeds<'a> = (SeedOptions, &'a [PathBuf]);
+
 /// Loads, connects, runs, reports.
-async fn execute(args: RunArgs, goal: Wanted, source: Result<Source, SourceError>, seeds: SeedOptions) -> u8 {
+async fn execute(args: RunArgs, goal: Wanted, source: Result<Source, SourceError>, seeds: Seeds<'_>) -> u8 {
     let report = match prepare(&args, goal, source, seeds) {
         Ok((request, login)) => perform(&args, &request, &login).await,
         Err(failure) => Report::early(failure),
@@ -107,7 +117,7 @@ fn prepare(
     args: &RunArgs,
     (goal, consent): Wanted,
     source: Result<Source, SourceError>,
-    seeds: SeedOptions,
+    (seeds, dirs): Seeds<'_>,
 ) -> Result<(Request, PgConnectOptions), Failure> {
     let request = Request {
         source: source?,
@@ -117,25 +127,33 @@ fn prepare(
         consent,
         attempt: args.attempt.clone(),
         lock_timeout: args.lock_timeout,
-        seeds: load_profiles(&seeds.seed_dirs)?,
+        seeds: load_profiles(&seeds.seed_dirs, seeds.seed_profile.as_deref(), dirs)?,
         hashes: seeds.seed_hashes,
     };
     Ok((request, args.database.login()?))
 }
 
-fn load_profiles(dirs: &[PathBuf]) -> Result<Vec<Profile>, Failure> {
-    let mut profiles: Vec<Profile> = Vec::new();
-    for dir in dirs {
-        let profile = Profile::load(dir)?;
-        if profiles.iter().any(|other| other.label == profile.label) {
+/// The seed folders that are named, or those of a profile below the folders of migrations.
+fn load_profiles(named: &[PathBuf], profile: Option<&str>, dirs: &[PathBuf]) -> Result<Vec<Profile>, Failure> {
+    let mut all: Vec<Profile> = named.iter().map(|dir| Profile::load(dir)).collect::<Result<_, _>>()?;
+    if let Some(name) = profile {
+        for dir in dirs.iter().map(|dir| dir.join("seed")).filter(|dir| dir.is_dir()) {
+            all.extend(Profile::load_named(&dir, name)?);
+        }
+        if all.is_empty() {
             return Err(Failure::Usage(format!(
-                "two seed folders are named {}; their records would mix",
-                profile.label
+                "no folder seed with a profile {name} is below --dir"
             )));
         }
-        profiles.push(profile);
     }
-    Ok(profiles)
+    let mut labels = std::collections::BTreeSet::new();
+    match all.iter().find(|profile| !labels.insert(profile.label.as_str())) {
+        None => Ok(all),
+        Some(twice) => Err(Failure::Usage(format!(
+            "two seed folders are named {}; their records would mix",
+            twice.label
+        ))),
+    }
 }
 
 async fn perform(args: &RunArgs, request: &Request, login: &PgConnectOptions) -> Report {

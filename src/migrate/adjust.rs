@@ -50,7 +50,9 @@ pub fn stamp(source: &Source, applied: &[Applied], to: i64) -> Result<Vec<Change
     }
     plan::check_target(source, applied, Some(to))?;
     let known = |version| applied.iter().any(|one| one.version == version);
-    let missing = source.migrations().filter(|file| file.version <= to && !known(file.version));
+    let missing = source
+        .migrations()
+        .filter(|file| file.version <= to && !known(file.version));
     let above = applied.iter().filter(|one| one.version > to);
     let gone = above.map(|one| Change::Pending { version: one.version });
     Ok(missing.map(as_its_file).chain(gone).collect())
@@ -67,7 +69,9 @@ pub struct Verdicts {
 pub fn repair(source: &Source, applied: &[Applied], verdicts: &Verdicts) -> Result<Vec<Change>, Failure> {
     let row = |version: i64| applied.iter().find(|one| one.version == version);
     if let Some(both) = verdicts.applied.intersection(&verdicts.pending).next() {
-        return Err(Failure::Usage(format!("version {both} is said to be applied and pending")));
+        return Err(Failure::Usage(format!(
+            "version {both} is said to be applied and pending"
+        )));
     }
     let mut changes = Vec::new();
     for &version in &verdicts.applied {
@@ -117,7 +121,9 @@ impl Problem {
             PlanError::Edited { .. } => format!("--applied {version} if the database is as the file says now"),
             PlanError::Missing { .. } => format!("--pending {version} if it is not in the database any more"),
             PlanError::OutOfOrder { .. } => format!("--applied {version} if it is in the database already"),
-            _ => format!("--applied {version} if all of it is in the database, --pending {version} if nothing of it is"),
+            _ => {
+                format!("--applied {version} if all of it is in the database, --pending {version} if nothing of it is")
+            }
         }
     }
 }
@@ -138,9 +144,9 @@ pub fn problems(source: &Source, applied: &[Applied]) -> Vec<Problem> {
         };
         Some(Problem { version, what })
     };
-    let below = source.migrations().filter(|file| {
-        file.version < current && !applied.iter().any(|row| row.version == file.version)
-    });
+    let below = source
+        .migrations()
+        .filter(|file| file.version < current && !applied.iter().any(|row| row.version == file.version));
     let below = below.map(|file| Problem {
         version: file.version,
         what: PlanError::OutOfOrder {
@@ -225,15 +231,27 @@ mod tests {
         let all = rows(&[(1, "a", true), (2, "b", true), (3, "c", true)]);
         assert_eq!(said(stamp(&files, &all, 1)), [('p', 2), ('p', 3)]);
         assert_eq!(said(stamp(&files, &all, 3)), []);
-        assert!(matches!(stamp(&files, &all, 7), Err(Failure::Plan(PlanError::UnknownTarget { .. }))));
+        assert!(matches!(
+            stamp(&files, &all, 7),
+            Err(Failure::Plan(PlanError::UnknownTarget { .. }))
+        ));
         let half = rows(&[(1, "a", false)]);
-        assert!(matches!(stamp(&files, &half, 1), Err(Failure::Plan(PlanError::Dirty { .. }))));
+        assert!(matches!(
+            stamp(&files, &half, 1),
+            Err(Failure::Plan(PlanError::Dirty { .. }))
+        ));
     }
 
     #[test]
     fn a_verdict_changes_only_what_is_recorded_otherwise() {
         let files = source(&[(1, "a"), (2, "b"), (3, "c"), (5, "e")]);
-        let have = rows(&[(1, "a", true), (2, "edited", true), (4, "gone", true), (5, "e", false), (6, "x", false)]);
+        let have = rows(&[
+            (1, "a", true),
+            (2, "edited", true),
+            (4, "gone", true),
+            (5, "e", false),
+            (6, "x", false),
+        ]);
         let listed: Vec<(i64, bool)> = problems(&files, &have)
             .iter()
             .map(|problem| (problem.version, problem.is_unfinished()))

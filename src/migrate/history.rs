@@ -153,11 +153,7 @@ pub struct Entry {
 }
 
 /// What was done to a database, newest first and `limit` at most: all of it, or with a `version` only to that one and with its stored way back.
-pub async fn entries(
-    conn: &mut PgConnection,
-    version: Option<i64>,
-    limit: u32,
-) -> Result<Vec<Entry>, sqlx::Error> {
+pub async fn entries(conn: &mut PgConnection, version: Option<i64>, limit: u32) -> Result<Vec<Entry>, sqlx::Error> {
     let there = "SELECT pg_catalog.to_regclass('amas_migrate.history') IS NOT NULL";
     if !raw_sql(there).fetch_one(&mut *conn).await?.try_get::<bool, _>(0)? {
         return Ok(Vec::new());

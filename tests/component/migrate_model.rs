@@ -65,7 +65,10 @@ impl Model {
         let pair = |(&version, &edition): (&i64, &Edition)| {
             [
                 (format!("{version}_m.up.sql"), up_text(version, edition).into_bytes()),
-                (format!("{version}_m.down.sql"), format!("DROP TABLE t{version};").into_bytes()),
+                (
+                    format!("{version}_m.down.sql"),
+                    format!("DROP TABLE t{version};").into_bytes(),
+                ),
             ]
         };
         Source::from_files(self.files.iter().flat_map(pair).collect()).unwrap()
@@ -108,7 +111,11 @@ impl Model {
         if target < self.current() {
             return 17;
         }
-        if self.recorded.iter().any(|(version, edition)| self.files[version] != *edition) {
+        if self
+            .recorded
+            .iter()
+            .any(|(version, edition)| self.files[version] != *edition)
+        {
             return 12;
         }
         for version in (self.current() + 1..=target).take(steps) {
@@ -169,14 +176,18 @@ impl Database {
         match act {
             Act::Up(target) => code(self.run(request(Goal::Up(target), source)).await),
             Act::Down(steps) => code(self.run(request(Goal::DownSteps(steps), Source::default())).await),
-            Act::Kill(after) => self.killed(request(Goal::Up(None), source), Duration::from_micros(after)).await,
+            Act::Kill(after) => {
+                self.killed(request(Goal::Up(None), source), Duration::from_micros(after))
+                    .await
+            }
             Act::Stamp(to) => self.adjusted(|applied| adjust::stamp(&source, applied, to)).await,
             Act::Repair(version) if model.recorded.contains_key(&version) => {
                 let verdicts = Verdicts {
                     applied: [version].into(),
                     ..Verdicts::default()
                 };
-                self.adjusted(|applied| adjust::repair(&source, applied, &verdicts)).await
+                self.adjusted(|applied| adjust::repair(&source, applied, &verdicts))
+                    .await
             }
             Act::Edit(_) | Act::Unedit(_) | Act::Repair(_) => 0,
         }
@@ -198,13 +209,16 @@ impl Database {
         let mut conn = self.connect().await;
         let mut other = self.server.connect("postgres", &self.name).await;
         let (_keep, stop) = watch::channel(Urgency::No);
-        let running = tokio::spawn(async move { runner::run(&mut conn, &request, stop, &mut |_| {}).await.exit_code() });
+        let running =
+            tokio::spawn(async move { runner::run(&mut conn, &request, stop, &mut |_| {}).await.exit_code() });
         tokio::time::sleep(after).await;
         let theirs = "FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'amas-migrate'";
-        sqlx::raw_sql(sqlx::AssertSqlSafe(format!("SELECT pg_terminate_backend(pid) {theirs}")))
-            .execute(&mut other)
-            .await
-            .unwrap();
+        sqlx::raw_sql(sqlx::AssertSqlSafe(format!(
+            "SELECT pg_terminate_backend(pid) {theirs}"
+        )))
+        .execute(&mut other)
+        .await
+        .unwrap();
         let code = running.await.unwrap();
         let started = Instant::now();
         while self.ask(&format!("SELECT pid::text {theirs}")).await != [""; 0] {
@@ -219,7 +233,10 @@ impl Database {
             "NULL" => Vec::new(),
             _ => self.state().await.applied,
         };
-        assert!(applied.iter().all(|row| row.success), "nothing is half done: {applied:?}");
+        assert!(
+            applied.iter().all(|row| row.success),
+            "nothing is half done: {applied:?}"
+        );
         let edition = |row: &amas_operator::migrate::history::Applied| {
             let sums = |edition: &Edition| {
                 let text = up_text(row.version, *edition);
@@ -230,10 +247,16 @@ impl Database {
         let tables = self
             .ask("SELECT substr(table_name, 2) || ' ' || substr(column_name, 2) FROM information_schema.columns WHERE table_schema = 'public' AND table_name ~ '^t[0-9]$'")
             .await;
-        let last = "SELECT DISTINCT ON (version) version, direction FROM amas_migrate.history ORDER BY version, id DESC";
+        let last =
+            "SELECT DISTINCT ON (version) version, direction FROM amas_migrate.history ORDER BY version, id DESC";
         let told = match applied.is_empty() {
             true => Vec::new(),
-            false => self.ask(&format!("SELECT version::text FROM ({last}) last WHERE direction <> 'down' ORDER BY 1")).await,
+            false => {
+                self.ask(&format!(
+                    "SELECT version::text FROM ({last}) last WHERE direction <> 'down' ORDER BY 1"
+                ))
+                .await
+            }
         };
         let versions: Vec<String> = applied.iter().map(|row| row.version.to_string()).collect();
         assert_eq!(told, versions, "the history ends with what is recorded");

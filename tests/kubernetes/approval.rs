@@ -41,7 +41,11 @@ async fn stalled(ns: &Namespace, reason: &str, part: &str) -> Value {
 
 async fn one(ns: &Namespace, kind: &str) -> Option<Value> {
     let mut all = ns.list(kind).await.into_iter();
-    all.find(|object| object["metadata"]["name"].as_str().is_some_and(|name| name.starts_with("a-")))
+    all.find(|object| {
+        object["metadata"]["name"]
+            .as_str()
+            .is_some_and(|name| name.starts_with("a-"))
+    })
 }
 
 /// Runs the container of a Job here.
@@ -63,8 +67,13 @@ async fn run(ns: &Namespace, job: &Value) -> (Option<i32>, String) {
     });
     let mut command = Command::new(env!("CARGO_BIN_EXE_amas-operator"));
     command.args(args);
-    let output = tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();
-    (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+    let output = tokio::task::spawn_blocking(move || command.output().unwrap())
+        .await
+        .unwrap();
+    (
+        output.status.code(),
+        String::from_utf8_lossy(&output.stderr).into_owned(),
+    )
 }
 
 #[tokio::test]
@@ -74,7 +83,10 @@ async fn a_plan_runs_when_its_losses_are_accepted_and_its_hash_is_approved() {
     let postgres = Postgres::shared().await;
     ns.secret("postgres", &[("uri", &postgres.url("postgres", "postgres"))])
         .await;
-    let data: serde_json::Map<String, Value> = FILES.map(|(name, sql)| (name.to_owned(), sql.into())).into_iter().collect();
+    let data: serde_json::Map<String, Value> = FILES
+        .map(|(name, sql)| (name.to_owned(), sql.into()))
+        .into_iter()
+        .collect();
     ns.apply(json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "files"}, "data": data}))
         .await;
     let _operator = ns.operator(&[]).await;
@@ -90,20 +102,29 @@ async fn a_plan_runs_when_its_losses_are_accepted_and_its_hash_is_approved() {
     let hash = plan["hash"].as_str().unwrap();
     let map = ns.get("ConfigMap", plan["configMap"].as_str().unwrap()).await.unwrap();
     let text = map["data"]["plan.txt"].as_str().unwrap();
-    for part in [hash, "0002_b.up.sql:2: DROP TABLE IF EXISTS b", "drops a table", "ACCESS EXCLUSIVE on \"b\""] {
+    for part in [
+        hash,
+        "0002_b.up.sql:2: DROP TABLE IF EXISTS b",
+        "drops a table",
+        "ACCESS EXCLUSIVE on \"b\"",
+    ] {
         assert!(text.contains(part), "{part}: {text}");
     }
     assert!(one(&ns, "Job").await.is_none(), "nothing runs before");
 
     ns.apply(object(&accepted, hash)).await;
-    eventually("a Job", std::time::Duration::from_secs(20), || async { one(&ns, "Job").await.is_some() }).await;
+    eventually("a Job", std::time::Duration::from_secs(20), || async {
+        one(&ns, "Job").await.is_some()
+    })
+    .await;
     let job = one(&ns, "Job").await.unwrap();
     let (code, log) = run(&ns, &job).await;
     assert_eq!(code, Some(0), "{log}");
     // It has no node that would end it.
     ns.delete("Job", job["metadata"]["name"].as_str().unwrap()).await;
     ns.wait_condition("AmasDatabase", "a", "Ready", "True").await;
-    ns.wait_gone("ConfigMap", map["metadata"]["name"].as_str().unwrap()).await;
+    ns.wait_gone("ConfigMap", map["metadata"]["name"].as_str().unwrap())
+        .await;
     let after = ns.get("AmasDatabase", "a").await.unwrap();
     assert!(after.pointer("/status/migrations/pendingPlan").is_none(), "{after}");
 }

@@ -109,6 +109,9 @@ pub(super) struct SeedOptions {
     /// Folder of NNNN_name.sql to run after the migrations; several run in the order given.
     #[arg(long = "seed-dir", value_name = "DIR")]
     pub(super) seed_dirs: Vec<PathBuf>,
+    /// Run the seeds of this profile after the migrations: the folders common, NAME and last, in that order, below the folder seed in --dir.
+    #[arg(long, value_name = "NAME", conflicts_with = "seed_dirs")]
+    pub(super) seed_profile: Option<String>,
     /// NAME=FILE: setting amas.seed.NAME_hash is the bcrypt hash of the password in FILE.
     #[arg(long = "seed-hash", value_name = "NAME=FILE", value_parser = hash_source)]
     pub(super) seed_hashes: Vec<HashSource>,
@@ -201,6 +204,9 @@ pub(super) struct ValidateArgs {
     /// Seed folders to check too.
     #[arg(long = "seed-dir", value_name = "DIR")]
     pub(super) seed_dirs: Vec<PathBuf>,
+    /// Seed profile to check too.
+    #[arg(long, value_name = "NAME")]
+    pub(super) seed_profile: Option<String>,
 }
 
 #[derive(Debug, clap::Args)]
@@ -243,6 +249,9 @@ pub(super) struct NewArgs {
 
 #[derive(Debug, clap::Args)]
 pub(super) struct SeedArgs {
+    /// Folder of the migrations, whose folder seed has the profiles.
+    #[arg(long = "dir", value_name = "DIR", requires = "seed_profile")]
+    pub(super) dirs: Vec<PathBuf>,
     #[command(flatten)]
     pub(super) run: RunArgs,
     #[command(flatten)]

@@ -123,7 +123,10 @@ async fn read(database: &DatabaseArgs, version: Option<i64>, limit: u32) -> Resu
 }
 
 fn table(entries: &[Entry]) -> String {
-    let mut text = format!("{:<20}  {:<20}  {:<5}  {:>9}  {:<20}  BY\n", "AT", "VERSION", "WHAT", "MS", "RUN");
+    let mut text = format!(
+        "{:<20}  {:<20}  {:<5}  {:>9}  {:<20}  BY\n",
+        "AT", "VERSION", "WHAT", "MS", "RUN"
+    );
     for entry in entries {
         text.push_str(&format!(
             "{:<20}  {:<20}  {:<5}  {:>9}  {:<20}  {}\n",

@@ -92,10 +92,21 @@ mod tests {
 
     #[test]
     fn only_a_terminal_gets_a_bar() {
-        let bar = |steps, done| Progress { terminal: true, steps, done }.bar("0003_x.up.sql");
+        let bar = |steps, done| {
+            Progress {
+                terminal: true,
+                steps,
+                done,
+            }
+            .bar("0003_x.up.sql")
+        };
         assert_eq!(bar(4, 1), "\r\u{1b}[K[#####---------------] 1/4 0003_x.up.sql");
         assert!(bar(0, 0).contains("[--------------------]") && bar(3, 3).contains("[####################]"));
-        let plain = Progress { terminal: false, steps: 1, done: 0 };
+        let plain = Progress {
+            terminal: false,
+            steps: 1,
+            done: 0,
+        };
         assert_eq!(plain.line("x".to_owned()), "x\n");
     }
 }

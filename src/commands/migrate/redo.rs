@@ -5,8 +5,7 @@ use tokio::sync::watch;
 
 use crate::migrate::{
     consent::Consent,
-    history,
-    plan,
+    history, plan,
     report::{Failure, Report},
     runner::{self, Goal, Request, Urgency},
     source::Source,
@@ -24,7 +23,7 @@ pub(super) async fn redo(args: &RedoArgs) -> Report {
     }
     let wanted = (Goal::DownSteps(args.steps), Consent::Everything);
     let source = Source::load(&args.dirs.dirs);
-    let (request, login) = match prepare(&args.run, wanted, source, SeedOptions::default()) {
+    let (request, login) = match prepare(&args.run, wanted, source, (SeedOptions::default(), &[])) {
         Ok(prepared) => prepared,
         Err(failure) => return Report::early(failure),
     };
@@ -37,12 +36,7 @@ pub(super) async fn redo(args: &RedoArgs) -> Report {
     report
 }
 
-async fn both(
-    conn: &mut PgConnection,
-    mut request: Request,
-    steps: usize,
-    stop: watch::Receiver<Urgency>,
-) -> Report {
+async fn both(conn: &mut PgConnection, mut request: Request, steps: usize, stop: watch::Receiver<Urgency>) -> Report {
     let current = match way_up(conn, &request, steps).await {
         Ok(current) => current,
         Err(failure) => return Report::early(failure),
@@ -57,7 +51,9 @@ async fn both(
 
 /// The version to come back to. Nothing is taken back that could not be applied again: its file is there and can be sent.
 async fn way_up(conn: &mut PgConnection, request: &Request, steps: usize) -> Result<i64, Failure> {
-    let state = history::read(conn, &request.options.schema, None).await?.unwrap_or_default();
+    let state = history::read(conn, &request.options.schema, None)
+        .await?
+        .unwrap_or_default();
     let stays = state.applied.len().saturating_sub(steps);
     let current = state.current();
     plan::plan(&request.source, &state.applied[..stays], Some(current))?;

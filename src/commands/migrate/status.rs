@@ -51,7 +51,7 @@ pub(super) async fn status(args: &StatusArgs) -> Result<(), Failure> {
 
 pub(super) async fn validate(args: &ValidateArgs) -> Result<(), Failure> {
     let source = Source::load(&args.dirs.dirs)?;
-    load_profiles(&args.seed_dirs)?;
+    load_profiles(&args.seed_dirs, args.seed_profile.as_deref(), &args.dirs.dirs)?;
     for script in source.migrations().flat_map(|m| std::iter::once(&m.up).chain(&m.down)) {
         let refused = |problem| PlanError::Unrunnable {
             file: script.file.clone(),

@@ -15,6 +15,7 @@ use crate::{
         sources::Files,
     },
     engine::{child::ChildKind, children::owner_of},
+    migrate::seed::{Profile, Recorded},
     stores::{
         postgres::PostgresDuty,
         revisions::{self, Stamp},
@@ -490,21 +491,18 @@ pub fn target(spec: &AmasDatabaseSpec, observed: &Observed, newest: i64) -> i64 
 }
 
 /// The seed files of the profile with how many are not in.
-pub fn pending_seeds(
-    all: &[(String, crate::migrate::seed::Profile)],
-    recorded: &std::collections::BTreeMap<(String, String), crate::migrate::source::Checksum>,
-) -> Seeds {
+pub fn pending_seeds(all: &[Profile], recorded: &Recorded) -> Seeds {
     let files = all
         .iter()
-        .flat_map(|(folder, profile)| profile.files.iter().map(move |script| (folder, script)));
+        .flat_map(|profile| profile.files.iter().map(move |script| (&profile.label, script)));
     let pending = files
         .clone()
-        .filter(|(folder, script)| recorded.get(&((*folder).clone(), script.file.clone())) != Some(&script.checksum))
+        .filter(|(label, script)| recorded.get(&((*label).clone(), script.file.clone())) != Some(&script.checksum))
         .count();
     Seeds {
-        folders: all.iter().map(|(folder, _)| folder.clone()).collect(),
+        folders: all.iter().map(|profile| profile.label.clone()).collect(),
         files: files
-            .map(|(folder, script)| (folder.clone(), script.file.clone(), script.checksum.to_string()))
+            .map(|(label, script)| (label.clone(), script.file.clone(), script.checksum.to_string()))
             .collect(),
         pending,
     }

@@ -346,6 +346,7 @@ fn a_claimed_store_names_the_holder_and_the_way_out() {
 /// A converged database whose source has these files beside those that are applied.
 fn with_pending(settings: serde_json::Value, applied: i64, pending: &[&str]) -> Situation {
     let mut situation = Situation::converged(platform());
+    situation.settle();
     let file = |version: i64, sql: &str| (format!("{version:06}_m.sql"), sql.as_bytes().to_vec());
     let old = (1..=applied).map(|version| file(version, "SELECT 1"));
     let new = pending
