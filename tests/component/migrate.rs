@@ -683,6 +683,7 @@ async fn only_the_plan_that_was_asked_for() {
     let hash = plan.hash(&identity, &options);
     let down = Request {
         goal: Goal::Down(1),
+        consent: Consent::Everything,
         ..job(source(&FIVE), &hash, "job-4")
     };
     succeeded(&db.run(down).await);

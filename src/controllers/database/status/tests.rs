@@ -369,6 +369,9 @@ fn with_pending(settings: serde_json::Value, applied: i64, pending: &[&str]) -> 
     let mut settings = settings;
     settings["source"] = json!({"bundle": "amas"});
     *migrations = serde_json::from_value(settings).unwrap();
+    // The specification has changed.
+    situation.object.metadata.generation = Some(2);
+    situation.observed.same_generation = false;
     situation
 }
 
@@ -397,7 +400,7 @@ fn a_plan_waits_to_be_approved_and_is_shown() {
     let status = situation.settle();
     assert_eq!(condition(&status, "Ready"), "False/WaitingForApproval");
     assert_eq!(
-        (kstatus(&status, 1), condition(&status, "Available").as_str()),
+        (kstatus(&status, 2), condition(&status, "Available").as_str()),
         ("Failed", "True/Serving")
     );
     let plan = status.migrations.unwrap().pending_plan.unwrap();
