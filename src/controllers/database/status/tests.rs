@@ -420,8 +420,13 @@ fn a_plan_waits_to_be_approved_and_is_shown() {
     situation.observed.approved_plan = Some(plan.hash);
     let job = |step: &Step| matches!(step, Step::Create(ChildKind::Job, _));
     assert!(situation.plan().steps.iter().any(job) && plan_maps(&situation).is_empty());
-    let done = with_pending(json!({"approval": "Manual"}), 1, &[]);
-    situation.observed.files = done.observed.files;
+    let facts = &mut Arc::make_mut(situation.observed.postgres.as_mut().unwrap()).facts;
+    let applied = &mut facts.migrations.as_mut().unwrap().state.as_mut().unwrap().applied;
+    applied.push(Applied {
+        version: 2,
+        checksum: Checksum::of(b"CREATE TABLE t (id int);\nSELECT 1"),
+        ..applied[0].clone()
+    });
     assert!(matches!(plan_maps(&situation)[..], [Step::Delete(..)]));
 }
 
