@@ -10,6 +10,8 @@ mod support;
 mod approval;
 #[path = "kubernetes/crashes.rs"]
 mod crashes;
+#[path = "kubernetes/encryption.rs"]
+mod encryption;
 #[path = "kubernetes/isolation.rs"]
 mod isolation;
 #[path = "kubernetes/leadership.rs"]
