@@ -6,6 +6,8 @@
 #[allow(dead_code)] // what only the other test files use
 mod support;
 
+#[path = "kubernetes/approval.rs"]
+mod approval;
 #[path = "kubernetes/bug_classes/mod.rs"]
 mod bug_classes;
 #[path = "kubernetes/children.rs"]
