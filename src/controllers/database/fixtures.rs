@@ -147,8 +147,6 @@ impl Situation {
             same_generation: false,
             restart: None,
             take_over: None,
-            approved_plan: None,
-            plans: Arc::default(),
             policies: ["CachePolicy", "GraphSchema"]
                 .map(|kind| Policy {
                     kind,

@@ -1,6 +1,6 @@
 //! What has to be written, as a list of small steps. Pure: from valid values and what was seen.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, time::Duration};
 
 use serde_json::Value;
 
@@ -15,7 +15,6 @@ use crate::{
         sources::Files,
     },
     engine::{child::ChildKind, children::owner_of},
-    migrate::seed::{Profile, Recorded},
     stores::{
         postgres::PostgresDuty,
         revisions::{self, Stamp},
@@ -26,7 +25,7 @@ use crate::{
 use super::{
     configuration::{self, Judged, Writing},
     duties::{Duties, duties},
-    jobs::{self, Decision, JobInput, Pending, Seeds},
+    jobs::{self, Decision, JobInput, Seeds},
     observe::{Observed, StoreKind},
     rollout::{self, Asked, Rollout},
     secrets,
@@ -219,8 +218,7 @@ fn child_steps(spec: &AmasDatabaseSpec, valid: &Valid, observed: &Observed, sett
         plan.look_again = None;
     }
     plan.steps.extend(stuck_pods(valid, observed));
-    // What a store that is no longer asked for has left: its workload goes, its volume stays. Plans are looked after by themselves.
-    let plans = valid.family.child_name(jobs::MAP);
+    // What a store that is no longer asked for has left: its workload goes, its volume stays.
     let ours = |kind: ChildKind| {
         !matches!(
             kind,
@@ -230,7 +228,7 @@ fn child_steps(spec: &AmasDatabaseSpec, valid: &Valid, observed: &Observed, sett
     let left = observed
         .children
         .iter()
-        .filter(|(key, seen)| ours(key.0) && !seen.deleting && !names.contains(key) && !key.1.starts_with(&plans));
+        .filter(|(key, seen)| ours(key.0) && !seen.deleting && !names.contains(key));
     plan.steps
         .extend(left.map(|((kind, name), _)| Step::Delete(*kind, name.clone())));
 }
@@ -378,9 +376,6 @@ fn server_templates(
 }
 
 fn migration_steps(spec: &AmasDatabaseSpec, valid: &Valid, observed: &Observed, settings: &Settings, plan: &mut Plan) {
-    let Some(migrations) = &spec.migrations else {
-        return plan_maps(valid, observed, None, plan);
-    };
     let (Some(Files::Read(source)), Some(owner)) = (&observed.files, &valid.owner) else {
         return;
     };
@@ -404,9 +399,6 @@ fn migration_steps(spec: &AmasDatabaseSpec, valid: &Valid, observed: &Observed, 
         seeds: seeds.as_ref(),
         target: Some(target),
         children: &observed.children,
-        migrations,
-        approved: observed.approved_plan.as_deref(),
-        plans: &observed.plans,
     };
     let decision = jobs::decide(&valid.family, &known);
     // A Job needs the roles and extensions; until they are in, it waits.
@@ -439,37 +431,7 @@ fn migration_steps(spec: &AmasDatabaseSpec, valid: &Valid, observed: &Observed, 
         plan.steps
             .push(Step::Create(ChildKind::Job, jobs::job(&input, job, managed)));
     }
-    match &decision {
-        Decision::Held { pending, map, .. } => {
-            plan_maps(valid, observed, map.as_ref().map(|name| (name, pending)), plan)
-        }
-        Decision::Done => plan_maps(valid, observed, None, plan),
-        // the plan that was approved stays to be read
-        _ => {}
-    }
     plan.migrations = Some(decision);
-}
-
-/// The ConfigMap with the plan that waits for a person, and none of another plan.
-fn plan_maps(valid: &Valid, observed: &Observed, wanted: Option<(&String, &Arc<Pending>)>, plan: &mut Plan) {
-    let prefix = valid.family.child_name(jobs::MAP);
-    let others = observed.children.iter().filter(|((kind, name), seen)| {
-        *kind == ChildKind::ConfigMap
-            && name.starts_with(&prefix)
-            && !seen.deleting
-            && wanted.is_none_or(|(wanted, _)| wanted != name)
-    });
-    plan.steps
-        .extend(others.map(|((kind, name), _)| Step::Delete(*kind, name.clone())));
-    let Some((name, pending)) = wanted else { return };
-    let body = pending.map(&valid.family);
-    let key = (ChildKind::ConfigMap, name.clone());
-    match observed.children.get(&key) {
-        None if observed.taken.contains(&key) => plan.taken.push(key),
-        None => plan.steps.push(Step::Create(key.0, body)),
-        Some(seen) if seen.deleting || seen.hash == key.0.hash(&body) => {}
-        Some(_) => plan.steps.push(Step::Update(key.0, body)),
-    }
 }
 
 /// The version asked for. Without one: the newest known when this generation was first seen, so that an upgrade of the operator starts nothing.
@@ -489,18 +451,21 @@ pub fn target(spec: &AmasDatabaseSpec, observed: &Observed, newest: i64) -> i64 
 }
 
 /// The seed files of the profile with how many are not in.
-pub fn pending_seeds(all: &[Profile], recorded: &Recorded) -> Seeds {
+pub fn pending_seeds(
+    all: &[(String, crate::migrate::seed::Profile)],
+    recorded: &std::collections::BTreeMap<(String, String), crate::migrate::source::Checksum>,
+) -> Seeds {
     let files = all
         .iter()
-        .flat_map(|profile| profile.files.iter().map(move |script| (&profile.label, script)));
+        .flat_map(|(folder, profile)| profile.files.iter().map(move |script| (folder, script)));
     let pending = files
         .clone()
-        .filter(|(label, script)| recorded.get(&((*label).clone(), script.file.clone())) != Some(&script.checksum))
+        .filter(|(folder, script)| recorded.get(&((*folder).clone(), script.file.clone())) != Some(&script.checksum))
         .count();
     Seeds {
-        folders: all.iter().map(|profile| profile.label.clone()).collect(),
+        folders: all.iter().map(|(folder, _)| folder.clone()).collect(),
         files: files
-            .map(|(label, script)| (label.clone(), script.file.clone(), script.checksum.to_string()))
+            .map(|(folder, script)| (folder.clone(), script.file.clone(), script.checksum.to_string()))
             .collect(),
         pending,
     }
@@ -809,7 +774,6 @@ mod tests {
     fn encrypted(required: bool) -> (Situation, Plan) {
         let mut object = platform();
         object.spec.tls = Some(crate::api::common::ManagedTls { required });
-        object.spec.neo4j = object.spec.neo4j.filter(|_| !required);
         let mut situation = Situation::new(object);
         let first = situation.plan();
         let Some(Step::CreateSecret(secret)) = first.steps.first() else {
@@ -850,6 +814,8 @@ mod tests {
         }
         let duty = situation.plan().duties.redis.unwrap();
         assert_eq!(duty.endpoint.port, 6380);
+        let graph = secret("amas-neo4j-connection");
+        assert!(graph["NEO4J_URI"].reveal().starts_with("bolt+s://") && graph.contains_key("ca.crt"));
         assert_eq!(
             duty.serves,
             crate::stores::tls::fingerprint(certificates["redis.crt"].reveal())
@@ -890,6 +856,7 @@ mod tests {
                 _ => None,
             })
             .collect();
+        assert!(bodies.contains("\"NEO4J_server_bolt_tls__level\":\"REQUIRED\"") && !bodies.contains("7474"));
         assert!(
             bodies.contains("hostssl all all all scram-sha-256") && bodies.contains("hba_file = "),
             "{bodies}"

@@ -13,8 +13,6 @@ use crate::{
     stores::workload::{CA_CERTIFICATE, Family, add_pod_settings, certificates_secret, security},
 };
 
-/// Where a Job has the seed files that come in ConfigMaps, in a folder named as the profile.
-const SEED_FILES: &str = "/run/amas/seed-files";
 /// How long a finished Job is kept.
 const KEEP_SECONDS: u32 = 86_400;
 
@@ -97,21 +95,17 @@ fn arguments(input: &JobInput<'_>, source: &MigrationSource, name: &str) -> Vec<
         ]
         .map(Into::into),
     );
-    if input.direction == Direction::Up {
-        // Judged already, and the hash binds it: a pod that goes on after another would judge only the rest.
-        arguments.extend(["--allow-destructive", "all"].map(Into::into));
-    }
     if let Some(target) = input.target {
         arguments.extend(["--to".into(), target.to_string()]);
     }
-    if let Some(seeds) = input.seeds.filter(|_| input.direction == Direction::Up) {
-        let below = match (seed_maps(input), bundle) {
-            ([], Some(bundle)) => format!("{bundle}/seed"),
-            _ => SEED_FILES.to_owned(),
-        };
-        for folder in &seeds.folders {
-            arguments.extend(["--seed-dir".into(), format!("{below}/{folder}")]);
-        }
+    let seeds = input.seeds.filter(|_| input.direction == Direction::Up).zip(bundle);
+    for (folder, bundle) in seeds
+        .iter()
+        .flat_map(|(seeds, bundle)| seeds.folders.iter().map(move |folder| (folder, bundle)))
+    {
+        arguments.extend(["--seed-dir".into(), format!("{bundle}/seed/{folder}")]);
+    }
+    if seeds.is_some() {
         for value in input.spec.seed.iter().flat_map(|seed| &seed.generate) {
             let SeedHash::Bcrypt = value.hash;
             arguments.extend(["--seed-hash".into(), format!("{0}=/run/amas/seed/{0}", value.name)]);
@@ -209,16 +203,6 @@ fn login(input: &JobInput<'_>) -> (String, &'static str) {
     }
 }
 
-/// ConfigMaps with seed files, while a profile is asked for.
-fn seed_maps<'a>(input: &JobInput<'a>) -> &'a [String] {
-    let seed = input
-        .spec
-        .seed
-        .as_ref()
-        .filter(|seed| seed.profile != SeedProfile::None);
-    seed.map_or(&[], |seed| &seed.config_maps)
-}
-
 fn seed_secret(input: &JobInput<'_>) -> Option<String> {
     let seed = input.spec.seed.as_ref()?;
     (seed.profile != SeedProfile::None && !seed.generate.is_empty()).then(|| input.family.child_name("seed"))
@@ -232,10 +216,6 @@ fn volume_mounts(input: &JobInput<'_>, source: &MigrationSource) -> Vec<Value> {
     }
     if seed_secret(input).is_some() {
         mounts.push(mount("seed", "/run/amas/seed"));
-    }
-    let profile = input.spec.seed.as_ref().and_then(|seed| seed.profile.folder());
-    if let (false, Some(profile)) = (seed_maps(input).is_empty(), profile) {
-        mounts.push(mount("seed-files", &format!("{SEED_FILES}/{profile}")));
     }
     for file in certificates(input) {
         mounts.push(mount(file.volume, &file.folder()));
@@ -255,18 +235,57 @@ fn volumes(input: &JobInput<'_>, source: &MigrationSource) -> Vec<Value> {
     for file in certificates(input) {
         volumes.push(secret(file.volume, &file.secret, file.key, file.key));
     }
-    let projected = |volume: &str, maps: &[String]| {
-        let maps: Vec<Value> = maps.iter().map(|name| json!({"configMap": {"name": name}})).collect();
-        json!({"name": volume, "projected": {"sources": maps}})
-    };
     if source.bundle.is_none() {
-        volumes.push(projected("source", &source.config_maps));
-    }
-    if !seed_maps(input).is_empty() {
-        volumes.push(projected("seed-files", seed_maps(input)));
+        let maps: Vec<Value> = source
+            .config_maps
+            .iter()
+            .map(|name| json!({"configMap": {"name": name}}))
+            .collect();
+        volumes.push(json!({"name": "source", "projected": {"sources": maps}}));
     }
     if let Some(secret) = seed_secret(input) {
         volumes.push(json!({"name": "seed", "secret": {"secretName": secret, "defaultMode": 0o440}}));
     }
     volumes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::controllers::database::fixtures::{family, platform};
+
+    fn pod(encrypted: bool) -> Value {
+        let (mut object, family) = (platform(), family());
+        object.spec.tls = encrypted.then(Default::default);
+        let input = JobInput {
+            family: &family,
+            spec: &object.spec,
+            owner: "amas_owner",
+            server: None,
+            image: "i",
+            target: None,
+            seeds: None,
+            steps: "s",
+            direction: Direction::Up,
+        };
+        job(&input, "d-migrate-1", true)["spec"]["template"]["spec"].clone()
+    }
+
+    #[test]
+    fn the_job_of_an_encrypted_server_verifies_it() {
+        let variable = |name: &str, value: &str| json!({"name": name, "value": value});
+        let wanted = [
+            variable("PGSSLMODE", "verify-full"),
+            variable("PGSSLROOTCERT", "/run/amas/ca/ca.crt"),
+        ];
+        let encrypted = pod(true);
+        assert_eq!(encrypted["containers"][0]["env"], json!(wanted));
+        let volumes = encrypted["volumes"].to_string();
+        assert!(
+            volumes.contains("\"d-tls\"") && !volumes.contains("ca.key"),
+            "{volumes}"
+        );
+        let clear = pod(false).to_string();
+        assert!(!clear.contains("PGSSL") && !clear.contains("d-tls"), "{clear}");
+    }
 }
