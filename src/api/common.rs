@@ -138,7 +138,7 @@ fn one_hour() -> Span {
     Span::from_secs(3600)
 }
 
-fn utc() -> String {
+pub(super) fn utc() -> String {
     "UTC".into()
 }
 

@@ -37,6 +37,7 @@ impl Program {
 pub struct RedisServer {
     pub process: Process,
     pub port: u16,
+    host: String,
     /// Present when the server was started with TLS.
     pub tls_port: Option<u16>,
     _folder: Folder,
@@ -84,40 +85,43 @@ impl RedisServer {
 
     async fn launch(program: Program, users: &str, tls: Option<String>) -> Self {
         let folder = Folder::new("redis");
-        let acl = folder.write(
-            "users.acl",
-            &format!("{}{users}", acl_file([&Sensitive::new(PASSWORD)])),
-        );
-        let port = free_port();
-        let mut command = program.command();
-        command
-            .args([
-                "--port",
-                &port.to_string(),
-                "--bind",
-                "127.0.0.1",
-                "--save",
-                "",
-                "--dir",
-            ])
-            .arg(folder.path());
-        command.arg("--aclfile").arg(acl);
+        let acl = format!("{}{users}", acl_file([&Sensitive::new(PASSWORD)]));
+        let address = ("127.0.0.1", free_port());
+        let mut command = prepare(program, &folder, address, &acl);
+        command.args(["--save", ""]);
         let tls_port = tls.as_ref().map(|_| free_port());
         if let (Some(options), Some(tls_port)) = (tls, tls_port) {
             command
                 .args(["--tls-port", &tls_port.to_string()])
                 .args(options.split(' '));
         }
+        Self::run(command, folder, address, tls_port).await
+    }
+
+    /// A server as the operator's files for its pod describe it, at this address.
+    pub async fn start_at(address: (&str, u16), config: &str, acl: &str) -> Self {
+        let folder = Folder::new("redis");
+        let config = folder.write("redis.conf", config);
+        let mut command = prepare(Program::Redis, &folder, address, acl);
+        // The file comes first, what is said beside it goes before it.
+        let options: Vec<_> = command.get_args().map(ToOwned::to_owned).collect();
+        command = Program::Redis.command();
+        command.arg(config).args(options);
+        Self::run(command, folder, address, None).await
+    }
+
+    async fn run(mut command: Command, folder: Folder, address: (&str, u16), tls_port: Option<u16>) -> Self {
         let process = Process::spawn(&mut command, &folder.path().join("log"));
         let server = Self {
             process,
-            port,
+            host: address.0.to_owned(),
+            port: address.1,
             tls_port,
             _folder: folder,
             _certificates: None,
         };
         eventually("the server answers", Duration::from_secs(20), || async {
-            tokio::net::TcpStream::connect(("127.0.0.1", port)).await.is_ok()
+            tokio::net::TcpStream::connect(address).await.is_ok()
         })
         .await;
         server
@@ -125,7 +129,7 @@ impl RedisServer {
 
     pub fn endpoint(&self) -> Endpoint {
         Endpoint {
-            host: "127.0.0.1".into(),
+            host: self.host.clone(),
             port: self.port,
             tls: Tls::Disable,
             user: "default".into(),
@@ -142,6 +146,14 @@ impl RedisServer {
             .set_redis_settings(settings);
         redis::Client::open(info).unwrap().get_connection().unwrap()
     }
+}
+
+fn prepare(program: Program, folder: &Folder, (host, port): (&str, u16), acl: &str) -> Command {
+    let acl = folder.write("users.acl", acl);
+    let mut command = program.command();
+    command.args(["--port", &port.to_string(), "--bind", host, "--dir"]);
+    command.arg(folder.path()).arg("--aclfile").arg(acl);
+    command
 }
 
 fn path(path: &std::path::Path) -> String {

@@ -1,6 +1,8 @@
 //! The Secrets that we make: what is in each, and how a password gets into it. `rotation` says how one password takes the place of another,
+//! `calendar` when a schedule wants that,
 //! `given` what a user's own Secret must be like, `memory` what was read or written. Nothing here asks the API.
 
+pub mod calendar;
 pub mod given;
 pub mod memory;
 pub mod rotation;
@@ -11,6 +13,7 @@ use base64::{Engine as _, prelude::BASE64_STANDARD, prelude::BASE64_URL_SAFE_NO_
 use serde_json::{Value, json};
 
 pub use self::{
+    calendar::Calendar,
     given::Given,
     memory::{Known, Memory, Reason},
     rotation::Rotation,

@@ -136,6 +136,17 @@ impl Observed {
         }
     }
 
+    /// Since when a store's server refuses a login of ours, or cannot be trusted, if so: what only another Secret puts right.
+    pub fn barred_since(&self, store: StoreKind) -> Option<Timestamp> {
+        let refused = match store {
+            StoreKind::Postgres => self.postgres.as_ref().and_then(|snapshot| snapshot.refused_since),
+            StoreKind::Redis => self.redis.as_ref().and_then(|snapshot| snapshot.refused_since),
+            StoreKind::Neo4j => self.neo4j.as_ref().and_then(|snapshot| snapshot.refused_since),
+        };
+        let health = self.health(store).filter(|health| health.reason.bars());
+        health.map(|health| health.since).or(refused)
+    }
+
     /// Whether the keeper of a store has looked at its server since this process started.
     pub fn is_read(&self, store: StoreKind) -> bool {
         match store {
@@ -318,8 +329,8 @@ fn forget_secrets(context: &Context, object: &AmasDatabase, observed: &mut Obser
         .as_ref()
         .is_some_and(|snapshot| !snapshot.facts.unsure.is_empty());
     observed.sure = unsure;
-    let refused = |store: StoreKind| observed.health(store).is_some_and(|health| health.reason.bars());
-    let again = |store: StoreKind| all || refused(store) || unsure && store == StoreKind::Postgres;
+    let again =
+        |store: StoreKind| all || observed.barred_since(store).is_some() || unsure && store == StoreKind::Postgres;
     for spec in wanted {
         if secrets::store_of(spec).map_or(all, again) {
             context.credentials.forget(&namespace, &spec.name);

@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use k8s_openapi::jiff::Timestamp;
+use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
 
 use crate::{
-    api::amas_database::AmasDatabaseSpec,
+    api::{amas_database::AmasDatabaseSpec, credentials::RotationSettings},
     controllers::credentials::{
-        Entries, Given, Known, Purpose, Rotation, SecretSpec, State,
+        Calendar, Entries, Given, Known, Purpose, Rotation, SecretSpec, State,
         rotation::{self, Moment, Request},
     },
     engine::child::ChildKind,
@@ -150,10 +150,22 @@ pub fn moment(spec: &AmasDatabaseSpec, secret: &SecretSpec, observed: &Observed,
         now: observed.now,
         is_in,
         every: settings.every.map(|every| every.get()),
+        calendar: calendar(settings, secret, observed),
         overlap: settings.overlap.get(),
         created: observed.created,
         request: request(secret, observed),
     }
+}
+
+/// When the schedule wants a new password: what the status has announced holds, also when that time has passed.
+fn calendar(settings: &RotationSettings, secret: &SecretSpec, observed: &Observed) -> Option<Timestamp> {
+    let calendar = Calendar::read(settings).ok().flatten()?;
+    let name = secret.credential()?;
+    let told = observed.status.credentials.iter().find(|one| one.name == name);
+    let time = |time: &Option<Time>| time.as_ref().map(|time| time.0);
+    let announced = told.and_then(|told| time(&told.next_rotation_at));
+    let rotated = told.and_then(|told| time(&told.rotated_at));
+    calendar.due(announced, rotated, observed.now)
 }
 
 /// What is asked for by annotation of this credential and not yet handled.
@@ -303,6 +315,40 @@ mod tests {
                 .credentials
                 .iter()
                 .all(|one| one.previous_valid_until.is_none())
+        );
+    }
+
+    #[test]
+    fn a_schedule_is_announced_and_kept_by_an_operator_that_comes_late() {
+        let mut situation = Situation::converged(platform());
+        situation.object.spec.credentials.rotation.schedule = Some("0 1 * * *".into());
+        // The fixture's time begins at 13:46:40.
+        let (due, late) = (at(40_400), at(50_000));
+        assert!(ready(&mut situation));
+        let status = situation.settle();
+        assert!(status.credentials.len() >= 5);
+        assert!(
+            status
+                .credentials
+                .iter()
+                .all(|one| one.next_rotation_at == Some(Time(due)))
+        );
+        let left = due.duration_since(situation.observed.now);
+        assert_eq!(situation.report().look_again, Duration::try_from(left).ok());
+        situation.observed.now = late;
+        let credentials = write(&mut situation);
+        assert_eq!(credentials, status.credentials.len(), "all are replaced");
+        take_in(&mut situation);
+        assert_eq!(write(&mut situation), credentials, "published");
+        take_in(&mut situation);
+        assert_eq!(write(&mut situation), 0, "once");
+        let status = situation.settle();
+        let tomorrow = Some(Time(at(40_400 + 86_400)));
+        assert!(status.credentials.iter().all(|one| one.rotations == 1));
+        assert!(
+            status.credentials.iter().all(|one| one.next_rotation_at == tomorrow),
+            "{:?}",
+            status.credentials
         );
     }
 

@@ -15,7 +15,7 @@ use crate::{
     },
     controllers::{
         Settings,
-        credentials::{Given, Known, Purpose, SecretSpec, given},
+        credentials::{Calendar, Given, Known, Purpose, SecretSpec, given},
     },
     stores::{
         images::Images,
@@ -295,14 +295,23 @@ pub fn given_names(spec: &AmasDatabaseSpec) -> Vec<String> {
         .collect()
 }
 
-fn rotation_problems(spec: &AmasDatabaseSpec) -> Option<String> {
+fn rotation_problems(spec: &AmasDatabaseSpec) -> Vec<String> {
     let rotation = &spec.credentials.rotation;
-    rotation.every.filter(|every| *every <= rotation.overlap).map(|every| {
+    let too_often = |what: String| {
         format!(
-            "spec.credentials.rotation: every ({every}) must be longer than overlap ({}), or a password would be replaced before the one before it ends",
+            "spec.credentials.rotation: {what} must be longer than overlap ({}), or a password would be replaced before the one before it ends",
             rotation.overlap
         )
-    })
+    };
+    let every = rotation.every.filter(|every| *every <= rotation.overlap);
+    let by_age = every.map(|every| too_often(format!("every ({every})")));
+    let by_calendar = match Calendar::read(rotation) {
+        Ok(None) => None,
+        Ok(Some(calendar)) if calendar.closest() > rotation.overlap.get() => None,
+        Ok(Some(_)) => Some(too_often("the time between two times of schedule".into())),
+        Err(problem) => Some(problem),
+    };
+    by_age.into_iter().chain(by_calendar).collect()
 }
 
 /// A user's Secret must not be one that the operator writes, and a role must not have the name of another's twin.

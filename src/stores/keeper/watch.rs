@@ -12,7 +12,7 @@ use tokio::{
     time::{Instant, sleep, timeout},
 };
 
-use super::{Duty, Sentinel, ServerIdentity, Sign, Store, registry::Shared};
+use super::{Duty, Sentinel, ServerIdentity, Sign, Store, login_delay, registry::Shared};
 use crate::stores::{
     endpoint::{Endpoint, StoreError},
     health::{Event, Moment, Monitor, Reason, Verdict},
@@ -26,9 +26,6 @@ const PING_DEADLINE: Duration = Duration::from_secs(1);
 const DENSE_DELAY: Duration = Duration::from_millis(50);
 const DENSE_TIME: Duration = Duration::from_secs(60);
 const LONGEST_DELAY: Duration = Duration::from_secs(2);
-/// A wrong password, or certificate, does not become right by itself, and servers lock accounts out: after the first retry wait longer. A new one is
-/// tried at once. In seconds.
-const LOGIN_DELAYS: [u64; 5] = [1, 5, 5, 15, 30];
 
 /// Why a connected stretch ended.
 enum End {
@@ -128,7 +125,7 @@ impl<S: Store> Watcher<S> {
                 Ok(sentinel) => return sentinel,
                 Err(StoreError::LoginRefused(_) | StoreError::Untrusted(_) | StoreError::Pooled(_)) => {
                     refused_logins += 1;
-                    Duration::from_secs(LOGIN_DELAYS[(refused_logins - 1).min(LOGIN_DELAYS.len() - 1)])
+                    login_delay(refused_logins)
                 }
                 Err(_) => retry_delay(since.elapsed(), self.monitor.seen(), rand::random_range(0.8..1.2)),
             };
