@@ -16,3 +16,5 @@ mod isolation;
 mod leadership;
 #[path = "kubernetes/lifecycle.rs"]
 mod lifecycle;
+#[path = "kubernetes/losses.rs"]
+mod losses;

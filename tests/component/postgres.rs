@@ -100,6 +100,7 @@ pub fn duty(server: &Server) -> PostgresDuty {
         claim: claim(),
         take_over: None,
         configuration: None,
+        kept: false,
         look_again: String::new(),
     }
 }

@@ -106,13 +106,6 @@ async fn application(ns: Namespace, store: &'static str, host: String, count: Ar
     }
 }
 
-/// Asks for something by annotation.
-async fn annotate(ns: &Namespace, name: &str, annotation: &str, value: &str) {
-    let patch = json!({"metadata": {"annotations": {annotation: value}}});
-    let (params, patch) = (kube::api::PatchParams::default(), kube::api::Patch::Merge(patch));
-    ns.kind("AmasDatabase").patch(name, &params, &patch).await.unwrap();
-}
-
 fn ready_since(object: &Value) -> (Value, Value) {
     let ready = condition_of(object, "Ready").cloned().unwrap_or_default();
     (ready["status"].clone(), ready["lastTransitionTime"].clone())
@@ -148,7 +141,7 @@ async fn an_application_that_reloads_is_never_locked_out_by_a_rotation() {
     for (store, count) in &counts {
         applications.spawn(application(ns.clone(), store, node.address.clone(), count.clone()));
     }
-    annotate(&ns, "a", "amas.dev/rotate-credentials", "once").await;
+    ns.annotate("a", "amas.dev/rotate-credentials", "once").await;
     let over = |object: &Value| {
         let all = object.pointer("/status/credentials").and_then(Value::as_array).cloned();
         let all = all.unwrap_or_default();
@@ -345,7 +338,7 @@ async fn a_password_changed_on_postgres_and_in_the_secret_is_taken_up() {
     alter(&server, "dba", "second").await;
     ns.secret("dba", &[("uri", &uri("dba", "postgres", "second"))]).await;
     let begun = Instant::now();
-    annotate(&ns, "b", "amas.dev/rotate-credentials", "app/1").await;
+    ns.annotate("b", "amas.dev/rotate-credentials", "app/1").await;
     let rotated = |object: &Value| {
         let all = object.pointer("/status/credentials").and_then(Value::as_array).cloned();
         all.unwrap_or_default()

@@ -21,7 +21,7 @@ use crate::{
 };
 
 use super::{
-    configuration,
+    configuration, losses,
     observe::{Observed, StoreKind},
     validate::{Valid, role_secret},
 };
@@ -109,6 +109,7 @@ pub fn leaving(spec: &AmasDatabaseSpec, valid: &Valid, observed: &Observed, sett
             claim: claim(valid, settings),
             take_over: None,
             configuration: None,
+            kept: false,
             look_again: String::new(),
         })
     });
@@ -248,6 +249,7 @@ fn postgres_duty(postgres: &PostgresSpec, valid: &Valid, observed: &Observed, cl
         claim: claim.clone(),
         take_over: observed.take_over.clone(),
         configuration: configuration::judge(postgres, valid, observed).map(|judged| judged.duty),
+        kept: losses::is_kept(StoreKind::Postgres, observed),
         look_again: String::new(),
     })
 }

@@ -147,6 +147,7 @@ impl Situation {
             same_generation: false,
             restart: None,
             take_over: None,
+            accept_empty: None,
             policies: ["CachePolicy", "GraphSchema"]
                 .map(|kind| Policy {
                     kind,

@@ -10,6 +10,7 @@ mod facts;
 #[cfg(test)]
 mod fixtures;
 mod jobs;
+mod losses;
 mod observe;
 mod pins;
 mod plan;

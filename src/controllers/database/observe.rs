@@ -9,7 +9,7 @@ use kube::Resource;
 
 use crate::{
     api::{
-        REISSUE, REREAD_SECRETS, RESTART, ROTATE, TAKE_OVER,
+        ACCEPT_EMPTY, REISSUE, REREAD_SECRETS, RESTART, ROTATE, TAKE_OVER,
         amas_database::{AmasDatabase, AmasDatabaseStatus},
         common::External,
         conditions::{ConditionType, shorten},
@@ -35,7 +35,7 @@ use crate::{
 };
 
 use super::{
-    external, secrets,
+    external, losses, secrets,
     validate::{self, given_names},
 };
 
@@ -116,6 +116,8 @@ pub struct Observed {
     pub restart: Option<String>,
     /// The annotation that asks to take over what somebody else claims, until it is handled.
     pub take_over: Option<String>,
+    /// The annotation that lets a store begin anew, empty, until it is handled.
+    pub accept_empty: Option<String>,
 }
 
 impl Observed {
@@ -152,7 +154,10 @@ impl Observed {
         match store {
             StoreKind::Postgres => self.postgres.as_ref().is_some_and(|snapshot| {
                 let facts = &snapshot.facts;
-                facts.migrations.is_some() || facts.error.is_some() || facts.conflict.is_some()
+                facts.migrations.is_some()
+                    || facts.error.is_some()
+                    || facts.conflict.is_some()
+                    || facts.database_missing
             }),
             StoreKind::Redis => self.redis.as_ref().is_some_and(|snapshot| {
                 let facts = &snapshot.facts;
@@ -224,6 +229,7 @@ pub async fn observe(context: &Context, object: &AmasDatabase, wanted: &[SecretS
         policies: policies::of(context, object),
         restart: one_shot(object, RESTART),
         take_over: one_shot(object, TAKE_OVER).filter(|value| status.handled.get(HANDLED_TAKE_OVER) != Some(value)),
+        accept_empty: one_shot(object, ACCEPT_EMPTY).filter(|value| status.handled.get(losses::HANDLED) != Some(value)),
         status,
         children,
     };

@@ -129,22 +129,7 @@ pub fn store_of(secret: &SecretSpec) -> Option<StoreKind> {
 
 /// What decides on the next step of a credential.
 pub fn moment(spec: &AmasDatabaseSpec, secret: &SecretSpec, observed: &Observed, plan: &Plan) -> Moment {
-    let duties = &plan.duties;
-    let is_in = match store_of(secret) {
-        Some(StoreKind::Postgres) => observed.postgres.as_ref().is_some_and(|snapshot| {
-            let wanted = duties.postgres.as_ref().map(|duty| duty.fingerprint());
-            wanted.is_some() && snapshot.facts.duty_in == wanted
-        }),
-        Some(StoreKind::Redis) => observed.redis.as_ref().is_some_and(|snapshot| {
-            let wanted = duties.redis.as_ref().map(|duty| duty.fingerprint());
-            wanted.is_some() && snapshot.facts.duty_in == wanted
-        }),
-        Some(StoreKind::Neo4j) => observed.neo4j.as_ref().is_some_and(|snapshot| {
-            let wanted = duties.neo4j.as_ref().map(|duty| duty.fingerprint());
-            wanted.is_some() && snapshot.facts.duty_in == wanted
-        }),
-        None => false,
-    };
+    let is_in = store_of(secret).is_some_and(|store| plan.is_in(store, observed));
     let settings = &spec.credentials.rotation;
     Moment {
         now: observed.now,

@@ -17,6 +17,7 @@ use crate::{
 };
 
 use super::{
+    losses,
     observe::{Observed, StoreKind},
     plan::Plan,
     validate::Valid,
@@ -102,6 +103,18 @@ pub fn state(
             human: true,
             reason: Reason::DataVersionMismatch,
             message: message.clone(),
+        };
+    }
+    if let volumes::State::Missing(message) = volume {
+        let (reason, message) = (Reason::VolumeMissing, message.clone());
+        let up = observed.health(store).is_some_and(|health| health.is_up());
+        return match up {
+            true => StoreState::Refusing(reason, message),
+            false => StoreState::Away {
+                human: true,
+                reason,
+                message,
+            },
         };
     }
     let prefix = valid.family.child_name(store.component());
@@ -292,6 +305,7 @@ fn serving(store: StoreKind, valid: &Valid, observed: &Observed, plan: &Plan) ->
         conflict: Option<String>,
         error: Option<String>,
         missing: Option<String>,
+        lost: Option<String>,
         configuration: Option<StoreState>,
     }
     let said = match store {
@@ -316,6 +330,12 @@ fn serving(store: StoreKind, valid: &Valid, observed: &Observed, plan: &Plan) ->
                 conflict: facts.conflict.clone(),
                 error: facts.error.clone(),
                 missing,
+                lost: plan
+                    .duties
+                    .postgres
+                    .as_ref()
+                    .filter(|_| facts.database_missing)
+                    .map(|duty| losses::of_database(duty.database.as_str(), valid)),
                 configuration: configuration_state(plan, facts.configuration.as_ref()),
             }
         }),
@@ -328,6 +348,7 @@ fn serving(store: StoreKind, valid: &Valid, observed: &Observed, plan: &Plan) ->
                 conflict: facts.claim_conflict.clone(),
                 error: facts.error.clone(),
                 missing: None,
+                lost: None,
                 configuration: None,
             }
         }),
@@ -340,6 +361,7 @@ fn serving(store: StoreKind, valid: &Valid, observed: &Observed, plan: &Plan) ->
                 conflict: facts.claim_conflict.clone(),
                 error: facts.error.clone(),
                 missing: None,
+                lost: None,
                 configuration: None,
             }
         }),
@@ -351,6 +373,11 @@ fn serving(store: StoreKind, valid: &Valid, observed: &Observed, plan: &Plan) ->
             conflict: Some(conflict),
             ..
         } => conflicted(store, &conflict, observed, &valid.family.database),
+        Said { lost: Some(lost), .. } => StoreState::Away {
+            human: true,
+            reason: Reason::DatabaseMissing,
+            message: lost,
+        },
         Said {
             missing: Some(missing), ..
         } => StoreState::Refusing(Reason::ExtensionMissing, missing),

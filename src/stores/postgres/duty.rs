@@ -41,6 +41,8 @@ pub struct PostgresDuty {
     pub take_over: Option<String>,
     /// What a managed server runs with; an external one's is not ours.
     pub configuration: Option<Configuration>,
+    /// The database was there with its data: if it is gone, it is not made again. Not part of the fingerprint.
+    pub kept: bool,
     /// Any change of it makes the whole database be looked at again.
     pub look_again: String,
 }
@@ -52,6 +54,7 @@ impl PostgresDuty {
         // Handled once, these change nothing that is to be.
         let lasting = Self {
             sure: false,
+            kept: false,
             take_over: None,
             ..self.clone()
         };
@@ -178,6 +181,8 @@ pub struct PostgresFacts {
     pub error: Option<String>,
     /// The claim of somebody else on this database or on a role of that name: nothing is done then.
     pub conflict: Option<String>,
+    /// The database is gone that was there: nothing is done then.
+    pub database_missing: bool,
     /// The word to take over under which claim and roles were last judged.
     pub take_over_seen: Option<String>,
     /// Extensions that are there and not asked for; they are never dropped.

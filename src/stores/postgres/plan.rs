@@ -245,6 +245,7 @@ mod tests {
             },
             take_over: None,
             configuration: None,
+            kept: false,
             look_again: String::new(),
         }
     }
