@@ -18,3 +18,7 @@ mod leadership;
 mod lifecycle;
 #[path = "kubernetes/losses.rs"]
 mod losses;
+#[path = "kubernetes/mutation.rs"]
+mod mutation;
+#[path = "kubernetes/strings.rs"]
+mod strings;

@@ -31,7 +31,7 @@ pub struct MigrationSource {
     pub bundle: Option<ItemName>,
     /// ConfigMaps in the same namespace, each key a file name. Several are read as one set, because one holds at most 1 MiB.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 16), inner(length(min = 1, max = 253)))]
+    #[schemars(length(max = 16), inner(regex(pattern = crate::api::names::OBJECT_NAME), length(min = 1, max = 253)))]
     #[x_kube(merge_strategy = ListMerge::Set)]
     pub config_maps: Vec<String>,
 }

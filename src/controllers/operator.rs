@@ -19,6 +19,7 @@ use crate::{
     },
     engine::{
         Own,
+        answers::Answers,
         children::Children,
         events::Events,
         metrics::Metrics,
@@ -63,6 +64,7 @@ impl Operator {
             sources: Sources::new(settings.bundles.clone()),
             taken: Taken::default(),
             brought: Brought::default(),
+            answers: Answers::default(),
             growth: Growth::default(),
             events: Events::new(client.clone(), writer.clone(), &settings.instance),
             metrics,

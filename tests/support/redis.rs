@@ -86,9 +86,19 @@ impl RedisServer {
     async fn launch(program: Program, users: &str, tls: Option<String>) -> Self {
         let folder = Folder::new("redis");
         let acl = format!("{}{users}", acl_file([&Sensitive::new(PASSWORD)]));
+        let acl = folder.write("users.acl", &acl);
         let address = ("127.0.0.1", free_port());
-        let mut command = prepare(program, &folder, address, &acl);
-        command.args(["--save", ""]);
+        let mut command = program.command();
+        command.args([
+            "--port",
+            &address.1.to_string(),
+            "--bind",
+            address.0,
+            "--save",
+            "",
+            "--dir",
+        ]);
+        command.arg(folder.path()).arg("--aclfile").arg(acl);
         let tls_port = tls.as_ref().map(|_| free_port());
         if let (Some(options), Some(tls_port)) = (tls, tls_port) {
             command
@@ -101,12 +111,14 @@ impl RedisServer {
     /// A server as the operator's files for its pod describe it, at this address.
     pub async fn start_at(address: (&str, u16), config: &str, acl: &str) -> Self {
         let folder = Folder::new("redis");
-        let config = folder.write("redis.conf", config);
-        let mut command = prepare(Program::Redis, &folder, address, acl);
-        // The file comes first, what is said beside it goes before it.
-        let options: Vec<_> = command.get_args().map(ToOwned::to_owned).collect();
-        command = Program::Redis.command();
-        command.arg(config).args(options);
+        folder.write("users.acl", acl);
+        // Its folders are this one.
+        let own = path(folder.path());
+        let config = config.replace("/run/amas", &own).replace("/data", &own);
+        let mut command = Program::Redis.command();
+        command
+            .arg(folder.write("redis.conf", &config))
+            .args(["--bind", address.0]);
         Self::run(command, folder, address, None).await
     }
 
@@ -146,14 +158,6 @@ impl RedisServer {
             .set_redis_settings(settings);
         redis::Client::open(info).unwrap().get_connection().unwrap()
     }
-}
-
-fn prepare(program: Program, folder: &Folder, (host, port): (&str, u16), acl: &str) -> Command {
-    let acl = folder.write("users.acl", acl);
-    let mut command = program.command();
-    command.args(["--port", &port.to_string(), "--bind", host, "--dir"]);
-    command.arg(folder.path()).arg("--aclfile").arg(acl);
-    command
 }
 
 fn path(path: &std::path::Path) -> String {

@@ -234,14 +234,17 @@ impl Situation {
         self.observed.postgres = Some(Arc::new(Snapshot::<Postgres> {
             health: up(),
             facts: postgres,
+            refused_since: None,
         }));
         self.observed.redis = Some(Arc::new(Snapshot::<Redis> {
             health: up(),
             facts: redis,
+            refused_since: None,
         }));
         self.observed.neo4j = Some(Arc::new(Snapshot::<Neo4j> {
             health: up(),
             facts: neo4j,
+            refused_since: None,
         }));
     }
 

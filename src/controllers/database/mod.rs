@@ -188,6 +188,7 @@ pub fn forget(context: &Context, object: &AmasDatabase) {
     context.sources.forget(&family.uid);
     context.credentials.forget_reason(&family.namespace, &family.database);
     context.brought.forget(&family.namespace, &family.database);
+    context.answers.forget(&family.namespace, &family.database);
     for secret in validate::wanted_secrets(&family, &object.spec) {
         context.credentials.forget(&family.namespace, &secret.name);
     }

@@ -203,7 +203,8 @@ pub async fn observe(context: &Context, object: &AmasDatabase, wanted: &[SecretS
     };
     let written = context.books.databases.last(&uid).map(|(status, _)| status);
     let status = written.or_else(|| object.status.clone()).unwrap_or_default();
-    let children = context.children.of(&(namespace.clone(), name.clone()));
+    let mut children = context.children.of(&(namespace.clone(), name.clone()));
+    context.answers.read(&namespace, &mut children);
     let mut observed = Observed {
         now: Timestamp::now(),
         taken: context.taken.of(&namespace),

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
+use k8s_openapi::jiff::Timestamp;
 
 use crate::{
     api::{amas_database::AmasDatabaseSpec, credentials::RotationSettings},
@@ -49,7 +49,7 @@ pub fn steps(spec: &AmasDatabaseSpec, valid: &Valid, observed: &Observed, plan: 
             Some(Known::Present(entries)) => match (secret.state(entries), &secret.purpose) {
                 (None, purpose) if used && !matches!(purpose, Purpose::Seed { .. }) => lost(secret, observed, plan),
                 (state, _) => {
-                    let moment = moment(spec, secret, observed, plan);
+                    let moment = moment(spec, (secret, state.as_ref()), observed, plan);
                     let owner = valid.family.data_goes.then(|| valid.family.uid.clone());
                     let other = observed.secret_owners.get(&name).is_some_and(|found| *found != owner);
                     if state.as_ref().is_some_and(|state| is_moving(state, &moment)) {
@@ -128,14 +128,19 @@ pub fn store_of(secret: &SecretSpec) -> Option<StoreKind> {
 }
 
 /// What decides on the next step of a credential.
-pub fn moment(spec: &AmasDatabaseSpec, secret: &SecretSpec, observed: &Observed, plan: &Plan) -> Moment {
+pub fn moment(
+    spec: &AmasDatabaseSpec,
+    (secret, state): (&SecretSpec, Option<&State>),
+    observed: &Observed,
+    plan: &Plan,
+) -> Moment {
     let is_in = store_of(secret).is_some_and(|store| plan.is_in(store, observed));
     let settings = &spec.credentials.rotation;
     Moment {
         now: observed.now,
         is_in,
         every: settings.every.map(|every| every.get()),
-        calendar: calendar(settings, secret, observed),
+        calendar: calendar(settings, (secret, state), observed),
         overlap: settings.overlap.get(),
         created: observed.created,
         request: request(secret, observed),
@@ -143,13 +148,16 @@ pub fn moment(spec: &AmasDatabaseSpec, secret: &SecretSpec, observed: &Observed,
 }
 
 /// When the schedule wants a new password: what the status has announced holds, also when that time has passed.
-fn calendar(settings: &RotationSettings, secret: &SecretSpec, observed: &Observed) -> Option<Timestamp> {
+fn calendar(
+    settings: &RotationSettings,
+    (secret, state): (&SecretSpec, Option<&State>),
+    observed: &Observed,
+) -> Option<Timestamp> {
     let calendar = Calendar::read(settings).ok().flatten()?;
     let name = secret.credential()?;
     let told = observed.status.credentials.iter().find(|one| one.name == name);
-    let time = |time: &Option<Time>| time.as_ref().map(|time| time.0);
-    let announced = told.and_then(|told| time(&told.next_rotation_at));
-    let rotated = told.and_then(|told| time(&told.rotated_at));
+    let announced = told.and_then(|told| Some(told.next_rotation_at.as_ref()?.0));
+    let rotated = state.and_then(|state| state.rotation.at);
     calendar.due(announced, rotated, observed.now)
 }
 
@@ -215,6 +223,8 @@ pub fn wakes_at(secret: &SecretSpec, state: &State, moment: &Moment) -> Option<T
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
+
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
     use super::*;
     use crate::{

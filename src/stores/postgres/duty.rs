@@ -52,12 +52,19 @@ impl PostgresDuty {
     pub fn fingerprint(&self) -> u64 {
         let mut hasher = DefaultHasher::new();
         // Handled once, these change nothing that is to be.
-        let lasting = Self {
+        let mut lasting = Self {
             sure: false,
             kept: false,
             take_over: None,
             ..self.clone()
         };
+        // The admin of a server that is not ours has a password that is somebody else's to hold.
+        if !self.exclusive {
+            lasting.admin = self.admin.without_password();
+            if self.is_owner_only() {
+                lasting.owner_login = self.owner_login.without_password();
+            }
+        }
         lasting.hash(&mut hasher);
         hasher.finish()
     }

@@ -347,6 +347,7 @@ mod tests {
             },
             take_over: None,
             configuration: None,
+            kept: false,
             look_again: text(),
         }
     }
