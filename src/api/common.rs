@@ -186,6 +186,35 @@ pub struct External {
     /// extensions are made by an administrator.
     #[serde(default)]
     pub privileges: Privileges,
+    /// How its health is known.
+    #[serde(default)]
+    pub health: ExternalHealth,
+}
+
+/// How the health of an external server is known.
+#[derive(Clone, Debug, Default, Deserialize, Serialize, PartialEq, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ExternalHealth {
+    /// `Held` (default): one connection is kept open and pinged, so that a lost server is seen at once. `OnDemand`: no connection stays open, for
+    /// services that sleep while nobody is connected; the server is asked when something changes and every `interval`, and the conditions
+    /// say how it was when it was last asked.
+    #[serde(default)]
+    pub mode: HealthMode,
+    /// The time between two pings (Held, 1s to 60s; default 2s) or two looks (OnDemand, 10s to 1d; default 10m).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub interval: Option<Span>,
+}
+
+impl ExternalHealth {
+    /// Between two looks on demand.
+    pub const SELDOM: Span = Span::from_secs(600);
+}
+
+#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, PartialEq, Eq, JsonSchema)]
+pub enum HealthMode {
+    #[default]
+    Held,
+    OnDemand,
 }
 
 /// A Secret in the same namespace.

@@ -90,8 +90,19 @@ pub struct StoresStatus {
     pub neo4j: Option<Neo4jStatus>,
 }
 
-/// Facts about the PostgreSQL server and database.
+/// Something that the login or the service does not allow.
 #[derive(Clone, Debug, Default, Deserialize, Serialize, PartialEq, JsonSchema)]
+pub struct StoreLimit {
+    /// A stable word, such as `NoCreateRole`, `NoConfig` or `ReadOnly`.
+    #[schemars(length(max = 63))]
+    pub name: String,
+    /// What follows from it.
+    #[schemars(length(max = 512))]
+    pub consequence: String,
+}
+
+/// Facts about the PostgreSQL server and database.
+#[derive(Clone, Debug, Default, Deserialize, Serialize, PartialEq, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct PostgresStatus {
     /// Version of the server.
@@ -121,13 +132,18 @@ pub struct PostgresStatus {
     /// Size of the managed server's volume.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub volume: Option<String>,
+    /// What the login or the service does not allow, and what follows from it. Looked at once for each connection.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
+    pub limits: Vec<StoreLimit>,
     /// When these facts were read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub as_of: Option<Time>,
 }
 
 /// Facts about the Redis server.
-#[derive(Clone, Debug, Default, Deserialize, Serialize, PartialEq, JsonSchema)]
+#[derive(Clone, Debug, Default, Deserialize, Serialize, PartialEq, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct RedisStatus {
     /// The program that answers, whatever the specification says.
@@ -147,6 +163,11 @@ pub struct RedisStatus {
     /// Size of the managed server's volume.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub volume: Option<String>,
+    /// What the login or the service does not allow, and what follows from it. Looked at once for each connection.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
+    pub limits: Vec<StoreLimit>,
     /// When these facts were read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub as_of: Option<Time>,
@@ -170,6 +191,11 @@ pub struct Neo4jStatus {
     /// Size of the managed server's volume.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub volume: Option<String>,
+    /// What the login or the service does not allow, and what follows from it. Looked at once for each connection.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
+    pub limits: Vec<StoreLimit>,
     /// When these facts were read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub as_of: Option<Time>,

@@ -98,6 +98,8 @@ pub fn duty(server: &Server) -> PostgresDuty {
         ],
         exclusive: true,
         claim: claim(),
+        clients: None,
+        attention: Default::default(),
         take_over: None,
         configuration: None,
         kept: false,

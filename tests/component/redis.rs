@@ -88,6 +88,7 @@ pub(crate) fn base(endpoint: Endpoint) -> RedisDuty {
         endpoint,
         second: None,
         claim: claim("u1"),
+        attention: Default::default(),
         take_over: None,
     }
 }

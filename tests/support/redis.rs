@@ -47,7 +47,12 @@ pub struct RedisServer {
 impl RedisServer {
     /// A server whose user `default` has [`PASSWORD`]; `users` are further lines of its ACL file.
     pub async fn start(program: Program, users: &str) -> Self {
-        Self::launch(program, users, None).await
+        Self::launch(program, users, &[], None).await
+    }
+
+    /// The same with further options.
+    pub async fn start_with(program: Program, options: &[&str]) -> Self {
+        Self::launch(program, "", options, None).await
     }
 
     /// The same with a second port that speaks TLS with a certificate nobody signed.
@@ -62,7 +67,9 @@ impl RedisServer {
             "--tls-key-file",
             &path(&key),
         ];
-        Self::launch(program, "", Some(options.join(" "))).await.keeping(folder)
+        Self::launch(program, "", &[], Some(options.join(" ")))
+            .await
+            .keeping(folder)
     }
 
     /// The same with a certificate, and asking clients for theirs.
@@ -75,7 +82,7 @@ impl RedisServer {
             file("tls.crt", &own.certificate),
             file("tls.key", &own.key)
         );
-        Self::launch(program, "", Some(options)).await.keeping(folder)
+        Self::launch(program, "", &[], Some(options)).await.keeping(folder)
     }
 
     fn keeping(mut self, certificates: Folder) -> Self {
@@ -83,7 +90,7 @@ impl RedisServer {
         self
     }
 
-    async fn launch(program: Program, users: &str, tls: Option<String>) -> Self {
+    async fn launch(program: Program, users: &str, further: &[&str], tls: Option<String>) -> Self {
         let folder = Folder::new("redis");
         let acl = format!("{}{users}", acl_file([&Sensitive::new(PASSWORD)]));
         let acl = folder.write("users.acl", &acl);
@@ -98,7 +105,7 @@ impl RedisServer {
             "",
             "--dir",
         ]);
-        command.arg(folder.path()).arg("--aclfile").arg(acl);
+        command.arg(folder.path()).arg("--aclfile").arg(acl).args(further);
         let tls_port = tls.as_ref().map(|_| free_port());
         if let (Some(options), Some(tls_port)) = (tls, tls_port) {
             command

@@ -286,6 +286,8 @@ async fn update_secret(
 pub fn hand_over(context: &Context, key: &Key, object: &AmasDatabase, duties: Duties) {
     let (keepers, spec) = (&context.keepers, &object.spec);
     keepers.pause(key, spec.suspend);
+    // What brought this object here may have changed something on a server that nobody is watching.
+    keepers.look(key);
     match (duties.postgres, &spec.postgres) {
         (Some(duty), _) => keepers.postgres.assign_base(key, duty),
         (None, None) => keepers.postgres.let_go(key),

@@ -3,6 +3,7 @@
 use crate::{
     api::{
         amas_database::AmasDatabaseSpec,
+        common::{External, ExternalHealth, HealthMode},
         names::{GraphName, SqlName},
         postgres::{Access, PostgresSpec},
         sensitive::Sensitive,
@@ -14,8 +15,9 @@ use crate::{
     stores::{
         claim::Claim,
         endpoint::{Endpoint, Tls},
+        health::Attention,
         neo4j::{self, Neo4jDuty},
-        postgres::{self, ExtensionDuty, PostgresDuty, RoleDuty, Session, Twin},
+        postgres::{self, Clients, ExtensionDuty, PostgresDuty, RoleDuty, Session, Twin},
         redis::{self, RedisDuty},
     },
 };
@@ -56,6 +58,7 @@ pub fn duties(spec: &AmasDatabaseSpec, valid: &Valid, observed: &Observed, setti
                     .and_then(|(_, state)| state.rotation.second().cloned()),
                 claim: claim.clone(),
                 managed: redis.managed.is_some(),
+                attention: attention(redis.external.as_ref()),
                 take_over: take_over.clone(),
             })
         }),
@@ -79,6 +82,7 @@ pub fn duties(spec: &AmasDatabaseSpec, valid: &Valid, observed: &Observed, setti
                 database: GraphName::parse(database).ok()?,
                 claim: claim.clone(),
                 managed: neo4j.managed.is_some(),
+                attention: attention(neo4j.external.as_ref()),
                 take_over: take_over.clone(),
             })
         }),
@@ -106,6 +110,8 @@ pub fn leaving(spec: &AmasDatabaseSpec, valid: &Valid, observed: &Observed, sett
             extensions: Vec::new(),
             roles: Vec::new(),
             exclusive: false,
+            clients: None,
+            attention: Attention::default(),
             claim: claim(valid, settings),
             take_over: None,
             configuration: None,
@@ -114,6 +120,24 @@ pub fn leaving(spec: &AmasDatabaseSpec, valid: &Valid, observed: &Observed, sett
         })
     });
     duties
+}
+
+/// A server of ours is always held.
+fn attention(external: Option<&External>) -> Attention {
+    let Some(health) = external.map(|external| &external.health) else {
+        return Attention::default();
+    };
+    match (health.mode, health.interval) {
+        (HealthMode::Held, None) => Attention::default(),
+        (HealthMode::Held, Some(interval)) => Attention::Held(interval.get()),
+        (HealthMode::OnDemand, interval) => Attention::OnDemand(interval.unwrap_or(ExternalHealth::SELDOM).get()),
+    }
+}
+
+fn clients(observed: &Observed) -> Option<Clients> {
+    let server = observed.externals.get(&StoreKind::Postgres)?.as_ref().ok()?;
+    let (login, database) = server.before.clone()?;
+    Some(Clients { login, database })
 }
 
 fn claim(valid: &Valid, settings: &Settings) -> Claim {
@@ -246,6 +270,8 @@ fn postgres_duty(postgres: &PostgresSpec, valid: &Valid, observed: &Observed, cl
             .collect(),
         roles: postgres.roles.iter().map(role).collect::<Option<_>>()?,
         exclusive: postgres.managed.is_some(),
+        clients: clients(observed),
+        attention: attention(postgres.external.as_ref()),
         claim: claim.clone(),
         take_over: observed.take_over.clone(),
         configuration: configuration::judge(postgres, valid, observed).map(|judged| judged.duty),

@@ -36,7 +36,7 @@ use crate::{
 
 use super::{
     external, losses, secrets,
-    validate::{self, given_names},
+    validate::{self, externals, given_names},
 };
 
 pub use self::policies::{Policy, eviction_owner};
@@ -235,7 +235,7 @@ pub async fn observe(context: &Context, object: &AmasDatabase, wanted: &[SecretS
         children,
     };
     forget_secrets(context, object, &mut observed, wanted);
-    for (store, external) in externals(object) {
+    for (store, external) in externals(&object.spec) {
         let server = external_server(context, object, store, external).await?;
         observed.externals.insert(store, server);
     }
@@ -257,27 +257,6 @@ pub async fn observe(context: &Context, object: &AmasDatabase, wanted: &[SecretS
     };
     observed.former_secrets = observed.status.secrets.iter().filter(former).cloned().collect();
     Ok(observed)
-}
-
-fn externals(object: &AmasDatabase) -> Vec<(StoreKind, &External)> {
-    let spec = &object.spec;
-    let all = [
-        (
-            StoreKind::Postgres,
-            spec.postgres.as_ref().and_then(|store| store.external.as_ref()),
-        ),
-        (
-            StoreKind::Redis,
-            spec.redis.as_ref().and_then(|store| store.external.as_ref()),
-        ),
-        (
-            StoreKind::Neo4j,
-            spec.neo4j.as_ref().and_then(|store| store.external.as_ref()),
-        ),
-    ];
-    all.into_iter()
-        .filter_map(|(store, external)| Some((store, external?)))
-        .collect()
 }
 
 /// A Secret of ours: from memory, or read by name when it may exist. A new object's Secrets are not looked for: making them tells.
@@ -352,7 +331,7 @@ fn forget_secrets(context: &Context, object: &AmasDatabase, observed: &mut Obser
 
 /// Names of all Secrets that the user brings.
 fn brought(object: &AmasDatabase) -> Vec<String> {
-    let of_servers = externals(object).into_iter().flat_map(|(_, external)| {
+    let of_servers = externals(&object.spec).into_iter().flat_map(|(_, external)| {
         let ca = external.tls.ca_secret_ref.as_ref().map(|secret| secret.name.clone());
         [Some(external.secret_ref.name.clone()), ca]
     });

@@ -25,9 +25,12 @@ pub const HANDLED_REISSUE: &str = "reissue-credentials";
 
 pub fn steps(spec: &AmasDatabaseSpec, valid: &Valid, observed: &Observed, plan: &mut Plan) {
     // Where an external server is cannot be told at the moment: what is published of it stays.
-    let unknown = matches!(observed.externals.get(&StoreKind::Postgres), Some(Err(_)));
+    let unknown = |secret| {
+        let external = store_of(secret).and_then(|store| observed.externals.get(&store));
+        matches!(external, Some(Err(_)))
+    };
     for secret in &valid.secrets {
-        if unknown && matches!(secret.purpose, Purpose::PostgresRole { .. }) {
+        if unknown(secret) {
             continue;
         }
         let name = secret.name.clone();
@@ -47,7 +50,9 @@ pub fn steps(spec: &AmasDatabaseSpec, valid: &Valid, observed: &Observed, plan: 
             }
             Some(Known::Foreign) => plan.taken.push((ChildKind::Secret, name)),
             Some(Known::Present(entries)) => match (secret.state(entries), &secret.purpose) {
-                (None, purpose) if used && !matches!(purpose, Purpose::Seed { .. }) => lost(secret, observed, plan),
+                (None, purpose) if used && !matches!(purpose, Purpose::Seed { .. } | Purpose::External(_)) => {
+                    lost(secret, observed, plan)
+                }
                 (state, _) => {
                     let moment = moment(spec, (secret, state.as_ref()), observed, plan);
                     let owner = valid.family.data_goes.then(|| valid.family.uid.clone());
@@ -119,10 +124,12 @@ fn is_moving(state: &State, moment: &Moment) -> bool {
 
 /// The store that a credential is for.
 pub fn store_of(secret: &SecretSpec) -> Option<StoreKind> {
-    match secret.purpose {
+    match &secret.purpose {
         Purpose::PostgresAdmin | Purpose::PostgresRole { .. } => Some(StoreKind::Postgres),
         Purpose::Redis => Some(StoreKind::Redis),
         Purpose::Neo4j { .. } => Some(StoreKind::Neo4j),
+        Purpose::External(guest) if guest.graph => Some(StoreKind::Neo4j),
+        Purpose::External(_) => Some(StoreKind::Redis),
         Purpose::Seed { .. } => None,
     }
 }

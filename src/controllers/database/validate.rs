@@ -8,14 +8,15 @@ use crate::{
     api::{
         amas_database::{AmasDatabase, AmasDatabaseSpec},
         cache_policy::Eviction,
-        common::{Connection, DeletionPolicy},
+        common::{Connection, DeletionPolicy, External, ExternalHealth, HealthMode},
         migrations::{MigrationSource, SeedProfile},
         names::SqlName,
         postgres::PostgresSpec,
+        units::Span,
     },
     controllers::{
         Settings,
-        credentials::{self, Calendar, Given, Known, Purpose, SecretSpec, given},
+        credentials::{self, Calendar, Encryption, Given, Guest, Known, Purpose, SecretSpec, given},
     },
     stores::{
         images::Images,
@@ -63,7 +64,7 @@ pub fn validate(
     let spec = &object.spec;
     let family = super::family(object, settings);
     let mut problems = Vec::new();
-    if settings.namespaced && spec.deletion_policy == DeletionPolicy::Delete && has_external(spec) {
+    if settings.namespaced && spec.deletion_policy == DeletionPolicy::Delete && !externals(spec).is_empty() {
         problems.push(NAMESPACED_DELETE.to_owned());
     }
     let owner = spec.postgres.as_ref().and_then(|postgres| match postgres.owner_name() {
@@ -85,6 +86,7 @@ pub fn validate(
     problems.extend(connection_problems(spec));
     problems.extend(pod_problems(spec));
     problems.extend(rotation_problems(spec));
+    problems.extend(health_problems(spec));
     if let Some(Err(problem)) = spec
         .maintenance_window
         .as_ref()
@@ -112,10 +114,21 @@ pub fn validate(
 const NAMESPACED_DELETE: &str = "spec.deletionPolicy: Delete with an external store is refused where the operator's rights end with the namespace \
                                  (chart value rbac.scope: Namespaced): a finalizer would outlive them; use Retain and drop the database by hand";
 
-fn has_external(spec: &AmasDatabaseSpec) -> bool {
-    let postgres = spec.postgres.as_ref().is_some_and(|store| store.external.is_some());
-    let redis = spec.redis.as_ref().is_some_and(|store| store.external.is_some());
-    postgres || redis || spec.neo4j.as_ref().is_some_and(|store| store.external.is_some())
+/// A ping that comes too often is a load, one that comes too seldom says nothing.
+fn health_problems(spec: &AmasDatabaseSpec) -> Vec<String> {
+    let problem = |(store, external): (StoreKind, &External)| {
+        let ExternalHealth { mode, interval } = &external.health;
+        let (shortest, longest) = match mode {
+            HealthMode::Held => (Span::from_secs(1), Span::from_secs(60)),
+            HealthMode::OnDemand => (Span::from_secs(10), Span::from_secs(86_400)),
+        };
+        let interval = interval.filter(|interval| !(shortest..=longest).contains(interval))?;
+        Some(format!(
+            "spec.{}.external.health.interval: {interval} is out of range; with mode {mode:?} give {shortest} to {longest}",
+            store.component()
+        ))
+    };
+    externals(spec).into_iter().filter_map(problem).collect()
 }
 
 fn postgres_problems(spec: &PostgresSpec, owner: Option<&SqlName>) -> Vec<String> {
@@ -374,6 +387,7 @@ fn secrets(family: &Family, spec: &AmasDatabaseSpec, owner: Option<&SqlName>, us
         name,
         purpose,
         host: family.host(component),
+        encryption: Encryption::None,
         connection: connection.clone(),
         initialises_data,
         given: Given::No,
@@ -413,6 +427,12 @@ fn secrets(family: &Family, spec: &AmasDatabaseSpec, owner: Option<&SqlName>, us
             let mut connection = connection.clone();
             if let Some(server) = server {
                 publish_trust(server, &mut connection.extra);
+                if let Some(mode) = server.sslmode() {
+                    connection
+                        .extra
+                        .entry("PGSSLMODE".into())
+                        .or_insert_with(|| mode.into());
+                }
             }
             let secret = make(role_secret(family, role), purpose, "postgres", &connection, false);
             all.push(SecretSpec { host, ..secret });
@@ -443,6 +463,7 @@ fn secrets(family: &Family, spec: &AmasDatabaseSpec, owner: Option<&SqlName>, us
             true,
         ));
     }
+    all.extend(guests(family, spec, users));
     if let Some(seed) = spec
         .seed
         .as_ref()
@@ -461,6 +482,71 @@ fn secrets(family: &Family, spec: &AmasDatabaseSpec, owner: Option<&SqlName>, us
         secret.given = given(secret, spec, users.given);
     }
     all
+}
+
+/// The servers that are not ours.
+pub fn externals(spec: &AmasDatabaseSpec) -> Vec<(StoreKind, &External)> {
+    let all = [
+        (
+            StoreKind::Postgres,
+            spec.postgres.as_ref().and_then(|store| store.external.as_ref()),
+        ),
+        (
+            StoreKind::Redis,
+            spec.redis.as_ref().and_then(|store| store.external.as_ref()),
+        ),
+        (
+            StoreKind::Neo4j,
+            spec.neo4j.as_ref().and_then(|store| store.external.as_ref()),
+        ),
+    ];
+    all.into_iter()
+        .filter_map(|(store, external)| Some((store, external?)))
+        .collect()
+}
+
+/// The connection Secrets of Redis and Neo4j servers that are not ours. A user may have given ours its name: then it is there already.
+fn guests(family: &Family, spec: &AmasDatabaseSpec, users: &Secrets<'_>) -> Vec<SecretSpec> {
+    let redis = spec
+        .redis
+        .as_ref()
+        .map(|store| (store.external.as_ref(), &store.connection));
+    let neo4j = spec
+        .neo4j
+        .as_ref()
+        .map(|store| (store.external.as_ref(), &store.connection));
+    let all = [(StoreKind::Redis, redis, "0"), (StoreKind::Neo4j, neo4j, "neo4j")];
+    let one = |(store, declared, database): (StoreKind, Option<(Option<&External>, &Connection)>, &str)| {
+        let (external, connection) = declared?;
+        let name = family.child_name(&format!("{}-connection", store.component()));
+        if external?.secret_ref.name == name {
+            return None;
+        }
+        let server = users.externals.get(&store).and_then(|server| server.as_ref().ok());
+        let mut connection = connection.clone();
+        let (host, port) = server.map_or_else(Default::default, |server| server.clients.clone());
+        if let Some(server) = server {
+            publish_trust(server, &mut connection.extra);
+        }
+        let guest = Guest {
+            graph: store == StoreKind::Neo4j,
+            port,
+            user: server.map(|server| server.login.user.clone()).unwrap_or_default(),
+            database: server
+                .and_then(|server| server.database.clone())
+                .unwrap_or_else(|| database.to_owned()),
+        };
+        Some(SecretSpec {
+            name,
+            purpose: Purpose::External(guest),
+            host,
+            encryption: server.map_or(Encryption::None, external::Server::encryption),
+            connection,
+            initialises_data: false,
+            given: server.map_or(Given::No, |server| Given::Password(server.login.password.clone())),
+        })
+    };
+    all.into_iter().filter_map(one).collect()
 }
 
 /// What the user's Secret for a credential says, if there is one.
@@ -500,6 +586,7 @@ fn given(secret: &SecretSpec, spec: &AmasDatabaseSpec, known: &BTreeMap<String, 
                 8,
             )
         }
+        Purpose::External(_) => return secret.given.clone(),
         Purpose::Seed { .. } => (None, "", 1),
     };
     reference.map_or(Given::No, |reference| {
@@ -513,9 +600,6 @@ fn given(secret: &SecretSpec, spec: &AmasDatabaseSpec, known: &BTreeMap<String, 
 
 /// What a client needs to know beside the address of an encrypted server; values of the user's own stay.
 fn publish_trust(server: &external::Server, extra: &mut BTreeMap<String, String>) {
-    if let Some(mode) = server.sslmode() {
-        extra.entry("PGSSLMODE".into()).or_insert_with(|| mode.into());
-    }
     if let Some(ca) = server.trust().and_then(|trust| trust.ca.clone()) {
         extra.entry("ca.crt".into()).or_insert(ca);
     }
@@ -592,6 +676,42 @@ mod tests {
             let problems = validated(postgres(more.clone())).unwrap_err().join("\n");
             assert!(problems.contains(expected), "{more}: {problems}");
         }
+    }
+
+    #[test]
+    fn how_often_a_server_is_asked_has_limits() {
+        let asked =
+            |health: Value| validated(json!({"redis": {"external": {"secretRef": {"name": "s"}, "health": health}}}));
+        for fine in [
+            json!({}),
+            json!({"interval": "60s"}),
+            json!({"mode": "OnDemand", "interval": "1d"}),
+        ] {
+            assert!(asked(fine).is_ok());
+        }
+        for wrong in [
+            json!({"interval": "100ms"}),
+            json!({"interval": "10m"}),
+            json!({"mode": "OnDemand", "interval": "2s"}),
+        ] {
+            let problems = asked(wrong).unwrap_err().join("");
+            assert!(problems.contains("spec.redis.external.health.interval"), "{problems}");
+        }
+    }
+
+    #[test]
+    fn an_external_server_has_its_connection_secret_too() {
+        let asked = |secret: &str| {
+            let store = json!({"external": {"secretRef": {"name": secret}}, "connection": {"extra": {"POOL": "5"}}});
+            let names = validated(json!({"redis": store, "neo4j": store})).unwrap().secrets;
+            names.into_iter().map(|secret| secret.name).collect::<Vec<_>>()
+        };
+        assert_eq!(asked("s"), ["db-redis-connection", "db-neo4j-connection"]);
+        assert_eq!(
+            asked("db-redis-connection"),
+            ["db-neo4j-connection"],
+            "the user's own is it"
+        );
     }
 
     fn external(more: Value, entries: &[(&str, &str)]) -> Result<Valid, Vec<String>> {

@@ -243,6 +243,8 @@ mod tests {
                 name: "db".into(),
                 uid: "1".into(),
             },
+            clients: None,
+            attention: Default::default(),
             take_over: None,
             configuration: None,
             kept: false,

@@ -345,6 +345,8 @@ mod tests {
                 name: text(),
                 uid: text(),
             },
+            clients: None,
+            attention: Default::default(),
             take_over: None,
             configuration: None,
             kept: false,

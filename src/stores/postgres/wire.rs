@@ -76,20 +76,41 @@ pub struct Wire {
 }
 
 impl Wire {
-    /// Connects and logs in.
-    pub async fn login(endpoint: &Endpoint, database: &str) -> Result<Self, WireError> {
+    async fn open(endpoint: &Endpoint) -> Result<Self, WireError> {
         let tcp = TcpStream::connect((endpoint.host.as_str(), endpoint.port)).await?;
         tcp.set_nodelay(true)?;
         let stream = match endpoint.tls {
             Tls::Disable => Box::new(tcp),
             Tls::Encrypt(_) => encrypt(endpoint, tcp).await?,
         };
-        let mut wire = Self {
+        Ok(Self {
             stream,
             received: Vec::new(),
             server_version: String::new(),
-        };
-        wire.stream.write_all(&startup(&endpoint.user, database)).await?;
+        })
+    }
+
+    /// Connects and logs in as an application would, with no setting of ours: through a pooler as well.
+    pub async fn visit(endpoint: &Endpoint, database: &str) -> Result<Self, WireError> {
+        let mut wire = Self::open(endpoint).await?;
+        let parameters = [("user", endpoint.user.as_str()), ("database", database)];
+        wire.stream.write_all(&startup(&parameters)).await?;
+        wire.authenticate(endpoint).await?;
+        wire.settle().await?;
+        Ok(wire)
+    }
+
+    /// Connects and logs in.
+    pub async fn login(endpoint: &Endpoint, database: &str) -> Result<Self, WireError> {
+        let mut wire = Self::open(endpoint).await?;
+        let parameters = [
+            ("user", endpoint.user.as_str()),
+            ("database", database),
+            ("application_name", APPLICATION_NAME),
+            ("client_encoding", "UTF8"),
+            ("options", OPTIONS),
+        ];
+        wire.stream.write_all(&startup(&parameters)).await?;
         wire.begin(endpoint)
             .await
             .map_err(|error| match pooled(endpoint, &error) {
@@ -246,14 +267,7 @@ fn pooler(endpoint: &Endpoint) -> StoreError {
     ))
 }
 
-fn startup(user: &str, database: &str) -> Vec<u8> {
-    let parameters = [
-        ("user", user),
-        ("database", database),
-        ("application_name", APPLICATION_NAME),
-        ("client_encoding", "UTF8"),
-        ("options", OPTIONS),
-    ];
+fn startup(parameters: &[(&str, &str)]) -> Vec<u8> {
     let mut body = PROTOCOL_3_0.to_be_bytes().to_vec();
     for (name, value) in parameters {
         body.extend(cstr(name));

@@ -8,6 +8,7 @@ use sqlx::{Connection, PgConnection};
 use super::{
     PostgresDuty, PostgresFacts,
     catalog::{self, Catalog, OtherRole},
+    clients,
     configure::configure,
     connect::{SqlError, connect, execute, read},
     duty::{ExtensionDuty, Figures, MigrationFacts},
@@ -119,10 +120,15 @@ async fn towards(
 }
 
 /// The admin's part: roles, database, extensions, claim.
-async fn settle(worker: &mut PostgresWorker, duty: &PostgresDuty, facts: &mut PostgresFacts) -> Result<(), SqlError> {
+async fn settle(worker: &mut PostgresWorker, duty: &PostgresDuty, facts: &mut PostgresFacts) -> Result<(), StoreError> {
     let mut connection = log_in(worker.exists, duty).await?;
+    let in_front = match &duty.clients {
+        Some(clients) => clients::check(&mut connection, clients, duty).await?,
+        None => None,
+    };
     let mut have = catalog::read(&mut connection, duty, false).await?;
     facts.max_connections = Some(have.max_connections);
+    facts.limits = Some(have.limits().into_iter().chain(in_front).collect());
     let created = have.database_owner.is_none();
     facts.database_missing = created && duty.kept;
     if facts.database_missing {
@@ -135,10 +141,10 @@ async fn settle(worker: &mut PostgresWorker, duty: &PostgresDuty, facts: &mut Po
             return Ok(());
         }
         let outcome = apply(&mut connection, &have, &plan(&have, duty, false)).await;
-        outcome.map_err(|error| explained(error, duty))?;
+        outcome.map_err(|error| explained(error, duty, &have))?;
     }
     if have.here != duty.database.as_str() {
-        connection.close().await?;
+        connection.close().await.map_err(SqlError::from)?;
         connection = connect_admin(duty, duty.database.as_str()).await?;
         have = catalog::read(&mut connection, duty, created).await?;
     }
@@ -152,7 +158,8 @@ async fn settle(worker: &mut PostgresWorker, duty: &PostgresDuty, facts: &mut Po
     if !facts.unsure.is_empty() {
         tracing::info!(roles = ?facts.unsure, "the server has other passwords: waiting for the Secrets to be read again");
     } else if facts.conflict.is_none() {
-        let refused = apply(&mut connection, &have, &plan(&have, duty, created)).await?;
+        let outcome = apply(&mut connection, &have, &plan(&have, duty, created)).await;
+        let refused = outcome.map_err(|error| explained(error, duty, &have))?;
         facts.missing_extensions = missing_extensions(&have, duty, &refused.extensions);
         facts.undeclared_extensions.clone_from(&have.undeclared_extensions);
         let stays = |name: &SqlName, mark: &Mark, role: &OtherRole| {
@@ -164,19 +171,36 @@ async fn settle(worker: &mut PostgresWorker, duty: &PostgresDuty, facts: &mut Po
             .collect();
     }
     configuration(&mut connection, duty, facts).await?;
-    connection.close().await?;
+    connection.close().await.map_err(SqlError::from)?;
     Ok(())
 }
 
-/// What to do where nobody but the owner is at hand.
-fn explained(error: SqlError, duty: &PostgresDuty) -> SqlError {
-    if !(duty.is_owner_only() && error.is("42501")) {
+/// What to do where the login may not do what is asked of it.
+fn explained(error: SqlError, duty: &PostgresDuty, have: &Catalog) -> SqlError {
+    let (database, owner) = (ident(duty.database.as_str()), ident(duty.owner.as_str()));
+    if error.is("25006") {
+        let text = format!("{error}: the server is a standby or set to be read only; give the address of the primary");
+        return error.saying(text);
+    }
+    if !error.is("42501") {
         return error;
     }
-    let (database, owner) = (ident(duty.database.as_str()), ident(duty.owner.as_str()));
-    error.saying(format!(
-        "there is no database {database} and this login may not create one; as an administrator run: CREATE DATABASE {database} OWNER {owner};"
-    ))
+    let role = duty.roles.iter().map(|role| &role.name).chain([&duty.owner]);
+    let absent = role
+        .filter(|role| !have.roles.contains_key(role.as_str()))
+        .map(|role| ident(role.as_str()));
+    let text = match absent.collect::<Vec<_>>() {
+        absent if !absent.is_empty() && !have.marks_roles => format!(
+            "there is no role {} and this login may not create one; as an administrator run: ALTER ROLE {} CREATEROLE; or use external.privileges: Owner without roles",
+            absent.join(", "),
+            ident(&have.me)
+        ),
+        _ if have.database_owner.is_none() && !have.creates_databases => format!(
+            "there is no database {database} and this login may not create one; as an administrator run: CREATE DATABASE {database} OWNER {owner};"
+        ),
+        _ => return error,
+    };
+    error.saying(text)
 }
 
 async fn follow_configuration(
