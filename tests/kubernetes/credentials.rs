@@ -2,7 +2,7 @@
 //! application that reloads, and replaced by somebody else behind its back.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -28,6 +28,7 @@ use crate::{
         kubernetes::{Kubernetes, Namespace, condition_of},
         managed::{Node, entries},
         neo4j::{self, Neo4jServer, base},
+        operator::Operator,
         postmaster::Postmaster,
         process::eventually,
         redis::PASSWORD,
@@ -116,7 +117,7 @@ async fn an_application_that_reloads_is_never_locked_out_by_a_rotation() {
     let api = Kubernetes::shared().await;
     let ns = api.namespace("rotation").await;
     let mut node = Node::new(&ns, "a");
-    let _operator = node.operator(&[]);
+    let operator = node.operator(&[("AMAS_LOG", "debug")]);
     let managed = json!({"managed": {"storage": {"size": "1Gi"}}});
     let mut spec = json!({"postgres": managed, "redis": managed, "credentials": {"rotation": {"overlap": "6s"}}});
     spec["postgres"]["database"] = json!("amas");
@@ -160,6 +161,14 @@ async fn an_application_that_reloads_is_never_locked_out_by_a_rotation() {
     eventually("the first passwords are over", Duration::from_secs(10), all_refused).await;
     drop(applications);
     assert_eq!(ready_since(&rotated), ready, "Ready the whole time");
+    let all = futures::future::join_all(secrets.iter().map(|store| node.secret(store))).await;
+    let of_secret = |secret: &Entries| {
+        let keys = secret.iter().filter(|(key, _)| key.ends_with("PASSWORD"));
+        keys.map(|(_, password)| password.clone()).collect::<Vec<_>>()
+    };
+    let passwords: BTreeSet<String> = first.iter().chain(&all).flat_map(of_secret).collect();
+    assert_eq!(passwords.len(), 2 * secrets.len());
+    seen_nowhere(&node, &operator, &passwords).await;
     for (store, count) in counts {
         let (logins, refused) = (
             count.logins.load(Ordering::Relaxed),
@@ -171,6 +180,30 @@ async fn an_application_that_reloads_is_never_locked_out_by_a_rotation() {
             "{store}: {refused} of {logins} logins were refused"
         );
         assert!(opens(store, &node.secret(store).await, &node.address).await, "{store}");
+    }
+}
+
+/// Looks for passwords in what the operator and the servers say, and in what everybody may read.
+async fn seen_nowhere(node: &Node, operator: &Operator, passwords: &BTreeSet<String>) {
+    let mut places = vec![("operator", operator.log())];
+    places.extend(
+        node.postgres
+            .iter()
+            .map(|server| ("PostgreSQL, every statement", server.log())),
+    );
+    places.extend(
+        node.neo4j
+            .iter()
+            .map(|server| ("Neo4j, logs and volume", server.texts())),
+    );
+    for kind in ["AmasDatabase", "StatefulSet", "ConfigMap", "Event"] {
+        let all: Vec<String> = node.ns.list(kind).await.iter().map(Value::to_string).collect();
+        places.push((kind, all.concat()));
+    }
+    for (place, text) in places {
+        assert!(text.len() > 100, "{place} says something");
+        let found = passwords.iter().filter(|password| text.contains(*password)).count();
+        assert_eq!(found, 0, "{place} has passwords");
     }
 }
 

@@ -124,7 +124,7 @@ fn database(path: &str) -> Value {
             json!({"managed": {"storage": {"size": "1Gi"}}})
         }
     };
-    let mut spec = json!({"maintenanceWindow": {"start": "02:00"}, "pods": {"tolerations": [{}], "imagePullSecrets": [{"name": "a"}]}});
+    let mut spec = json!({"maintenanceWindow": {"start": "02:00"}, "pods": {"tolerations": [{"key": "a", "operator": "Equal", "value": "b", "effect": "NoSchedule"}], "imagePullSecrets": [{"name": "a"}]}});
     let is_of = |store: &str| path.starts_with(&format!("spec.{store}."));
     let needs_sql = is_of("postgres") || is_of("migrations") || is_of("seed");
     if needs_sql {

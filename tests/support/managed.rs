@@ -77,7 +77,18 @@ impl Node {
     async fn run_postgres(&mut self) {
         let password = self.entry("postgres-admin", "PGPASSWORD").await;
         let mut server = Postmaster::prepare_at((&self.address, 5432), &password);
-        server.configure(&self.file("postgres-config", "postgresql.conf").await);
+        // What its command line says about addresses goes before the file, and the server would ask for a restart for ever.
+        let config = self.file("postgres-config", "postgresql.conf").await;
+        let config = config
+            .replace(
+                "listen_addresses = '*'",
+                &format!("listen_addresses = '{}'", self.address),
+            )
+            .replace(
+                "unix_socket_directories = '/var/run/postgresql'",
+                "unix_socket_directories = ''",
+            );
+        server.configure(&config);
         server.launch();
         server.wait_until_ready().await;
         self.postgres = Some(server);
