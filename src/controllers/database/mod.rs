@@ -10,6 +10,7 @@ mod facts;
 #[cfg(test)]
 mod fixtures;
 mod jobs;
+mod keys;
 mod losses;
 mod observe;
 mod pins;

@@ -16,7 +16,7 @@ use crate::{
     },
     controllers::{
         Settings,
-        credentials::{self, Calendar, Encryption, Given, Guest, Known, Purpose, SecretSpec, given},
+        credentials::{Calendar, Encryption, Given, Guest, Known, Purpose, SecretSpec, given},
     },
     stores::{
         images::Images,
@@ -26,7 +26,7 @@ use crate::{
 };
 
 use super::{
-    external,
+    external, keys,
     observe::{ExternalServer, StoreKind},
     window,
 };
@@ -83,8 +83,8 @@ pub fn validate(
             problems.extend(external::owner_problems(postgres, owner.as_ref(), server));
         }
     }
-    problems.extend(connection_problems(spec));
-    problems.extend(pod_problems(spec));
+    problems.extend(keys::connection_problems(spec));
+    problems.extend(keys::pod_problems(spec));
     problems.extend(rotation_problems(spec));
     problems.extend(health_problems(spec));
     if let Some(Err(problem)) = spec
@@ -175,74 +175,6 @@ fn postgres_problems(spec: &PostgresSpec, owner: Option<&SqlName>) -> Vec<String
         ));
     }
     problems
-}
-
-/// Keys of Secrets are limited by Kubernetes, and two of ours must not fall on one name.
-fn connection_problems(spec: &AmasDatabaseSpec) -> Vec<String> {
-    let roles = spec.postgres.iter().flat_map(|postgres| &postgres.roles);
-    let mut all: Vec<(String, &Connection, &[&str])> = roles
-        .map(|role| {
-            let place = format!("spec.postgres.roles[{}]", role.name);
-            (place, &role.connection, &credentials::POSTGRES_KEYS[..])
-        })
-        .collect();
-    let redis = spec.redis.iter().map(|redis| &redis.connection);
-    all.extend(redis.map(|connection| ("spec.redis".to_owned(), connection, &credentials::REDIS_KEYS[..])));
-    let neo4j = spec.neo4j.iter().map(|neo4j| &neo4j.connection);
-    all.extend(neo4j.map(|connection| ("spec.neo4j".to_owned(), connection, &credentials::NEO4J_KEYS[..])));
-    let problems = all.into_iter().flat_map(|(place, connection, ours)| {
-        let say = move |problem| format!("{place}.connection{problem}");
-        key_problems(connection, ours).into_iter().map(say)
-    });
-    problems.collect()
-}
-
-/// What is wrong with the keys of one Secret, of which `ours` can be named otherwise.
-fn key_problems(connection: &Connection, ours: &[&str]) -> Vec<String> {
-    let valid = |key: &str| {
-        !key.is_empty()
-            && key.len() <= 253
-            && key
-                .chars()
-                .all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.'))
-    };
-    let mut problems = Vec::new();
-    for key in connection.keys.values().chain(connection.extra.keys()) {
-        if !valid(key) {
-            problems.push(format!(
-                ": {key:?} is not a valid key of a Secret: use letters, digits, '-', '_' and '.'"
-            ));
-        } else if credentials::is_own_key(key) {
-            problems.push(format!(": the key {key} is the operator's own; choose another name"));
-        }
-    }
-    for key in connection.keys.keys().filter(|key| !ours.contains(&key.as_str())) {
-        problems.push(format!(
-            ".keys: {key:?} is no key of this Secret; those that can be named otherwise are {}",
-            ours.join(", ")
-        ));
-    }
-    let name = |key: &&str| connection.keys.get(*key).cloned().unwrap_or_else(|| (*key).to_owned());
-    let mut names: Vec<String> = ours.iter().map(name).collect();
-    names.sort();
-    if let Some(twice) = names.windows(2).find(|pair| pair[0] == pair[1]) {
-        problems.push(format!(".keys: two values would be written under {:?}", twice[0]));
-    }
-    problems
-}
-
-/// Labels and annotations that say whose the pods are cannot be the user's.
-fn pod_problems(spec: &AmasDatabaseSpec) -> Vec<String> {
-    let reserved = |key: &&String| key.starts_with("amas.dev/") || key.starts_with("app.kubernetes.io/");
-    let labels = spec.pods.labels.keys().filter(reserved).map(|key| ("labels", key));
-    let annotations = spec
-        .pods
-        .annotations
-        .keys()
-        .filter(reserved)
-        .map(|key| ("annotations", key));
-    let say = |(field, key)| format!("spec.pods.{field}: {key} is the operator's own; take it out");
-    labels.chain(annotations).map(say).collect()
 }
 
 fn workloads(
