@@ -10,6 +10,8 @@ mod support;
 mod crashes;
 #[path = "kubernetes/credentials.rs"]
 mod credentials;
+#[path = "kubernetes/encryption.rs"]
+mod encryption;
 #[path = "kubernetes/isolation.rs"]
 mod isolation;
 #[path = "kubernetes/leadership.rs"]

@@ -41,7 +41,7 @@ pub struct RedisServer {
     /// Present when the server was started with TLS.
     pub tls_port: Option<u16>,
     _folder: Folder,
-    _certificates: Option<Folder>,
+    certificates: Option<Folder>,
 }
 
 impl RedisServer {
@@ -85,8 +85,15 @@ impl RedisServer {
         Self::launch(program, "", &[], Some(options)).await.keeping(folder)
     }
 
+    /// Other files in the place of the ones that it runs with.
+    pub fn renew(&self, certificate: &str, key: &str) {
+        let folder = self.certificates.as_ref().unwrap();
+        folder.write("tls.crt", certificate);
+        folder.write("tls.key", key);
+    }
+
     fn keeping(mut self, certificates: Folder) -> Self {
-        self._certificates = Some(certificates);
+        self.certificates = Some(certificates);
         self
     }
 
@@ -137,7 +144,7 @@ impl RedisServer {
             port: address.1,
             tls_port,
             _folder: folder,
-            _certificates: None,
+            certificates: None,
         };
         eventually("the server answers", Duration::from_secs(20), || async {
             tokio::net::TcpStream::connect(address).await.is_ok()

@@ -10,7 +10,7 @@ use crate::{
     },
     controllers::database::{external, validate::role_secret},
     migrate::plan::Direction,
-    stores::workload::{Family, add_pod_settings, security},
+    stores::workload::{CA_CERTIFICATE, Family, add_pod_settings, certificates_secret, security},
 };
 
 /// How long a finished Job is kept.
@@ -117,7 +117,10 @@ fn arguments(input: &JobInput<'_>, source: &MigrationSource, name: &str) -> Vec<
 /// How much is verified, and where the certificates are.
 fn environment(input: &JobInput<'_>) -> Vec<Value> {
     let variable = |name: &str, value: &str| json!({"name": name, "value": value});
-    let mode = input.server.and_then(external::Server::sslmode);
+    let mode = match is_encrypted(input) {
+        true => Some("verify-full"),
+        false => input.server.and_then(external::Server::sslmode),
+    };
     let mode = mode.map(|mode| variable("PGSSLMODE", mode));
     let files = certificates(input)
         .into_iter()
@@ -125,15 +128,15 @@ fn environment(input: &JobInput<'_>) -> Vec<Value> {
     mode.into_iter().chain(files).collect()
 }
 
-/// A file of a Secret of the user's that the runner needs for an encrypted connection.
-struct Certificate<'a> {
+/// A file of a Secret that the runner needs for an encrypted connection.
+struct Certificate {
     volume: &'static str,
-    secret: &'a str,
+    secret: String,
     key: &'static str,
     variable: &'static str,
 }
 
-impl Certificate<'_> {
+impl Certificate {
     fn folder(&self) -> String {
         format!("/run/amas/{}", self.volume)
     }
@@ -143,7 +146,21 @@ impl Certificate<'_> {
     }
 }
 
-fn certificates<'a>(input: &JobInput<'a>) -> Vec<Certificate<'a>> {
+/// A server of ours, with a certificate of ours.
+fn is_encrypted(input: &JobInput<'_>) -> bool {
+    let postgres = input.spec.postgres.as_ref();
+    input.spec.tls.is_some() && postgres.is_some_and(|postgres| postgres.managed.is_some())
+}
+
+fn certificates(input: &JobInput<'_>) -> Vec<Certificate> {
+    if is_encrypted(input) {
+        return vec![Certificate {
+            volume: "ca",
+            secret: certificates_secret(input.family),
+            key: CA_CERTIFICATE,
+            variable: "PGSSLROOTCERT",
+        }];
+    }
     let external = input
         .spec
         .postgres
@@ -159,9 +176,9 @@ fn certificates<'a>(input: &JobInput<'a>) -> Vec<Certificate<'a>> {
         .ca_secret_ref
         .as_ref()
         .map_or(own, |other| other.name.as_str());
-    let file = |volume, secret, key, variable| Certificate {
+    let file = |volume, secret: &str, key, variable| Certificate {
         volume,
-        secret,
+        secret: secret.to_owned(),
         key,
         variable,
     };
@@ -216,7 +233,7 @@ fn volumes(input: &JobInput<'_>, source: &MigrationSource) -> Vec<Value> {
     let (name, key) = login(input);
     let mut volumes = vec![secret("login", &name, key, "DATABASE_URL")];
     for file in certificates(input) {
-        volumes.push(secret(file.volume, file.secret, file.key, file.key));
+        volumes.push(secret(file.volume, &file.secret, file.key, file.key));
     }
     if source.bundle.is_none() {
         let maps: Vec<Value> = source
