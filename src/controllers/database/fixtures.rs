@@ -148,6 +148,8 @@ impl Situation {
             restart: None,
             take_over: None,
             accept_empty: None,
+            approved_plan: None,
+            plans: Arc::default(),
             policies: ["CachePolicy", "GraphSchema"]
                 .map(|kind| Policy {
                     kind,
