@@ -12,6 +12,7 @@ use amas_operator::{
     stores::{
         endpoint::{ClientCertificate, Endpoint, StoreError, Tls, Trust},
         keeper::{Duty, Parting, Progress, Sentinel, Sign, Store},
+        limits::Limit,
         neo4j::{
             self, ConstraintDuty, ConstraintKind, GraphDuty, IndexDuty, IndexKind, ItemFacts, ItemState, Neo4j,
             Neo4jFacts, Neo4jWorker,
@@ -140,10 +141,17 @@ async fn neo4j() {
     a_foreign_claim_stops_everything(&server, &graph).await;
     brings_a_schema_in_and_then_writes_nothing(&server, &graph).await;
     adopts_and_reports(&server, &graph).await;
+    tells_what_an_external_server_does_not_allow(&server).await;
     reports_duplicates_and_recovers_by_itself(&server, &graph).await;
     an_interrupted_creation_is_finished_later(&server, &graph).await;
     sees_a_stopped_and_a_killed_server(&mut server).await;
     speaks_tls_only_as_we_configure_it(&mut server).await;
+}
+
+async fn tells_what_an_external_server_does_not_allow(server: &Neo4jServer) {
+    let mut duty = duty(server, Vec::new(), Vec::new());
+    duty.base.managed = false;
+    assert_eq!(settled(&duty).await.limits, Some(vec![Limit::NoRoles]));
 }
 
 /// What a managed server is given with `tls: {required: true}`, with the certificate that we make.
