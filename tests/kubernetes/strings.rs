@@ -138,7 +138,7 @@ fn database(path: &str) -> Value {
     if !needs_sql && !is_of("neo4j") {
         spec["redis"] = server("redis");
     }
-    if path.contains("configMaps") {
+    if path.contains("source.configMaps") {
         spec["migrations"] = json!({"source": {"configMaps": []}});
     } else if needs_sql {
         spec["migrations"] = json!({"source": {"bundle": "amas"}});
