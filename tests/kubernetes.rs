@@ -6,6 +6,8 @@
 #[allow(dead_code)] // what only the other test files use
 mod support;
 
+#[path = "kubernetes/approval.rs"]
+mod approval;
 #[path = "kubernetes/crashes.rs"]
 mod crashes;
 #[path = "kubernetes/encryption.rs"]

@@ -119,6 +119,7 @@ pub struct Context {
     pub books: Books,
     pub credentials: credentials::Memory,
     pub sources: sources::Sources,
+    pub plans: Arc<database::Plans>,
     pub taken: Taken,
     pub brought: Brought,
     pub growth: Growth,

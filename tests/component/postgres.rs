@@ -11,6 +11,7 @@ use amas_operator::{
         sensitive::Sensitive,
     },
     migrate::{
+        consent::Consent,
         plan::Options,
         runner::{self, Goal, Request, Urgency},
         source::Source,
@@ -277,6 +278,7 @@ async fn migrate(owner: &mut PgConnection, sql: &str) {
         goal: Goal::Up(None),
         options: Options::default(),
         plan_hash: None,
+        consent: Consent::Everything,
         attempt: "test".into(),
         lock_timeout: Duration::from_secs(5),
         seeds: vec![],

@@ -9,7 +9,7 @@ use kube::Resource;
 
 use crate::{
     api::{
-        REISSUE, REREAD_SECRETS, RESTART, ROTATE, TAKE_OVER,
+        APPROVE_PLAN, REISSUE, REREAD_SECRETS, RESTART, ROTATE, TAKE_OVER,
         amas_database::{AmasDatabase, AmasDatabaseStatus},
         common::External,
         conditions::{ConditionType, shorten},
@@ -36,7 +36,9 @@ use crate::{
 };
 
 use super::{
-    external, secrets,
+    external,
+    jobs::Plans,
+    secrets,
     validate::{self, externals, given_names},
 };
 
@@ -117,6 +119,10 @@ pub struct Observed {
     pub restart: Option<String>,
     /// The annotation that asks to take over what somebody else claims, until it is handled.
     pub take_over: Option<String>,
+    /// The plan that the annotation approves.
+    pub approved_plan: Option<String>,
+    /// Plans that were read before.
+    pub plans: Arc<Plans>,
 }
 
 impl Observed {
@@ -211,10 +217,12 @@ pub async fn observe(context: &Context, object: &AmasDatabase, wanted: &[SecretS
         redis: context.keepers.redis.snapshot(&key),
         neo4j: context.keepers.neo4j.snapshot(&key),
         files: files(context, object, &status).await?,
-        seed_files: seed_files(context, object),
+        seed_files: seed_files(context, object, &status).await?,
         same_generation: status.observed_generation == meta.generation,
         policies: policies::of(context, object),
         restart: one_shot(object, RESTART),
+        approved_plan: one_shot(object, APPROVE_PLAN),
+        plans: context.plans.clone(),
         take_over: one_shot(object, TAKE_OVER).filter(|value| status.handled.get(HANDLED_TAKE_OVER) != Some(value)),
         status,
         children,
@@ -383,19 +391,52 @@ async fn files(
     let Some(migrations) = &object.spec.migrations else {
         return Ok(None);
     };
-    let meta = &object.metadata;
-    let (uid, namespace) = (
-        meta.uid.clone().unwrap_or_default(),
-        meta.namespace.clone().unwrap_or_default(),
-    );
-    let reason = Reason {
-        generation: meta.generation.unwrap_or_default(),
-        asked: annotation(object, REREAD),
-        failures: status.migrations.as_ref().map_or(0, |migrations| migrations.attempts),
-    };
+    let (uid, namespace) = address(object);
+    let reason = reading(object, status);
     context
         .sources
-        .get(&context.writer, &uid, &namespace, &migrations.source, reason)
+        .get(&context.writer, uid, namespace, &migrations.source, reason)
+        .await
+        .map(Some)
+}
+
+fn address(object: &AmasDatabase) -> (&str, &str) {
+    let meta = &object.metadata;
+    (
+        meta.uid.as_deref().unwrap_or_default(),
+        meta.namespace.as_deref().unwrap_or_default(),
+    )
+}
+
+/// Why ConfigMaps would be read again.
+fn reading(object: &AmasDatabase, status: &AmasDatabaseStatus) -> Reason {
+    Reason {
+        generation: object.metadata.generation.unwrap_or_default(),
+        asked: annotation(object, REREAD),
+        failures: status.migrations.as_ref().map_or(0, |migrations| migrations.attempts),
+    }
+}
+
+async fn seed_files(
+    context: &Context,
+    object: &AmasDatabase,
+    status: &AmasDatabaseStatus,
+) -> Result<Option<SeedFiles>, WriteError> {
+    let spec = &object.spec;
+    let (Some(seed), Some(migrations)) = (&spec.seed, &spec.migrations) else {
+        return Ok(None);
+    };
+    let Some(profile) = seed.profile.folder() else {
+        return Ok(None);
+    };
+    if seed.config_maps.is_empty() {
+        let bundle = migrations.source.bundle.as_ref();
+        return Ok(bundle.map(|bundle| context.sources.seeds(bundle.as_str(), profile)));
+    }
+    let files = (seed.config_maps.as_slice(), profile);
+    context
+        .sources
+        .seed_maps(&context.writer, address(object), files, reading(object, status))
         .await
         .map(Some)
 }
@@ -407,10 +448,4 @@ fn annotation(object: &AmasDatabase, name: &str) -> Option<String> {
 /// An annotation that asks for something once, as its handled value is kept.
 fn one_shot(object: &AmasDatabase, name: &str) -> Option<String> {
     annotation(object, name).map(|value| shorten(&value, HANDLED_LIMIT))
-}
-
-fn seed_files(context: &Context, object: &AmasDatabase) -> Option<SeedFiles> {
-    let profile = object.spec.seed.as_ref()?.profile.folder()?;
-    let bundle = object.spec.migrations.as_ref()?.source.bundle.as_ref()?;
-    Some(context.sources.seeds(bundle.as_str(), profile))
 }
