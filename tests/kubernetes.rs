@@ -14,6 +14,8 @@ mod bug_classes;
 mod children;
 #[path = "kubernetes/crashes/mod.rs"]
 mod crashes;
+#[path = "kubernetes/credentials.rs"]
+mod credentials;
 #[path = "kubernetes/deletion.rs"]
 mod deletion;
 #[path = "kubernetes/encryption.rs"]
