@@ -21,6 +21,8 @@ use crate::support::postgres::Postgres;
 
 #[path = "migrate_command.rs"]
 mod command;
+#[path = "migrate_public.rs"]
+mod public_sets;
 
 type File = (&'static str, &'static str, &'static str);
 
