@@ -111,7 +111,7 @@ async fn sqlx(server: &Postgres, database: &str, dir: &Path) -> Duration {
     let began = Instant::now();
     let migrator = Migrator::new(dir).await.unwrap();
     migrator
-        .run_direct(None, &mut server.connect("postgres", database).await)
+        .run_direct(None, &mut server.connect("postgres", database).await, false)
         .await
         .unwrap();
     began.elapsed()
