@@ -8,6 +8,8 @@ mod support;
 
 #[path = "component/analysis.rs"]
 mod analysis;
+#[path = "component/external.rs"]
+mod external;
 #[path = "component/keeper.rs"]
 mod keeper;
 #[path = "component/migrate.rs"]

@@ -6,8 +6,12 @@
 #[allow(dead_code)] // what only the other test files use
 mod support;
 
+#[path = "kubernetes/approval.rs"]
+mod approval;
 #[path = "kubernetes/crashes.rs"]
 mod crashes;
+#[path = "kubernetes/encryption.rs"]
+mod encryption;
 #[path = "kubernetes/isolation.rs"]
 mod isolation;
 #[path = "kubernetes/leadership.rs"]

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 pub use super::status::AmasDatabaseStatus;
 use super::{
-    common::{DeletionPolicy, Disruption, MaintenanceWindow, NetworkSettings, PodSettings},
+    common::{DeletionPolicy, Disruption, MaintenanceWindow, ManagedTls, NetworkSettings, PodSettings},
     credentials::Credentials,
     migrations::{Migrations, Seed},
     neo4j::Neo4jSpec,
@@ -44,7 +44,7 @@ use super::{
 #[cfg_attr(test, kube(cel))]
 #[x_kube(validation = ("has(self.postgres) || has(self.redis) || has(self.neo4j)", "spec: name at least one store: postgres, redis or neo4j"))]
 #[x_kube(validation = ("!has(self.migrations) || has(self.postgres)", "spec.migrations needs spec.postgres"))]
-#[x_kube(validation = ("!has(self.seed) || self.seed.profile == 'none' || (has(self.migrations) && has(self.migrations.source.bundle))", "spec.seed needs spec.migrations.source.bundle: the seeds come with the bundle"))]
+#[x_kube(validation = ("!has(self.seed) || self.seed.profile == 'none' || (has(self.migrations) && (has(self.migrations.source.bundle) || has(self.seed.configMaps)))", "spec.seed needs spec.migrations, and its files: set spec.seed.configMaps, or spec.migrations.source.bundle with which they come"))]
 #[x_kube(validation = ("!has(oldSelf.postgres) || !has(self.postgres) || (self.postgres.database == oldSelf.postgres.database && has(self.postgres.owner) == has(oldSelf.postgres.owner) && (!has(self.postgres.owner) || self.postgres.owner == oldSelf.postgres.owner))", "spec.postgres.database and spec.postgres.owner are immutable"))]
 #[x_kube(validation = ("!has(oldSelf.postgres) || !has(self.postgres) || has(self.postgres.managed) == has(oldSelf.postgres.managed)", "spec.postgres: changing between managed and external is refused; make a new AmasDatabase and move the data"))]
 #[x_kube(validation = ("!has(oldSelf.redis) || !has(self.redis) || has(self.redis.managed) == has(oldSelf.redis.managed)", "spec.redis: changing between managed and external is refused; make a new AmasDatabase and move the data"))]
@@ -102,6 +102,10 @@ pub struct AmasDatabaseSpec {
     /// Network access to the managed stores.
     #[serde(default)]
     pub network: NetworkSettings,
+    /// Encryption of the connections to managed PostgreSQL and Redis servers (Neo4j is not covered yet). The connection Secrets then demand it
+    /// (`sslmode=verify-full`, `rediss://`) and hold the authority under `ca.crt`. Default: clear text. Adding or removing it restarts the servers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls: Option<ManagedTls>,
     /// When managed servers may be restarted for what a newer operator brings. Default: never by itself; such an update is shown (condition
     /// UpdatePending) and taken up with the next change that restarts the server anyway, or with the annotation `amas.dev/restart`.
     #[serde(default, skip_serializing_if = "Option::is_none")]

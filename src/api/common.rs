@@ -168,6 +168,17 @@ pub struct NetworkSettings {
     pub mode: NetworkAccess,
 }
 
+/// Encryption of the connections to the managed stores. Their certificates are signed by an authority that the operator makes for this
+/// AmasDatabase, and are renewed in time without a restart.
+#[derive(Clone, Debug, Default, Deserialize, Serialize, PartialEq, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ManagedTls {
+    /// `false` (default): clear text is served too, on PostgreSQL at the same port, on Redis at port 6379 beside 6380, so that applications can move over
+    /// one by one. `true`: encrypted connections only. A change restarts the servers.
+    #[serde(default)]
+    pub required: bool,
+}
+
 /// An existing server that the operator uses but does not run.
 #[derive(Clone, Debug, Deserialize, Serialize, PartialEq, JsonSchema)]
 #[serde(rename_all = "camelCase")]
@@ -186,6 +197,35 @@ pub struct External {
     /// extensions are made by an administrator.
     #[serde(default)]
     pub privileges: Privileges,
+    /// How its health is known.
+    #[serde(default)]
+    pub health: ExternalHealth,
+}
+
+/// How the health of an external server is known.
+#[derive(Clone, Debug, Default, Deserialize, Serialize, PartialEq, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ExternalHealth {
+    /// `Held` (default): one connection is kept open and pinged, so that a lost server is seen at once. `OnDemand`: no connection stays open, for
+    /// services that sleep while nobody is connected; the server is asked when something changes and every `interval`, and the conditions
+    /// say how it was when it was last asked.
+    #[serde(default)]
+    pub mode: HealthMode,
+    /// The time between two pings (Held, 1s to 60s; default 2s) or two looks (OnDemand, 10s to 1d; default 10m).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub interval: Option<Span>,
+}
+
+impl ExternalHealth {
+    /// Between two looks on demand.
+    pub const SELDOM: Span = Span::from_secs(600);
+}
+
+#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, PartialEq, Eq, JsonSchema)]
+pub enum HealthMode {
+    #[default]
+    Held,
+    OnDemand,
 }
 
 /// A Secret in the same namespace.

@@ -56,6 +56,10 @@ pub enum Reason {
     Applied,
     /// A migration failed.
     MigrationFailed,
+    /// The pending plan waits to be approved.
+    WaitingForApproval,
+    /// The pending plan has a statement that loses data, and its version is not in `allowDestructive`.
+    DestructiveNotAllowed,
     /// An applied migration's file has changed, or is missing.
     HistoryMismatch,
     /// The database is newer than the source.

@@ -90,8 +90,19 @@ pub struct StoresStatus {
     pub neo4j: Option<Neo4jStatus>,
 }
 
-/// Facts about the PostgreSQL server and database.
+/// Something that the login or the service does not allow.
 #[derive(Clone, Debug, Default, Deserialize, Serialize, PartialEq, JsonSchema)]
+pub struct StoreLimit {
+    /// A stable word, such as `NoCreateRole`, `NoConfig` or `ReadOnly`.
+    #[schemars(length(max = 63))]
+    pub name: String,
+    /// What follows from it.
+    #[schemars(length(max = 512))]
+    pub consequence: String,
+}
+
+/// Facts about the PostgreSQL server and database.
+#[derive(Clone, Debug, Default, Deserialize, Serialize, PartialEq, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct PostgresStatus {
     /// Version of the server.
@@ -121,13 +132,18 @@ pub struct PostgresStatus {
     /// Size of the managed server's volume.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub volume: Option<String>,
+    /// What the login or the service does not allow, and what follows from it. Looked at once for each connection.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
+    pub limits: Vec<StoreLimit>,
     /// When these facts were read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub as_of: Option<Time>,
 }
 
 /// Facts about the Redis server.
-#[derive(Clone, Debug, Default, Deserialize, Serialize, PartialEq, JsonSchema)]
+#[derive(Clone, Debug, Default, Deserialize, Serialize, PartialEq, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct RedisStatus {
     /// The program that answers, whatever the specification says.
@@ -147,6 +163,11 @@ pub struct RedisStatus {
     /// Size of the managed server's volume.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub volume: Option<String>,
+    /// What the login or the service does not allow, and what follows from it. Looked at once for each connection.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
+    pub limits: Vec<StoreLimit>,
     /// When these facts were read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub as_of: Option<Time>,
@@ -170,6 +191,11 @@ pub struct Neo4jStatus {
     /// Size of the managed server's volume.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub volume: Option<String>,
+    /// What the login or the service does not allow, and what follows from it. Looked at once for each connection.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
+    pub limits: Vec<StoreLimit>,
     /// When these facts were read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub as_of: Option<Time>,
@@ -197,6 +223,9 @@ pub struct MigrationsStatus {
     /// The plan of the last Job: the first eight digits of its hash.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub plan: Option<String>,
+    /// The plan that waits for a person, or was approved and runs; absent when nothing waits.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pending_plan: Option<PendingPlan>,
     /// The seed profile that is in.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub seeded: Option<String>,
@@ -207,6 +236,50 @@ pub struct MigrationsStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 10))]
     pub history: Vec<AppliedMigration>,
+}
+
+/// Migrations that are to run, as one plan.
+#[derive(Clone, Debug, Default, Deserialize, Serialize, PartialEq, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct PendingPlan {
+    /// What approves exactly this plan. It covers the database, the direction, each pending migration with its down text, and the running
+    /// options; nothing that changes by itself.
+    pub hash: String,
+    /// `up` or `down`.
+    pub direction: String,
+    /// Version before it; 0 for none.
+    pub from: i64,
+    /// Version after it; 0 for none.
+    pub to: i64,
+    /// How many migrations it has.
+    pub migrations: i64,
+    /// How many statements it has.
+    pub statement_count: i64,
+    /// Its first statements, twenty at most.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 20))]
+    pub statements: Vec<PlanStatement>,
+    /// ConfigMap with the whole plan (key `plan.txt`, at most 900 KiB).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub config_map: Option<String>,
+}
+
+/// One statement of a plan.
+#[derive(Clone, Debug, Default, Deserialize, Serialize, PartialEq, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct PlanStatement {
+    /// Version of its migration.
+    pub version: i64,
+    /// File and line.
+    pub place: String,
+    /// Its first 200 characters.
+    pub statement: String,
+    /// What it locks of what is there: `ACCESS EXCLUSIVE on "users"`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub locks: Option<String>,
+    /// `rewrite` or `scan` of a table, and what it loses.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub risk: Option<String>,
 }
 
 /// The statement that failed.

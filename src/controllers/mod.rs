@@ -88,6 +88,13 @@ impl AllKeepers {
         self.neo4j.pause(key, paused);
     }
 
+    /// Something has happened around one AmasDatabase: its servers that are watched on demand are looked at.
+    pub fn look(&self, key: &Key) {
+        self.postgres.look(key);
+        self.redis.look(key);
+        self.neo4j.look(key);
+    }
+
     /// The AmasDatabase is gone, or about to be: the same, and claims on servers that are not ours are let go.
     pub fn let_go(&self, key: &Key) {
         self.postgres.let_go(key);
@@ -112,6 +119,7 @@ pub struct Context {
     pub books: Books,
     pub credentials: credentials::Memory,
     pub sources: sources::Sources,
+    pub plans: Arc<database::Plans>,
     pub taken: Taken,
     pub brought: Brought,
     pub growth: Growth,

@@ -61,6 +61,7 @@ impl Operator {
             books: Books::default(),
             credentials: credentials::Memory::default(),
             sources: Sources::new(settings.bundles.clone()),
+            plans: Arc::default(),
             taken: Taken::default(),
             brought: Brought::default(),
             growth: Growth::default(),

@@ -137,7 +137,8 @@ pub fn current(history: &[Applied]) -> i64 {
     history.iter().map(|applied| applied.version).max().unwrap_or(0)
 }
 
-fn check_target(source: &Source, history: &[Applied], target: Option<i64>) -> Result<Option<i64>, PlanError> {
+/// That a version is known to the files or the records; 0 always is.
+pub fn check_target(source: &Source, history: &[Applied], target: Option<i64>) -> Result<Option<i64>, PlanError> {
     let Some(wanted) = target else { return Ok(None) };
     let applied = history.iter().any(|applied| applied.version == wanted);
     if wanted == 0 || applied || source.get(wanted).is_some() {

@@ -5,6 +5,7 @@
 use crate::api::names::SqlName;
 
 use super::{
+    adjust::Change,
     history::CHANNEL,
     plan::{Direction, Step},
     report::{StatementFailure, truncate},
@@ -256,6 +257,41 @@ pub fn stamp(version: i64, description: &str, checksum: &Checksum, down: Option<
         bytes(checksum),
         or_null(down, |down| literal(&down.sql)),
         or_null(down, |down| bytes(&down.checksum)),
+    )
+}
+
+/// One change of what is recorded, without anything being run.
+pub fn adjust(schema: &SqlName, change: &Change) -> String {
+    match change {
+        Change::Applied {
+            version,
+            description,
+            checksum,
+            down,
+        } => format!(
+            "INSERT INTO \"{schema}\"._sqlx_migrations (version, description, success, checksum, execution_time) \
+             VALUES ({version}, {}, true, {}, 0) \
+             ON CONFLICT (version) DO UPDATE SET success = true, checksum = EXCLUDED.checksum; {}",
+            literal(description),
+            bytes(checksum),
+            stamp(*version, description, checksum, down.as_ref())
+        ),
+        Change::Finished { version } => {
+            format!("UPDATE \"{schema}\"._sqlx_migrations SET success = true WHERE version = {version}")
+        }
+        Change::Pending { version } => format!(
+            "WITH gone AS (DELETE FROM \"{schema}\"._sqlx_migrations WHERE version = {version} RETURNING *) \
+             INSERT INTO amas_migrate.history (version, description, direction, checksum) \
+             SELECT version, description, 'down', checksum FROM gone"
+        ),
+    }
+}
+
+/// Changes of the records in one transaction, which tells whoever listens.
+pub fn told(changes: &[String]) -> String {
+    format!(
+        "BEGIN; {}; SELECT pg_catalog.pg_notify('{CHANNEL}', '0'); COMMIT",
+        changes.join("; ")
     )
 }
 

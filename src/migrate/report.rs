@@ -6,7 +6,7 @@ use std::{fmt, time::Duration};
 
 use serde::Serialize;
 
-use super::{plan::PlanError, source::SourceError};
+use super::{consent::Unaccepted, plan::PlanError, source::SourceError};
 
 pub use ending::{Report, TERMINATION_BYTES, Termination};
 
@@ -83,6 +83,8 @@ pub enum Failure {
     Plan(#[from] PlanError),
     #[error("the plan is not the one asked for: expected {expected}, found {found}")]
     PlanMoved { expected: String, found: String },
+    #[error("{0}; if that is meant: --allow-destructive {list}", list = .0.list(","))]
+    Destructive(Box<Unaccepted>),
     #[error("seed {0}")]
     Seed(Box<StatementFailure>),
     #[error("seed setting {name}: {problem}")]
@@ -122,6 +124,7 @@ impl Failure {
     /// | 16 | login refused, no such database, no right |
     /// | 17 | an option cannot be used |
     /// | 18 | `lint` found risks |
+    /// | 19 | a statement loses data and its version is not accepted |
     /// | 20 | server not reachable within --connect-timeout |
     /// | 21 | migration lock not obtained within --lock-timeout |
     /// | 22 | stopped by a signal |
@@ -138,6 +141,7 @@ impl Failure {
             Failure::Seed(_) | Failure::SeedSetting { .. } => 14,
             Failure::Refused(_) => 16,
             Failure::Usage(_) => 17,
+            Failure::Destructive(_) => 19,
             Failure::Unreachable(_) => 20,
             Failure::Locked { .. } => 21,
             Failure::Interrupted => 22,
@@ -157,6 +161,7 @@ impl Failure {
             Failure::Source(_) => "nothing was run; correct the files",
             Failure::Plan(_) => "nothing was run",
             Failure::PlanMoved { .. } => "nothing was run; look at the new plan and start it with its own hash",
+            Failure::Destructive(_) => "nothing was run: data would be lost that nobody has given up",
             Failure::Seed(_) => "the migrations are applied; correct the seed and run it again",
             Failure::SeedSetting { .. } => "check the file named by --seed-hash",
             Failure::Refused(_) => "check the credentials, the database's name and the rights of the role",

@@ -9,6 +9,7 @@ use sqlx::{PgConnection, Row};
 use tokio::sync::watch;
 
 use super::{
+    consent::Consent,
     history::{self, State},
     plan::{self, Direction, Options, Plan, Step, StepId, hash_steps},
     record::{self, NewRun},
@@ -16,11 +17,11 @@ use super::{
     seed::{self, HashSource, Profile},
     session,
     source::Source,
+    tables,
 };
 
 mod message;
 mod send;
-mod tables;
 
 /// Where the schema shall go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,6 +44,8 @@ pub struct Request {
     pub options: Options,
     /// Refuse with PlanMoved unless exactly this plan (or what this attempt left of it) would run.
     pub plan_hash: Option<String>,
+    /// The versions that may lose data.
+    pub consent: Consent,
     /// The Job's name, or `shell`; written into `runs`.
     pub attempt: String,
     /// How long to wait for the migration lock.
@@ -165,19 +168,20 @@ impl Runner<'_, '_> {
     }
 
     async fn locked(&mut self, identity: &str) -> Result<(), Failure> {
-        let created = self.ensure_tables().await?;
+        let created = tables::ensure(self.conn, &self.request.options.schema).await?;
         self.ready = true;
         let state = self.read().await?;
         self.report.current = state.current();
         self.report.target = self.report.current;
         if created {
-            self.adopt(&state.applied).await?;
+            tables::adopt(self.conn, &self.request.source, &state.applied).await?;
         }
         let plan = self.plan(&state)?;
         self.report.target = plan.to;
         self.report.total = plan.steps.len();
         let hash = plan.hash(identity, &self.request.options);
         self.check_hash(identity, &plan, &hash).await?;
+        self.check_consent(&plan, &state)?;
         let seeds = seed::pending(self.conn, &self.request.seeds).await?;
         if plan.is_empty() && seeds.is_empty() {
             self.tell_unchanged(0);
@@ -187,7 +191,7 @@ impl Runner<'_, '_> {
         let stored = self.request.plan_hash.clone().unwrap_or(hash);
         self.begin(Some(&stored)).await?;
         if !created {
-            self.adopt(&state.applied).await?;
+            tables::adopt(self.conn, &self.request.source, &state.applied).await?;
         }
         self.steps(&plan).await?;
         self.seeds(&seeds, hashing).await
@@ -246,6 +250,18 @@ impl Runner<'_, '_> {
             expected: expected.clone(),
             found: found.to_owned(),
         })
+    }
+
+    /// Nothing is lost that nobody has accepted.
+    fn check_consent(&self, plan: &Plan, state: &State) -> Result<(), Failure> {
+        let consent = &self.request.consent;
+        if *consent == Consent::Everything {
+            return Ok(());
+        }
+        let statements = plan.statements(&self.request.source, state)?;
+        consent
+            .refuse(&statements)
+            .map_or(Ok(()), |refused| Err(Failure::Destructive(Box::new(refused))))
     }
 
     async fn begin(&mut self, plan_hash: Option<&str>) -> Result<(), Failure> {

@@ -76,6 +76,14 @@ pub struct SourceError {
 }
 
 impl Source {
+    /// Migrations that were checked before.
+    pub fn of(migrations: impl IntoIterator<Item = Migration>) -> Self {
+        let pairs = migrations.into_iter().map(|migration| (migration.version, migration));
+        Self {
+            migrations: pairs.collect(),
+        }
+    }
+
     /// Reads every `*.sql` file of the folders, which are merged in the order given. Subfolders, hidden files (the
     /// bookkeeping of a mounted ConfigMap) and files that are not SQL are passed over.
     pub fn load(dirs: &[PathBuf]) -> Result<Self, SourceError> {

@@ -20,6 +20,21 @@ pub const CONFIRM_INTERVAL: Duration = Duration::from_millis(100);
 /// Servers that tell an uptime in whole seconds seem to start up to a second earlier or later each time they are asked.
 const START_TOLERANCE: Duration = Duration::from_millis(1_500);
 
+/// How a server is watched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Attention {
+    /// Over a connection that stays open and is pinged this often.
+    Held(Duration),
+    /// By looking this often, and when there is a reason to; no connection stays open.
+    OnDemand(Duration),
+}
+
+impl Default for Attention {
+    fn default() -> Self {
+        Self::Held(PING_INTERVAL)
+    }
+}
+
 /// Does the server serve?
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Verdict {
@@ -134,12 +149,12 @@ impl Monitor {
         self.seen
     }
 
-    /// How long to wait before the next ping of an open connection.
-    pub fn next_ping(&self) -> Duration {
+    /// How long to wait before the next ping of an open connection that is pinged this often.
+    pub fn next_ping(&self, usual: Duration) -> Duration {
         if self.confirming && !self.flapping {
             CONFIRM_INTERVAL
         } else {
-            PING_INTERVAL
+            usual
         }
     }
 
@@ -476,7 +491,7 @@ mod tests {
             let wait = match connected {
                 Some(since) if since == round && alive => {
                     monitor.on(Event::PingOk, at(now));
-                    monitor.next_ping().as_secs_f64()
+                    monitor.next_ping(PING_INTERVAL).as_secs_f64()
                 }
                 Some(_) => {
                     lost_at = now;

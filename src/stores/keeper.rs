@@ -17,7 +17,7 @@ pub use registry::{Keepers, Key, Live};
 
 use crate::stores::{
     endpoint::{Endpoint, StoreError},
-    health::Health,
+    health::{Attention, Health},
 };
 
 /// What a keeper is asked to hold true: the store's own part (from the AmasDatabase) and one part a policy or schema on it.
@@ -97,6 +97,12 @@ pub trait Store: Sized + Send + Sync + Debug + Clone + PartialEq + Default + 'st
 
     /// The login whose success means "this server serves". A changed endpoint makes the sentinel connect anew.
     fn endpoint(base: &Self::Base) -> &Endpoint;
+    /// How the server is watched.
+    fn attention(_: &Self::Base) -> Attention {
+        Attention::default()
+    }
+    /// Closes what a worker keeps open between slices: nothing is due for long.
+    fn rest(_: &mut Self::Worker) {}
     /// Connects and logs in; the keeper puts the deadline (5 s) around it.
     fn open(base: &Self::Base) -> impl Future<Output = Result<(Self::Sentinel, ServerIdentity), StoreError>> + Send;
     /// One slice (at most 5 s, cut off at 10 s) towards the duty. Updates `facts` with what was seen and done, also when it fails half-way.

@@ -7,6 +7,7 @@ pub mod endpoint;
 pub mod health;
 pub mod images;
 pub mod keeper;
+pub mod limits;
 pub mod neo4j;
 pub mod postgres;
 pub mod redis;

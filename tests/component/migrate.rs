@@ -1,10 +1,11 @@
 //! The migration engine against a real PostgreSQL, as a non-superuser owner.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use amas_operator::{
     api::names::SqlName,
     migrate::{
+        consent::Consent,
         history::{self, State},
         plan::{self, Options},
         report::{Failure, Report, StatementFailure},
@@ -21,6 +22,8 @@ use crate::support::postgres::Postgres;
 
 #[path = "migrate_command.rs"]
 mod command;
+#[path = "migrate_model.rs"]
+mod model;
 #[path = "migrate_public.rs"]
 mod public_sets;
 
@@ -162,6 +165,10 @@ fn request(goal: Goal, source: Source) -> Request {
         goal,
         options: Options::default(),
         plan_hash: None,
+        consent: match goal {
+            Goal::Up(_) => Consent::Versions(BTreeSet::new()),
+            _ => Consent::Everything,
+        },
         attempt: "test".into(),
         lock_timeout: Duration::from_secs(20),
         seeds: vec![],
@@ -678,6 +685,7 @@ async fn only_the_plan_that_was_asked_for() {
     let hash = plan.hash(&identity, &options);
     let down = Request {
         goal: Goal::Down(1),
+        consent: Consent::Everything,
         ..job(source(&FIVE), &hash, "job-4")
     };
     succeeded(&db.run(down).await);

@@ -88,6 +88,8 @@ pub(crate) fn base(endpoint: Endpoint) -> RedisDuty {
         endpoint,
         second: None,
         claim: claim("u1"),
+        attention: Default::default(),
+        serves: None,
         take_over: None,
     }
 }

@@ -142,6 +142,7 @@ pub fn base(endpoint: Endpoint) -> Neo4jDuty {
         database: GraphName::parse("neo4j").unwrap(),
         claim,
         managed: true,
+        attention: Default::default(),
         take_over: None,
     }
 }

@@ -112,3 +112,22 @@ pub fn self_signed(folder: &Folder) -> (PathBuf, PathBuf) {
     assert!(output.status.success(), "openssl makes a certificate");
     (certificate, key)
 }
+
+/// How many connections there are to a port of this machine.
+pub fn connections(port: u16) -> usize {
+    const ESTABLISHED: &str = "01";
+    let of = |table: &str| std::fs::read_to_string(format!("/proc/net/{table}")).unwrap_or_default();
+    let there = |line: &str| {
+        let mut fields = line.split_whitespace().skip(2);
+        let to = fields
+            .next()
+            .is_some_and(|remote| remote.ends_with(&format!(":{port:04X}")));
+        to && fields.next() == Some(ESTABLISHED)
+    };
+    ["tcp", "tcp6"]
+        .map(of)
+        .iter()
+        .flat_map(|table| table.lines())
+        .filter(|line| there(line))
+        .count()
+}

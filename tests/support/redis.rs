@@ -40,13 +40,18 @@ pub struct RedisServer {
     /// Present when the server was started with TLS.
     pub tls_port: Option<u16>,
     _folder: Folder,
-    _certificates: Option<Folder>,
+    certificates: Option<Folder>,
 }
 
 impl RedisServer {
     /// A server whose user `default` has [`PASSWORD`]; `users` are further lines of its ACL file.
     pub async fn start(program: Program, users: &str) -> Self {
-        Self::launch(program, users, None).await
+        Self::launch(program, users, &[], None).await
+    }
+
+    /// The same with further options.
+    pub async fn start_with(program: Program, options: &[&str]) -> Self {
+        Self::launch(program, "", options, None).await
     }
 
     /// The same with a second port that speaks TLS with a certificate nobody signed.
@@ -61,7 +66,9 @@ impl RedisServer {
             "--tls-key-file",
             &path(&key),
         ];
-        Self::launch(program, "", Some(options.join(" "))).await.keeping(folder)
+        Self::launch(program, "", &[], Some(options.join(" ")))
+            .await
+            .keeping(folder)
     }
 
     /// The same with a certificate, and asking clients for theirs.
@@ -74,15 +81,22 @@ impl RedisServer {
             file("tls.crt", &own.certificate),
             file("tls.key", &own.key)
         );
-        Self::launch(program, "", Some(options)).await.keeping(folder)
+        Self::launch(program, "", &[], Some(options)).await.keeping(folder)
+    }
+
+    /// Other files in the place of the ones that it runs with.
+    pub fn renew(&self, certificate: &str, key: &str) {
+        let folder = self.certificates.as_ref().unwrap();
+        folder.write("tls.crt", certificate);
+        folder.write("tls.key", key);
     }
 
     fn keeping(mut self, certificates: Folder) -> Self {
-        self._certificates = Some(certificates);
+        self.certificates = Some(certificates);
         self
     }
 
-    async fn launch(program: Program, users: &str, tls: Option<String>) -> Self {
+    async fn launch(program: Program, users: &str, further: &[&str], tls: Option<String>) -> Self {
         let folder = Folder::new("redis");
         let acl = folder.write(
             "users.acl",
@@ -101,7 +115,7 @@ impl RedisServer {
                 "--dir",
             ])
             .arg(folder.path());
-        command.arg("--aclfile").arg(acl);
+        command.arg("--aclfile").arg(acl).args(further);
         let tls_port = tls.as_ref().map(|_| free_port());
         if let (Some(options), Some(tls_port)) = (tls, tls_port) {
             command
@@ -114,7 +128,7 @@ impl RedisServer {
             port,
             tls_port,
             _folder: folder,
-            _certificates: None,
+            certificates: None,
         };
         eventually("the server answers", Duration::from_secs(20), || async {
             tokio::net::TcpStream::connect(("127.0.0.1", port)).await.is_ok()

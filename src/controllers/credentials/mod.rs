@@ -1,6 +1,7 @@
 //! The Secrets that we make: what is in each, and how a password gets into it. `rotation` says how one password takes the place of another,
 //! `given` what a user's own Secret must be like, `memory` what was read or written. Nothing here asks the API.
 
+pub mod certificates;
 pub mod given;
 pub mod memory;
 pub mod rotation;
@@ -11,6 +12,7 @@ use base64::{Engine as _, prelude::BASE64_STANDARD, prelude::BASE64_URL_SAFE_NO_
 use serde_json::{Value, json};
 
 pub use self::{
+    certificates::Certificates,
     given::Given,
     memory::{Known, Memory, Reason},
     rotation::Rotation,
@@ -38,10 +40,51 @@ pub enum Purpose {
     Neo4j {
         database: String,
     },
+    /// A Redis or Neo4j server that is not ours: the login that the user gave, published as that of a managed one would be.
+    External(Guest),
+    /// Of the managed servers, with their authority.
+    Certificates(Certificates),
     /// Values for seed SQL, by name.
     Seed {
         names: Vec<String>,
     },
+}
+
+/// The login on an external server; its password is the one given.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Guest {
+    pub graph: bool,
+    pub port: u16,
+    pub user: String,
+    pub database: String,
+}
+
+/// How clients speak to a server.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Encryption {
+    #[default]
+    None,
+    /// Encrypted, whoever it is.
+    Unverified,
+    Verified,
+}
+
+impl Encryption {
+    /// The scheme of a Redis URL; how far a server is verified is the client's to say there.
+    fn redis(self) -> &'static str {
+        match self {
+            Self::None => "redis",
+            Self::Unverified | Self::Verified => "rediss",
+        }
+    }
+
+    fn bolt(self) -> &'static str {
+        match self {
+            Self::None => "bolt",
+            Self::Unverified => "bolt+ssc",
+            Self::Verified => "bolt+s",
+        }
+    }
 }
 
 /// A Secret to be there.
@@ -51,6 +94,7 @@ pub struct SecretSpec {
     pub purpose: Purpose,
     /// Host that clients use.
     pub host: String,
+    pub encryption: Encryption,
     pub connection: Connection,
     /// The data of a volume was initialised with it: when it is missing beside its data, a new one would be useless.
     pub initialises_data: bool,
@@ -60,11 +104,14 @@ pub struct SecretSpec {
 
 impl SecretSpec {
     fn labels(&self) -> (&'static str, &'static str) {
-        match self.purpose {
+        match &self.purpose {
             Purpose::PostgresAdmin => ("postgresql", "postgres"),
             Purpose::PostgresRole { .. } => ("postgresql", "role"),
             Purpose::Redis => ("redis", "redis"),
             Purpose::Neo4j { .. } => ("neo4j", "neo4j"),
+            Purpose::External(guest) if guest.graph => ("neo4j", "neo4j"),
+            Purpose::External(_) => ("redis", "redis"),
+            Purpose::Certificates(_) => ("certificates", "tls"),
             Purpose::Seed { .. } => ("postgresql", "seed"),
         }
     }
@@ -84,11 +131,13 @@ impl SecretSpec {
     }
 
     fn password_key(&self) -> &'static str {
-        match self.purpose {
+        match &self.purpose {
             Purpose::PostgresAdmin | Purpose::PostgresRole { .. } => "PGPASSWORD",
             Purpose::Redis => "REDIS_PASSWORD",
             Purpose::Neo4j { .. } => "NEO4J_PASSWORD",
-            Purpose::Seed { .. } => "",
+            Purpose::External(guest) if guest.graph => "NEO4J_PASSWORD",
+            Purpose::External(_) => "REDIS_PASSWORD",
+            Purpose::Certificates(_) | Purpose::Seed { .. } => "",
         }
     }
 
@@ -99,7 +148,7 @@ impl SecretSpec {
             Purpose::PostgresRole { role, .. } => Some(role),
             Purpose::Redis => Some("redis"),
             Purpose::Neo4j { .. } => Some("neo4j"),
-            Purpose::Seed { .. } => None,
+            Purpose::External(_) | Purpose::Certificates(_) | Purpose::Seed { .. } => None,
         }
     }
 
@@ -118,8 +167,9 @@ impl SecretSpec {
         Some(if state.twin { (twin, first) } else { (first, twin) })
     }
 
-    /// What a Secret says of its credential; `None` without a password.
+    /// What a Secret says of its credential; `None` without a password, and where it is none of ours.
     pub fn state(&self, entries: &Entries) -> Option<State> {
+        self.credential()?;
         let password = entries
             .get(&self.key(self.password_key()))
             .filter(|password| !password.reveal().is_empty())?;
@@ -152,6 +202,9 @@ impl SecretSpec {
             let value = |name: &String| (name.clone(), old.get(name).cloned().unwrap_or_else(generate));
             return names.iter().map(value).collect();
         }
+        if let Purpose::Certificates(certificates) = &self.purpose {
+            return certificates.entries(old);
+        }
         let state = self.state(old).unwrap_or_else(|| self.fresh());
         self.write(&state, old)
     }
@@ -169,6 +222,14 @@ impl SecretSpec {
             .iter()
             .map(|(key, value)| (key.clone(), Sensitive::new(value.clone())));
         extra.chain(ours).chain(state.rotation.entries()).collect()
+    }
+
+    /// Host and port as they may stand in a URL.
+    fn authority(&self, port: u16) -> String {
+        match self.host.contains(':') {
+            true => format!("[{}]:{port}", self.host),
+            false => format!("{}:{port}", self.host),
+        }
     }
 
     fn query(&self) -> String {
@@ -193,16 +254,24 @@ impl SecretSpec {
                 ("PGUSER", user),
             ],
             Purpose::Redis => {
-                let (port, user) = (redis::workload::PORT, redis::workload::USER);
                 let valid = [Some(&state.password), state.rotation.second()];
-                vec![
-                    ("REDIS_URL", format!("redis://{user}:{clear}@{host}:{port}/0")),
-                    ("REDIS_HOST", host.clone()),
-                    ("REDIS_PORT", port.to_string()),
-                    ("REDIS_USERNAME", user.into()),
-                    (redis::workload::ACL_KEY, redis::acl_file(valid.into_iter().flatten())),
-                ]
+                let port = match self.encryption {
+                    Encryption::None => redis::workload::PORT,
+                    _ => redis::workload::TLS_PORT,
+                };
+                let mut parts = self.redis_parts((redis::workload::USER, &clear), port, "0");
+                parts.push((redis::workload::ACL_KEY, redis::acl_file(valid.into_iter().flatten())));
+                parts
             }
+            Purpose::External(guest) if guest.graph => vec![
+                (
+                    "NEO4J_URI",
+                    format!("{}://{}", self.encryption.bolt(), self.authority(guest.port)),
+                ),
+                ("NEO4J_USER", guest.user.clone()),
+                ("NEO4J_DATABASE", guest.database.clone()),
+            ],
+            Purpose::External(guest) => self.redis_parts((&guest.user, &clear), guest.port, &guest.database),
             Purpose::Neo4j { database } => {
                 let (port, key) = (neo4j::workload::PORT, neo4j::workload::AUTH_KEY);
                 let kept = old
@@ -211,14 +280,31 @@ impl SecretSpec {
                 // A fresh volume starts with the first user, whoever the Secret names.
                 let made = || neo4j::auth_ini(neo4j::workload::USER, &state.password, rand::random());
                 vec![
-                    ("NEO4J_URI", format!("bolt://{host}:{port}")),
+                    (
+                        "NEO4J_URI",
+                        format!("{}://{}", self.encryption.bolt(), self.authority(port)),
+                    ),
                     ("NEO4J_USER", user),
                     ("NEO4J_DATABASE", database.clone()),
                     (key, kept.map_or_else(made, |line| line.reveal().to_owned())),
                 ]
             }
-            Purpose::Seed { .. } => Vec::new(),
+            Purpose::Certificates(_) | Purpose::Seed { .. } => Vec::new(),
         }
+    }
+
+    fn redis_parts(&self, (user, password): (&str, &str), port: u16, database: &str) -> Vec<(&'static str, String)> {
+        let (scheme, authority) = (self.encryption.redis(), self.authority(port));
+        let login = match password {
+            "" => String::new(),
+            password => format!("{}:{password}@", escape(user)),
+        };
+        vec![
+            ("REDIS_URL", format!("{scheme}://{login}{authority}/{database}")),
+            ("REDIS_HOST", self.host.clone()),
+            ("REDIS_PORT", port.to_string()),
+            ("REDIS_USERNAME", user.to_owned()),
+        ]
     }
 
     /// The Secret as an object. It has no owner: it outlives the AmasDatabase.
@@ -292,6 +378,7 @@ mod tests {
                 port: 5432,
             },
             host: "db-postgres.ns.svc".into(),
+            encryption: Encryption::None,
             connection,
             initialises_data: false,
             given: Given::No,
@@ -308,6 +395,42 @@ mod tests {
             first["DATABASE_URL"].reveal(),
             format!("postgresql://app:{password}@db-postgres.ns.svc:5432/amas")
         );
+    }
+
+    #[test]
+    fn the_login_on_an_external_server_is_published_as_that_of_ours_would_be() {
+        let guest = |graph: bool, port: u16| SecretSpec {
+            name: "db-connection".into(),
+            purpose: Purpose::External(Guest {
+                graph,
+                port,
+                user: "us er".into(),
+                database: "3".into(),
+            }),
+            host: "2001:db8::1".into(),
+            encryption: Encryption::Verified,
+            connection: Connection {
+                keys: [("REDIS_URL".into(), "CACHE".into())].into(),
+                extra: [("POOL".into(), "5".into())].into(),
+            },
+            initialises_data: false,
+            given: Given::Password(Sensitive::new("a/b")),
+        };
+        let redis = guest(false, 6380).entries(&Entries::new());
+        assert_eq!(redis["CACHE"].reveal(), "rediss://us%20er:a%2Fb@[2001:db8::1]:6380/3");
+        assert_eq!(
+            (
+                redis["REDIS_USERNAME"].reveal(),
+                redis["POOL"].reveal(),
+                redis.contains_key("users.acl")
+            ),
+            ("us er", "5", false)
+        );
+        let graph = guest(true, 7687).entries(&Entries::new());
+        assert_eq!(graph["NEO4J_URI"].reveal(), "bolt+s://[2001:db8::1]:7687");
+        assert_eq!(graph["NEO4J_PASSWORD"].reveal(), "a/b");
+        // Another password in the user's Secret is taken up at once: there is no server to be told.
+        assert!(guest(false, 1).state(&redis).is_none());
     }
 
     #[test]

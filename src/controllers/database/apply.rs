@@ -67,7 +67,8 @@ fn wave_of(step: &Step) -> u8 {
     match step {
         Step::AddFinalizer | Step::RemoveFinalizer => 0,
         Step::CreateSecret(_) | Step::UpdateSecret { .. } => 1,
-        Step::Create(ChildKind::PersistentVolumeClaim | ChildKind::ServiceAccount | ChildKind::ConfigMap, _) => 2,
+        Step::Create(ChildKind::PersistentVolumeClaim | ChildKind::ServiceAccount | ChildKind::ConfigMap, _)
+        | Step::Update(ChildKind::ConfigMap, _) => 2,
         Step::Create(..)
         | Step::Update(..)
         | Step::Replace(..)
@@ -250,6 +251,8 @@ async fn update_secret(
 pub fn hand_over(context: &Context, key: &Key, object: &AmasDatabase, duties: Duties) {
     let (keepers, spec) = (&context.keepers, &object.spec);
     keepers.pause(key, spec.suspend);
+    // What brought this object here may have changed something on a server that nobody is watching.
+    keepers.look(key);
     match (duties.postgres, &spec.postgres) {
         (Some(duty), _) => keepers.postgres.assign_base(key, duty),
         (None, None) => keepers.postgres.let_go(key),

@@ -12,7 +12,7 @@ use crate::{
         postgres::PostgresSpec,
         sensitive::Sensitive,
     },
-    controllers::credentials::Entries,
+    controllers::credentials::{Encryption, Entries},
     stores::{
         endpoint::{ClientCertificate, Endpoint, Tls, Trust},
         tls,
@@ -28,6 +28,8 @@ pub struct Server {
     pub login: Endpoint,
     /// Host and port that clients use: the same, or a pooler in front of it.
     pub clients: (String, u16),
+    /// The address of the clients with its login and database, where it is another than that of `login`.
+    pub before: Option<(Endpoint, Option<String>)>,
     /// The key of the Secret that holds the address of `login`, and the database which that names.
     pub key: Option<&'static str>,
     pub database: Option<String>,
@@ -39,6 +41,15 @@ impl Server {
         match &self.login.tls {
             Tls::Encrypt(trust) => Some(trust),
             Tls::Disable => None,
+        }
+    }
+
+    /// How clients speak to it.
+    pub fn encryption(&self) -> Encryption {
+        match self.trust() {
+            None => Encryption::None,
+            Some(trust) if trust.verify => Encryption::Verified,
+            Some(_) => Encryption::Unverified,
         }
     }
 
@@ -84,6 +95,7 @@ pub fn server(store: StoreKind, external: &External, given: &Given<'_>) -> Resul
         None => parts(store, secret, given.entries)?,
     };
     let clients = (address.login.host.clone(), address.login.port);
+    let mut before = None;
     let mut key = given.entries.get("uri").map(|_| "uri");
     if let Some(uri) = given.entries.get("directUri") {
         if store != StoreKind::Postgres {
@@ -97,13 +109,19 @@ pub fn server(store: StoreKind, external: &External, given: &Given<'_>) -> Resul
                 "uri and directUri in Secret {secret} name different databases; both must lead to the same server and database"
             ));
         }
+        before = Some((address.login, address.database));
         address = direct;
         key = Some("directUri");
     }
-    address.login.tls = encryption(external, given)?;
+    let tls = encryption(external, given)?;
+    if let Some((login, _)) = &mut before {
+        login.tls = tls.clone();
+    }
+    address.login.tls = tls;
     Ok(Server {
         login: address.login,
         clients,
+        before,
         key,
         database: address.database,
     })
@@ -354,7 +372,7 @@ mod tests {
     #[test]
     fn messages_say_what_is_wrong_and_never_show_a_value() {
         let good = ("uri", "postgresql://h");
-        let cases: [(&[(&str, &str)], &str); 12] = [
+        let cases: [(&[(&str, &str)], &str); 13] = [
             (&[("uri", "")], "cannot be read"),
             (&[("uri", "hunter2")], "cannot be read"),
             (&[("uri", "mysql://u:hunter2@h")], "must begin with postgresql://"),
@@ -364,6 +382,8 @@ mod tests {
             (&[("host", "h"), ("port", "hunter2")], "the port"),
             (&[good, ("directUri", "redis://hunter2")], "the directUri"),
             (&[good, ("ca.crt", "hunter2")], "ca.crt holds no certificate"),
+            // What is read of one that is no text.
+            (&[good, ("ca.crt", "")], "ca.crt holds no certificate in PEM form"),
             (&[good, ("tls.crt", "hunter2")], "no tls.key"),
             (&[good, ("tls.key", "hunter2")], "no tls.crt"),
             (

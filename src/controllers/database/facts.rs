@@ -7,10 +7,10 @@ use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
 use crate::{
     api::{
         amas_database::{AmasDatabase, AmasDatabaseStatus},
-        status::{Neo4jStatus, PostgresStatus, RedisStatus, StoresStatus},
+        status::{Neo4jStatus, PostgresStatus, RedisStatus, StoreLimit, StoresStatus},
     },
     engine::child::ChildKind,
-    stores::{health::Health, neo4j, postgres, redis},
+    stores::{health::Health, limits::Limit, neo4j, postgres, redis},
 };
 
 use super::{
@@ -85,6 +85,15 @@ fn started_at(old: Option<Time>, health: &Health) -> Option<Time> {
     Some(old.filter(same).unwrap_or(Time(new)))
 }
 
+/// What is known to be out of reach, or what was before the server was asked.
+fn limits(old: Vec<StoreLimit>, found: Option<&Vec<Limit>>) -> Vec<StoreLimit> {
+    let tell = |limit: &Limit| StoreLimit {
+        name: format!("{limit:?}"),
+        consequence: limit.consequence().to_owned(),
+    };
+    found.map_or(old, |found| found.iter().map(tell).collect())
+}
+
 /// Keeps the old block, with its time, when nothing in it differs.
 fn dated<T: PartialEq>(old: Option<T>, mut new: T, as_of: impl Fn(&mut T) -> &mut Option<Time>, now: Timestamp) -> T {
     let Some(mut old) = old else {
@@ -105,6 +114,11 @@ fn postgres_facts(old: Option<PostgresStatus>, observed: &Observed, place: Place
         volume: place.volume,
         ..old.clone().unwrap_or_default()
     };
+    let found = observed
+        .postgres
+        .as_ref()
+        .and_then(|snapshot| snapshot.facts.limits.as_ref());
+    new.limits = limits(new.limits, found);
     if let Some(snapshot) = observed
         .postgres
         .as_ref()
@@ -128,6 +142,11 @@ fn redis_facts(old: Option<RedisStatus>, observed: &Observed, place: Place, now:
         volume: place.volume,
         ..old.clone().unwrap_or_default()
     };
+    let found = observed
+        .redis
+        .as_ref()
+        .and_then(|snapshot| snapshot.facts.limits.as_ref());
+    new.limits = limits(new.limits, found);
     if let Some(snapshot) = observed
         .redis
         .as_ref()
@@ -147,6 +166,11 @@ fn neo4j_facts(old: Option<Neo4jStatus>, observed: &Observed, place: Place, now:
         volume: place.volume,
         ..old.clone().unwrap_or_default()
     };
+    let found = observed
+        .neo4j
+        .as_ref()
+        .and_then(|snapshot| snapshot.facts.limits.as_ref());
+    new.limits = limits(new.limits, found);
     if let Some(snapshot) = observed
         .neo4j
         .as_ref()

@@ -147,6 +147,8 @@ impl Situation {
             same_generation: false,
             restart: None,
             take_over: None,
+            approved_plan: None,
+            plans: Arc::default(),
             policies: ["CachePolicy", "GraphSchema"]
                 .map(|kind| Policy {
                     kind,

@@ -25,6 +25,7 @@ use std::{sync::Arc, time::Duration};
 
 use kube::Resource;
 
+pub use jobs::Plans;
 pub use observe::{StoreKind, eviction_owner};
 
 use crate::{
@@ -185,6 +186,7 @@ pub fn forget(context: &Context, object: &AmasDatabase) {
     }
     context.books.databases.forget(&family.uid);
     context.sources.forget(&family.uid);
+    context.plans.forget(&family.uid);
     context.credentials.forget_reason(&family.namespace, &family.database);
     context.brought.forget(&family.namespace, &family.database);
     for secret in validate::wanted_secrets(&family, &object.spec) {

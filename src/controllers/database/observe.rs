@@ -9,10 +9,11 @@ use kube::Resource;
 
 use crate::{
     api::{
-        REISSUE, REREAD_SECRETS, RESTART, ROTATE, TAKE_OVER,
+        APPROVE_PLAN, REISSUE, REREAD_SECRETS, RESTART, ROTATE, TAKE_OVER,
         amas_database::{AmasDatabase, AmasDatabaseStatus},
         common::External,
         conditions::{ConditionType, shorten},
+        sensitive::Sensitive,
     },
     controllers::{
         Context, GrowthKey,
@@ -35,8 +36,10 @@ use crate::{
 };
 
 use super::{
-    external, secrets,
-    validate::{self, given_names},
+    external,
+    jobs::Plans,
+    secrets,
+    validate::{self, externals, given_names},
 };
 
 pub use self::policies::{Policy, eviction_owner};
@@ -116,6 +119,10 @@ pub struct Observed {
     pub restart: Option<String>,
     /// The annotation that asks to take over what somebody else claims, until it is handled.
     pub take_over: Option<String>,
+    /// The plan that the annotation approves.
+    pub approved_plan: Option<String>,
+    /// Plans that were read before.
+    pub plans: Arc<Plans>,
 }
 
 impl Observed {
@@ -124,6 +131,8 @@ impl Observed {
         validate::Secrets {
             externals: &self.externals,
             given: &self.given,
+            own: &self.secrets,
+            now: self.now,
         }
     }
 
@@ -208,16 +217,18 @@ pub async fn observe(context: &Context, object: &AmasDatabase, wanted: &[SecretS
         redis: context.keepers.redis.snapshot(&key),
         neo4j: context.keepers.neo4j.snapshot(&key),
         files: files(context, object, &status).await?,
-        seed_files: seed_files(context, object),
+        seed_files: seed_files(context, object, &status).await?,
         same_generation: status.observed_generation == meta.generation,
         policies: policies::of(context, object),
         restart: one_shot(object, RESTART),
+        approved_plan: one_shot(object, APPROVE_PLAN),
+        plans: context.plans.clone(),
         take_over: one_shot(object, TAKE_OVER).filter(|value| status.handled.get(HANDLED_TAKE_OVER) != Some(value)),
         status,
         children,
     };
     forget_secrets(context, object, &mut observed, wanted);
-    for (store, external) in externals(object) {
+    for (store, external) in externals(&object.spec) {
         let server = external_server(context, object, store, external).await?;
         observed.externals.insert(store, server);
     }
@@ -239,27 +250,6 @@ pub async fn observe(context: &Context, object: &AmasDatabase, wanted: &[SecretS
     };
     observed.former_secrets = observed.status.secrets.iter().filter(former).cloned().collect();
     Ok(observed)
-}
-
-fn externals(object: &AmasDatabase) -> Vec<(StoreKind, &External)> {
-    let spec = &object.spec;
-    let all = [
-        (
-            StoreKind::Postgres,
-            spec.postgres.as_ref().and_then(|store| store.external.as_ref()),
-        ),
-        (
-            StoreKind::Redis,
-            spec.redis.as_ref().and_then(|store| store.external.as_ref()),
-        ),
-        (
-            StoreKind::Neo4j,
-            spec.neo4j.as_ref().and_then(|store| store.external.as_ref()),
-        ),
-    ];
-    all.into_iter()
-        .filter_map(|(store, external)| Some((store, external?)))
-        .collect()
 }
 
 /// A Secret of ours: from memory, or read by name when it may exist. A new object's Secrets are not looked for: making them tells.
@@ -334,7 +324,7 @@ fn forget_secrets(context: &Context, object: &AmasDatabase, observed: &mut Obser
 
 /// Names of all Secrets that the user brings.
 fn brought(object: &AmasDatabase) -> Vec<String> {
-    let of_servers = externals(object).into_iter().flat_map(|(_, external)| {
+    let of_servers = externals(&object.spec).into_iter().flat_map(|(_, external)| {
         let ca = external.tls.ca_secret_ref.as_ref().map(|secret| secret.name.clone());
         [Some(external.secret_ref.name.clone()), ca]
     });
@@ -354,7 +344,13 @@ async fn users_secret(context: &Context, namespace: &str, name: &str) -> Result<
     let Some(secret) = context.writer.read(ChildKind::Secret, namespace, name).await? else {
         return Ok(Known::Absent);
     };
-    let known = Known::Present(read_entries(&secret));
+    let mut entries = read_entries(&secret);
+    // One that is no text (DER) must not be taken for one that is not there.
+    let certificates = ["ca.crt", "tls.crt", "tls.key"];
+    for key in certificates.into_iter().filter(|key| secret["data"].get(key).is_some()) {
+        entries.entry(key.to_owned()).or_insert_with(|| Sensitive::new(""));
+    }
+    let known = Known::Present(entries);
     context.credentials.put(namespace, &remembered(name), known.clone());
     Ok(known)
 }
@@ -395,19 +391,52 @@ async fn files(
     let Some(migrations) = &object.spec.migrations else {
         return Ok(None);
     };
-    let meta = &object.metadata;
-    let (uid, namespace) = (
-        meta.uid.clone().unwrap_or_default(),
-        meta.namespace.clone().unwrap_or_default(),
-    );
-    let reason = Reason {
-        generation: meta.generation.unwrap_or_default(),
-        asked: annotation(object, REREAD),
-        failures: status.migrations.as_ref().map_or(0, |migrations| migrations.attempts),
-    };
+    let (uid, namespace) = address(object);
+    let reason = reading(object, status);
     context
         .sources
-        .get(&context.writer, &uid, &namespace, &migrations.source, reason)
+        .get(&context.writer, uid, namespace, &migrations.source, reason)
+        .await
+        .map(Some)
+}
+
+fn address(object: &AmasDatabase) -> (&str, &str) {
+    let meta = &object.metadata;
+    (
+        meta.uid.as_deref().unwrap_or_default(),
+        meta.namespace.as_deref().unwrap_or_default(),
+    )
+}
+
+/// Why ConfigMaps would be read again.
+fn reading(object: &AmasDatabase, status: &AmasDatabaseStatus) -> Reason {
+    Reason {
+        generation: object.metadata.generation.unwrap_or_default(),
+        asked: annotation(object, REREAD),
+        failures: status.migrations.as_ref().map_or(0, |migrations| migrations.attempts),
+    }
+}
+
+async fn seed_files(
+    context: &Context,
+    object: &AmasDatabase,
+    status: &AmasDatabaseStatus,
+) -> Result<Option<SeedFiles>, WriteError> {
+    let spec = &object.spec;
+    let (Some(seed), Some(migrations)) = (&spec.seed, &spec.migrations) else {
+        return Ok(None);
+    };
+    let Some(profile) = seed.profile.folder() else {
+        return Ok(None);
+    };
+    if seed.config_maps.is_empty() {
+        let bundle = migrations.source.bundle.as_ref();
+        return Ok(bundle.map(|bundle| context.sources.seeds(bundle.as_str(), profile)));
+    }
+    let files = (seed.config_maps.as_slice(), profile);
+    context
+        .sources
+        .seed_maps(&context.writer, address(object), files, reading(object, status))
         .await
         .map(Some)
 }
@@ -419,10 +448,4 @@ fn annotation(object: &AmasDatabase, name: &str) -> Option<String> {
 /// An annotation that asks for something once, as its handled value is kept.
 fn one_shot(object: &AmasDatabase, name: &str) -> Option<String> {
     annotation(object, name).map(|value| shorten(&value, HANDLED_LIMIT))
-}
-
-fn seed_files(context: &Context, object: &AmasDatabase) -> Option<SeedFiles> {
-    let profile = object.spec.seed.as_ref()?.profile.folder()?;
-    let bundle = object.spec.migrations.as_ref()?.source.bundle.as_ref()?;
-    Some(context.sources.seeds(bundle.as_str(), profile))
 }

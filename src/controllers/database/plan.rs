@@ -1,6 +1,6 @@
 //! What has to be written, as a list of small steps. Pure: from valid values and what was seen.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use serde_json::Value;
 
@@ -15,6 +15,7 @@ use crate::{
         sources::Files,
     },
     engine::{child::ChildKind, children::owner_of},
+    migrate::seed::{Profile, Recorded},
     stores::{
         postgres::PostgresDuty,
         revisions::{self, Stamp},
@@ -25,7 +26,7 @@ use crate::{
 use super::{
     configuration::{self, Judged, Writing},
     duties::{Duties, duties},
-    jobs::{self, Decision, JobInput, Seeds},
+    jobs::{self, Decision, JobInput, Pending, Seeds},
     observe::{Observed, StoreKind},
     rollout::{self, Asked, Rollout},
     secrets,
@@ -218,7 +219,8 @@ fn child_steps(spec: &AmasDatabaseSpec, valid: &Valid, observed: &Observed, sett
         plan.look_again = None;
     }
     plan.steps.extend(stuck_pods(valid, observed));
-    // What a store that is no longer asked for has left: its workload goes, its volume stays.
+    // What a store that is no longer asked for has left: its workload goes, its volume stays. Plans are looked after by themselves.
+    let plans = valid.family.child_name(jobs::MAP);
     let ours = |kind: ChildKind| {
         !matches!(
             kind,
@@ -228,7 +230,7 @@ fn child_steps(spec: &AmasDatabaseSpec, valid: &Valid, observed: &Observed, sett
     let left = observed
         .children
         .iter()
-        .filter(|(key, seen)| ours(key.0) && !seen.deleting && !names.contains(key));
+        .filter(|(key, seen)| ours(key.0) && !seen.deleting && !names.contains(key) && !key.1.starts_with(&plans));
     plan.steps
         .extend(left.map(|((kind, name), _)| Step::Delete(*kind, name.clone())));
 }
@@ -378,6 +380,9 @@ fn server_templates(
 }
 
 fn migration_steps(spec: &AmasDatabaseSpec, valid: &Valid, observed: &Observed, settings: &Settings, plan: &mut Plan) {
+    let Some(migrations) = &spec.migrations else {
+        return plan_maps(valid, observed, None, plan);
+    };
     let (Some(Files::Read(source)), Some(owner)) = (&observed.files, &valid.owner) else {
         return;
     };
@@ -401,6 +406,9 @@ fn migration_steps(spec: &AmasDatabaseSpec, valid: &Valid, observed: &Observed, 
         seeds: seeds.as_ref(),
         target: Some(target),
         children: &observed.children,
+        migrations,
+        approved: observed.approved_plan.as_deref(),
+        plans: &observed.plans,
     };
     let decision = jobs::decide(&valid.family, &known);
     // A Job needs the roles and extensions; until they are in, it waits.
@@ -433,7 +441,37 @@ fn migration_steps(spec: &AmasDatabaseSpec, valid: &Valid, observed: &Observed, 
         plan.steps
             .push(Step::Create(ChildKind::Job, jobs::job(&input, job, managed)));
     }
+    match &decision {
+        Decision::Held { pending, map, .. } => {
+            plan_maps(valid, observed, map.as_ref().map(|name| (name, pending)), plan)
+        }
+        Decision::Done => plan_maps(valid, observed, None, plan),
+        // the plan that was approved stays to be read
+        _ => {}
+    }
     plan.migrations = Some(decision);
+}
+
+/// The ConfigMap with the plan that waits for a person, and none of another plan.
+fn plan_maps(valid: &Valid, observed: &Observed, wanted: Option<(&String, &Arc<Pending>)>, plan: &mut Plan) {
+    let prefix = valid.family.child_name(jobs::MAP);
+    let others = observed.children.iter().filter(|((kind, name), seen)| {
+        *kind == ChildKind::ConfigMap
+            && name.starts_with(&prefix)
+            && !seen.deleting
+            && wanted.is_none_or(|(wanted, _)| wanted != name)
+    });
+    plan.steps
+        .extend(others.map(|((kind, name), _)| Step::Delete(*kind, name.clone())));
+    let Some((name, pending)) = wanted else { return };
+    let body = pending.map(&valid.family);
+    let key = (ChildKind::ConfigMap, name.clone());
+    match observed.children.get(&key) {
+        None if observed.taken.contains(&key) => plan.taken.push(key),
+        None => plan.steps.push(Step::Create(key.0, body)),
+        Some(seen) if seen.deleting || seen.hash == key.0.hash(&body) => {}
+        Some(_) => plan.steps.push(Step::Update(key.0, body)),
+    }
 }
 
 /// The version asked for. Without one: the newest known when this generation was first seen, so that an upgrade of the operator starts nothing.
@@ -453,21 +491,18 @@ pub fn target(spec: &AmasDatabaseSpec, observed: &Observed, newest: i64) -> i64 
 }
 
 /// The seed files of the profile with how many are not in.
-pub fn pending_seeds(
-    all: &[(String, crate::migrate::seed::Profile)],
-    recorded: &std::collections::BTreeMap<(String, String), crate::migrate::source::Checksum>,
-) -> Seeds {
+pub fn pending_seeds(all: &[Profile], recorded: &Recorded) -> Seeds {
     let files = all
         .iter()
-        .flat_map(|(folder, profile)| profile.files.iter().map(move |script| (folder, script)));
+        .flat_map(|profile| profile.files.iter().map(move |script| (&profile.label, script)));
     let pending = files
         .clone()
-        .filter(|(folder, script)| recorded.get(&((*folder).clone(), script.file.clone())) != Some(&script.checksum))
+        .filter(|(label, script)| recorded.get(&((*label).clone(), script.file.clone())) != Some(&script.checksum))
         .count();
     Seeds {
-        folders: all.iter().map(|(folder, _)| folder.clone()).collect(),
+        folders: all.iter().map(|profile| profile.label.clone()).collect(),
         files: files
-            .map(|(folder, script)| (folder.clone(), script.file.clone(), script.checksum.to_string()))
+            .map(|(label, script)| (label.clone(), script.file.clone(), script.checksum.to_string()))
             .collect(),
         pending,
     }
@@ -757,6 +792,101 @@ mod tests {
                 .iter()
                 .any(|step| matches!(step, Step::Delete(ChildKind::Secret, _))),
             "{steps:?}"
+        );
+    }
+
+    /// The platform with TLS, and what was planned first.
+    fn encrypted(required: bool) -> (Situation, Plan) {
+        let mut object = platform();
+        object.spec.tls = Some(crate::api::common::ManagedTls { required });
+        object.spec.neo4j = object.spec.neo4j.filter(|_| !required);
+        let mut situation = Situation::new(object);
+        let first = situation.plan();
+        let Some(Step::CreateSecret(secret)) = first.steps.first() else {
+            panic!("{:?}", first.steps)
+        };
+        let entries = secret.entries(&Entries::new());
+        situation
+            .observed
+            .secrets
+            .insert(secret.name.clone(), Known::Present(entries));
+        (situation, first)
+    }
+
+    #[test]
+    fn the_authority_comes_first_and_everything_trusts_it() {
+        let (mut situation, first) = encrypted(false);
+        assert_eq!(first.steps.len(), 1, "{:?}", first.steps);
+        assert_eq!((&first.duties.postgres, &first.duties.redis), (&None, &None));
+        let Known::Present(certificates) = situation.observed.secrets["amas-tls"].clone() else {
+            panic!("absent")
+        };
+        let steps = situation.plan().steps;
+        let secret = |name: &str| {
+            let one = steps.iter().find_map(|step| match step {
+                Step::CreateSecret(secret) if secret.name == name => Some(secret.entries(&Entries::new())),
+                _ => None,
+            });
+            one.unwrap_or_else(|| panic!("{name}: {steps:?}"))
+        };
+        let (role, redis) = (secret("amas-role-amas-owner"), secret("amas-redis-connection"));
+        for published in [&role, &redis] {
+            assert_eq!(published["ca.crt"], certificates["ca.crt"]);
+        }
+        assert!(role["DATABASE_URL"].reveal().ends_with("?sslmode=verify-full"));
+        assert!(redis["REDIS_URL"].reveal().starts_with("rediss://") && redis["REDIS_PORT"].reveal() == "6380");
+        for (name, entries) in [("amas-redis-connection", redis), ("amas-role-amas-owner", role)] {
+            situation.observed.secrets.insert(name.into(), Known::Present(entries));
+        }
+        let duty = situation.plan().duties.redis.unwrap();
+        assert_eq!(duty.endpoint.port, 6380);
+        assert_eq!(
+            duty.serves,
+            crate::stores::tls::fingerprint(certificates["redis.crt"].reveal())
+        );
+        let set = steps.iter().find_map(|step| match step {
+            Step::Create(ChildKind::StatefulSet, body) if body["metadata"]["name"] == "amas-redis" => Some(body),
+            _ => None,
+        });
+        let pod = set.unwrap()["spec"]["template"]["spec"].to_string();
+        assert!(
+            pod.contains("redis.key") && !pod.contains("ca.key") && !pod.contains("postgres.key"),
+            "{pod}"
+        );
+        let files = steps.iter().filter_map(|step| match step {
+            Step::Create(ChildKind::ConfigMap, body) => Some(body["data"].to_string()),
+            _ => None,
+        });
+        let files = files.collect::<String>();
+        assert!(
+            files.contains("ssl = 'on'") && files.contains("tls-port 6380"),
+            "{files}"
+        );
+        assert!(
+            !files.contains("hostssl") && !files.contains("port 0\\n"),
+            "clear text goes on"
+        );
+    }
+
+    #[test]
+    fn clear_text_ends_where_encryption_is_required() {
+        let (situation, _) = encrypted(true);
+        let bodies: String = situation
+            .plan()
+            .steps
+            .iter()
+            .filter_map(|step| match step {
+                Step::Create(ChildKind::ConfigMap | ChildKind::Service, body) => Some(body.to_string()),
+                _ => None,
+            })
+            .collect();
+        assert!(
+            bodies.contains("hostssl all all all scram-sha-256") && bodies.contains("hba_file = "),
+            "{bodies}"
+        );
+        assert!(
+            bodies.contains("\\nport 0\\n") && !bodies.contains("\"port\":6379"),
+            "{bodies}"
         );
     }
 }

@@ -8,19 +8,20 @@ use crate::{
     api::{
         amas_database::{AmasDatabase, AmasDatabaseSpec},
         cache_policy::Eviction,
-        common::{Connection, DeletionPolicy},
+        common::{Connection, DeletionPolicy, External, ExternalHealth, HealthMode},
         migrations::{MigrationSource, SeedProfile},
         names::SqlName,
         postgres::PostgresSpec,
+        units::Span,
     },
     controllers::{
         Settings,
-        credentials::{Given, Known, Purpose, SecretSpec, given},
+        credentials::{Certificates, Encryption, Given, Guest, Known, Purpose, SecretSpec, given},
     },
     stores::{
         images::Images,
         neo4j, postgres, redis,
-        workload::{Family, Image, ImageSource, Workload},
+        workload::{CA_CERTIFICATE, Family, Image, ImageSource, Workload, certificates_secret},
     },
 };
 
@@ -39,6 +40,9 @@ pub struct Secrets<'a> {
     pub externals: &'a Externals,
     /// Passwords, by the Secret's name.
     pub given: &'a BTreeMap<String, Known>,
+    /// Our own, by name.
+    pub own: &'a BTreeMap<String, Known>,
+    pub now: Timestamp,
 }
 
 /// The parts of an AmasDatabase that everything else works with.
@@ -63,7 +67,7 @@ pub fn validate(
     let spec = &object.spec;
     let family = super::family(object, settings);
     let mut problems = Vec::new();
-    if settings.namespaced && spec.deletion_policy == DeletionPolicy::Delete && has_external(spec) {
+    if settings.namespaced && spec.deletion_policy == DeletionPolicy::Delete && !externals(spec).is_empty() {
         problems.push(NAMESPACED_DELETE.to_owned());
     }
     let owner = spec.postgres.as_ref().and_then(|postgres| match postgres.owner_name() {
@@ -84,6 +88,8 @@ pub fn validate(
     }
     problems.extend(connection_problems(spec));
     problems.extend(rotation_problems(spec));
+    problems.extend(health_problems(spec));
+    problems.extend(tls_problem(spec));
     if let Some(Err(problem)) = spec
         .maintenance_window
         .as_ref()
@@ -111,10 +117,30 @@ pub fn validate(
 const NAMESPACED_DELETE: &str = "spec.deletionPolicy: Delete with an external store is refused where the operator's rights end with the namespace \
                                  (chart value rbac.scope: Namespaced): a finalizer would outlive them; use Retain and drop the database by hand";
 
-fn has_external(spec: &AmasDatabaseSpec) -> bool {
-    let postgres = spec.postgres.as_ref().is_some_and(|store| store.external.is_some());
-    let redis = spec.redis.as_ref().is_some_and(|store| store.external.is_some());
-    postgres || redis || spec.neo4j.as_ref().is_some_and(|store| store.external.is_some())
+/// Nobody should take a store for encrypted that is not.
+fn tls_problem(spec: &AmasDatabaseSpec) -> Option<String> {
+    let required = spec.tls.as_ref()?.required;
+    let graph = spec.neo4j.as_ref().is_some_and(|store| store.managed.is_some());
+    (required && graph).then(|| {
+        "spec.tls.required: a managed Neo4j speaks clear text only as yet; leave required out, or use an external Neo4j".to_owned()
+    })
+}
+
+/// A ping that comes too often is a load, one that comes too seldom says nothing.
+fn health_problems(spec: &AmasDatabaseSpec) -> Vec<String> {
+    let problem = |(store, external): (StoreKind, &External)| {
+        let ExternalHealth { mode, interval } = &external.health;
+        let (shortest, longest) = match mode {
+            HealthMode::Held => (Span::from_secs(1), Span::from_secs(60)),
+            HealthMode::OnDemand => (Span::from_secs(10), Span::from_secs(86_400)),
+        };
+        let interval = interval.filter(|interval| !(shortest..=longest).contains(interval))?;
+        Some(format!(
+            "spec.{}.external.health.interval: {interval} is out of range; with mode {mode:?} give {shortest} to {longest}",
+            store.component()
+        ))
+    };
+    externals(spec).into_iter().filter_map(problem).collect()
 }
 
 fn postgres_problems(spec: &PostgresSpec, owner: Option<&SqlName>) -> Vec<String> {
@@ -230,6 +256,7 @@ fn workloads(
         });
         Image { name, source }
     };
+    let tls = spec.tls.as_ref();
     let mut all = Vec::new();
     if let Some((spec, managed)) = spec
         .postgres
@@ -237,7 +264,12 @@ fn workloads(
         .and_then(|spec| Some((spec, spec.managed.as_ref()?)))
     {
         let image = image("postgres", "postgres", &managed.version, &managed.image);
-        all.push(postgres::workload::workload(family, managed, &spec.extensions, image));
+        let mut workload = postgres::workload::workload(family, managed, &spec.extensions, image);
+        if let Some(tls) = tls {
+            let configuration = postgres::workload::configuration(managed, &spec.extensions);
+            postgres::workload::encrypt(&mut workload, &configuration, tls);
+        }
+        all.push(workload);
     }
     if let Some(managed) = spec.redis.as_ref().and_then(|spec| spec.managed.as_ref()) {
         let image = image(
@@ -246,7 +278,11 @@ fn workloads(
             &managed.version,
             &managed.image,
         );
-        all.push(redis::workload::workload(family, managed, eviction, image));
+        let mut workload = redis::workload::workload(family, managed, eviction, image);
+        if let Some(tls) = tls {
+            redis::workload::encrypt(&mut workload, tls);
+        }
+        all.push(workload);
     }
     if let Some(managed) = spec.neo4j.as_ref().and_then(|spec| spec.managed.as_ref()) {
         let image = image("neo4j", "neo4j", &managed.version, &managed.image);
@@ -266,6 +302,8 @@ pub fn wanted_secrets(family: &Family, spec: &AmasDatabaseSpec) -> Vec<SecretSpe
     let none = Secrets {
         externals: &Externals::new(),
         given: &BTreeMap::new(),
+        own: &BTreeMap::new(),
+        now: Timestamp::UNIX_EPOCH,
     };
     secrets(family, spec, owner.as_ref(), &none)
 }
@@ -343,12 +381,33 @@ fn secrets(family: &Family, spec: &AmasDatabaseSpec, owner: Option<&SqlName>, us
         name,
         purpose,
         host: family.host(component),
+        encryption: Encryption::None,
         connection: connection.clone(),
         initialises_data,
         given: Given::No,
     };
     let plain = Connection::default();
     let mut all = Vec::new();
+    let encrypted = encrypted(spec);
+    if !encrypted.is_empty() {
+        let certificates = Certificates::of(family, encrypted.iter().copied(), users.now);
+        let name = certificates_secret(family);
+        all.push(make(name, Purpose::Certificates(certificates), "tls", &plain, false));
+    }
+    let authority = match users.own.get(&certificates_secret(family)) {
+        Some(Known::Present(entries)) => entries.get(CA_CERTIFICATE).map(|ca| ca.reveal().to_owned()),
+        _ => None,
+    };
+    let trusting = |component: &str, connection: &Connection| {
+        let mut connection = connection.clone();
+        if let Some(ca) = authority.as_ref().filter(|_| encrypted.contains(&component)) {
+            connection
+                .extra
+                .entry(CA_CERTIFICATE.into())
+                .or_insert_with(|| ca.clone());
+        }
+        connection
+    };
     if let Some(postgres) = &spec.postgres {
         if postgres.managed.is_some() {
             all.push(make(
@@ -379,22 +438,40 @@ fn secrets(family: &Family, spec: &AmasDatabaseSpec, owner: Option<&SqlName>, us
                 database: postgres.database.to_string(),
                 port,
             };
-            let mut connection = connection.clone();
+            let mut connection = trusting("postgres", connection);
+            if encrypted.contains(&"postgres") {
+                connection
+                    .extra
+                    .entry("PGSSLMODE".into())
+                    .or_insert_with(|| "verify-full".into());
+            }
             if let Some(server) = server {
                 publish_trust(server, &mut connection.extra);
+                if let Some(mode) = server.sslmode() {
+                    connection
+                        .extra
+                        .entry("PGSSLMODE".into())
+                        .or_insert_with(|| mode.into());
+                }
             }
             let secret = make(role_secret(family, role), purpose, "postgres", &connection, false);
             all.push(SecretSpec { host, ..secret });
         }
     }
     if let Some(redis) = spec.redis.as_ref().filter(|redis| redis.managed.is_some()) {
-        all.push(make(
+        let connection = trusting("redis", &redis.connection);
+        let secret = make(
             family.child_name("redis-connection"),
             Purpose::Redis,
             "redis",
-            &redis.connection,
+            &connection,
             true,
-        ));
+        );
+        let encryption = match encrypted.contains(&"redis") {
+            true => Encryption::Verified,
+            false => Encryption::None,
+        };
+        all.push(SecretSpec { encryption, ..secret });
     }
     if let Some((neo4j, managed)) = spec
         .neo4j
@@ -412,6 +489,7 @@ fn secrets(family: &Family, spec: &AmasDatabaseSpec, owner: Option<&SqlName>, us
             true,
         ));
     }
+    all.extend(guests(family, spec, users));
     if let Some(seed) = spec
         .seed
         .as_ref()
@@ -430,6 +508,80 @@ fn secrets(family: &Family, spec: &AmasDatabaseSpec, owner: Option<&SqlName>, us
         secret.given = given(secret, spec, users.given);
     }
     all
+}
+
+/// The managed servers that have certificates.
+fn encrypted(spec: &AmasDatabaseSpec) -> Vec<&'static str> {
+    let postgres = spec.postgres.as_ref().is_some_and(|store| store.managed.is_some());
+    let redis = spec.redis.as_ref().is_some_and(|store| store.managed.is_some());
+    let all = [("postgres", postgres), ("redis", redis)];
+    let wanted = all.into_iter().filter(|(_, managed)| *managed && spec.tls.is_some());
+    wanted.map(|(component, _)| component).collect()
+}
+
+/// The servers that are not ours.
+pub fn externals(spec: &AmasDatabaseSpec) -> Vec<(StoreKind, &External)> {
+    let all = [
+        (
+            StoreKind::Postgres,
+            spec.postgres.as_ref().and_then(|store| store.external.as_ref()),
+        ),
+        (
+            StoreKind::Redis,
+            spec.redis.as_ref().and_then(|store| store.external.as_ref()),
+        ),
+        (
+            StoreKind::Neo4j,
+            spec.neo4j.as_ref().and_then(|store| store.external.as_ref()),
+        ),
+    ];
+    all.into_iter()
+        .filter_map(|(store, external)| Some((store, external?)))
+        .collect()
+}
+
+/// The connection Secrets of Redis and Neo4j servers that are not ours. A user may have given ours its name: then it is there already.
+fn guests(family: &Family, spec: &AmasDatabaseSpec, users: &Secrets<'_>) -> Vec<SecretSpec> {
+    let redis = spec
+        .redis
+        .as_ref()
+        .map(|store| (store.external.as_ref(), &store.connection));
+    let neo4j = spec
+        .neo4j
+        .as_ref()
+        .map(|store| (store.external.as_ref(), &store.connection));
+    let all = [(StoreKind::Redis, redis, "0"), (StoreKind::Neo4j, neo4j, "neo4j")];
+    let one = |(store, declared, database): (StoreKind, Option<(Option<&External>, &Connection)>, &str)| {
+        let (external, connection) = declared?;
+        let name = family.child_name(&format!("{}-connection", store.component()));
+        if external?.secret_ref.name == name {
+            return None;
+        }
+        let server = users.externals.get(&store).and_then(|server| server.as_ref().ok());
+        let mut connection = connection.clone();
+        let (host, port) = server.map_or_else(Default::default, |server| server.clients.clone());
+        if let Some(server) = server {
+            publish_trust(server, &mut connection.extra);
+        }
+        let guest = Guest {
+            graph: store == StoreKind::Neo4j,
+            port,
+            user: server.map(|server| server.login.user.clone()).unwrap_or_default(),
+            database: server
+                .and_then(|server| server.database.clone())
+                .unwrap_or_else(|| database.to_owned()),
+        };
+        Some(SecretSpec {
+            name,
+            purpose: Purpose::External(guest),
+            host,
+            encryption: server.map_or(Encryption::None, external::Server::encryption),
+            connection,
+            initialises_data: false,
+            given: server.map_or(Given::No, |server| Given::Password(server.login.password.clone())),
+        })
+    };
+    all.into_iter().filter_map(one).collect()
 }
 
 /// What the user's Secret for a credential says, if there is one.
@@ -469,7 +621,8 @@ fn given(secret: &SecretSpec, spec: &AmasDatabaseSpec, known: &BTreeMap<String, 
                 8,
             )
         }
-        Purpose::Seed { .. } => (None, "", 1),
+        Purpose::External(_) => return secret.given.clone(),
+        Purpose::Certificates(_) | Purpose::Seed { .. } => (None, "", 1),
     };
     reference.map_or(Given::No, |reference| {
         given::judge(
@@ -482,9 +635,6 @@ fn given(secret: &SecretSpec, spec: &AmasDatabaseSpec, known: &BTreeMap<String, 
 
 /// What a client needs to know beside the address of an encrypted server; values of the user's own stay.
 fn publish_trust(server: &external::Server, extra: &mut BTreeMap<String, String>) {
-    if let Some(mode) = server.sslmode() {
-        extra.entry("PGSSLMODE".into()).or_insert_with(|| mode.into());
-    }
     if let Some(ca) = server.trust().and_then(|trust| trust.ca.clone()) {
         extra.entry("ca.crt".into()).or_insert(ca);
     }
@@ -511,6 +661,8 @@ mod tests {
         let none = Secrets {
             externals: &Externals::new(),
             given: &BTreeMap::new(),
+            own: &BTreeMap::new(),
+            now: Timestamp::UNIX_EPOCH,
         };
         validate(&object.unwrap(), &super::super::fixtures::settings(), None, &none)
     }
@@ -563,6 +715,54 @@ mod tests {
         }
     }
 
+    #[test]
+    fn no_store_is_taken_for_encrypted_that_is_not() {
+        let asked = |tls: Value| validated(json!({"neo4j": {"managed": {"storage": {"size": "1Gi"}}}, "tls": tls}));
+        assert!(asked(json!({})).is_ok());
+        assert!(
+            asked(json!({"required": true}))
+                .unwrap_err()
+                .join("")
+                .contains("Neo4j speaks clear text")
+        );
+    }
+
+    #[test]
+    fn how_often_a_server_is_asked_has_limits() {
+        let asked =
+            |health: Value| validated(json!({"redis": {"external": {"secretRef": {"name": "s"}, "health": health}}}));
+        for fine in [
+            json!({}),
+            json!({"interval": "60s"}),
+            json!({"mode": "OnDemand", "interval": "1d"}),
+        ] {
+            assert!(asked(fine).is_ok());
+        }
+        for wrong in [
+            json!({"interval": "100ms"}),
+            json!({"interval": "10m"}),
+            json!({"mode": "OnDemand", "interval": "2s"}),
+        ] {
+            let problems = asked(wrong).unwrap_err().join("");
+            assert!(problems.contains("spec.redis.external.health.interval"), "{problems}");
+        }
+    }
+
+    #[test]
+    fn an_external_server_has_its_connection_secret_too() {
+        let asked = |secret: &str| {
+            let store = json!({"external": {"secretRef": {"name": secret}}, "connection": {"extra": {"POOL": "5"}}});
+            let names = validated(json!({"redis": store, "neo4j": store})).unwrap().secrets;
+            names.into_iter().map(|secret| secret.name).collect::<Vec<_>>()
+        };
+        assert_eq!(asked("s"), ["db-redis-connection", "db-neo4j-connection"]);
+        assert_eq!(
+            asked("db-redis-connection"),
+            ["db-neo4j-connection"],
+            "the user's own is it"
+        );
+    }
+
     fn external(more: Value, entries: &[(&str, &str)]) -> Result<Valid, Vec<String>> {
         let mut spec = json!({"database": "amas", "external": {"secretRef": {"name": "s"}}});
         json_patch(&mut spec, &more);
@@ -586,6 +786,8 @@ mod tests {
         let users = Secrets {
             externals: &[(StoreKind::Postgres, server)].into(),
             given: &BTreeMap::new(),
+            own: &BTreeMap::new(),
+            now: Timestamp::UNIX_EPOCH,
         };
         validate(&object, &super::super::fixtures::settings(), None, &users)
     }

@@ -74,6 +74,8 @@ pub(super) struct Shared<S: Store> {
     pub paused: watch::Sender<bool>,
     /// The worker should look at the server.
     pub nudge: Notify,
+    /// A server that is watched on demand should be looked at.
+    pub look: Notify,
     /// A slice ended well: a provisional sentinel opens again.
     pub worked: Notify,
     pub live: Arc<Live>,
@@ -245,6 +247,11 @@ impl<S: Store> Keepers<S> {
         self.with_running(key, |shared| shared.nudge.notify_one());
     }
 
+    /// Something has happened around a server that may be watched on demand: it is looked at soon.
+    pub fn look(&self, key: &Key) {
+        self.with_running(key, |shared| shared.look.notify_one());
+    }
+
     /// The live figures of all running keepers.
     pub fn live(&self) -> Vec<(Key, Arc<Live>)> {
         let running =
@@ -265,6 +272,7 @@ impl<S: Store> Keepers<S> {
             serving: watch::Sender::new(false),
             paused: watch::Sender::new(paused),
             nudge: Notify::new(),
+            look: Notify::new(),
             worked: Notify::new(),
             live: Arc::default(),
             wake: self.wake.clone(),

@@ -9,13 +9,13 @@ use futures::FutureExt;
 use jiff::Timestamp;
 use tokio::{
     sync::watch,
-    time::{Instant, sleep, timeout},
+    time::{Instant, sleep, sleep_until, timeout},
 };
 
 use super::{Duty, Sentinel, ServerIdentity, Sign, Store, registry::Shared};
 use crate::stores::{
     endpoint::{Endpoint, StoreError},
-    health::{Event, Moment, Monitor, Reason, Verdict},
+    health::{Attention, Event, Moment, Monitor, PING_INTERVAL, Reason, Verdict},
 };
 
 /// For a connection attempt while nothing depends on how fast it fails.
@@ -26,6 +26,10 @@ const PING_DEADLINE: Duration = Duration::from_secs(1);
 const DENSE_DELAY: Duration = Duration::from_millis(50);
 const DENSE_TIME: Duration = Duration::from_secs(60);
 const LONGEST_DELAY: Duration = Duration::from_secs(2);
+/// The same for a server that is looked at on demand.
+const LONGEST_DELAY_ON_DEMAND: Duration = Duration::from_secs(60);
+/// A server that is looked at on demand is not looked at more often than this, whatever happens around it.
+const LOOK_SPACING: Duration = Duration::from_secs(5);
 /// A wrong password, or certificate, does not become right by itself, and servers lock accounts out: after the first retry wait longer. A new one is
 /// tried at once. In seconds.
 const LOGIN_DELAYS: [u64; 5] = [1, 5, 5, 15, 30];
@@ -43,7 +47,7 @@ struct Watcher<S: Store> {
     duty: watch::Receiver<Arc<Duty<S>>>,
     monitor: Monitor,
     /// What the present connection was opened with.
-    opened: Option<Endpoint>,
+    opened: Option<(Endpoint, Attention)>,
     started: Instant,
 }
 
@@ -59,16 +63,51 @@ pub(super) async fn watch_server<S: Store>(shared: Arc<Shared<S>>) {
     };
     let mut sentinel = watcher.connect().await;
     loop {
-        let end = watcher.attend(&mut sentinel).await;
+        let end = match watcher.attention() {
+            Attention::Held(interval) => watcher.attend(&mut sentinel, interval).await,
+            Attention::OnDemand(interval) => match watcher.confirm(&mut sentinel).await {
+                Ok(()) => {
+                    drop(sentinel);
+                    watcher.rest(interval).await;
+                    sentinel = watcher.connect().await;
+                    continue;
+                }
+                Err(event) => End::Doubt(event),
+            },
+        };
         sentinel = watcher.reconnect(sentinel, end).await;
     }
 }
 
 impl<S: Store> Watcher<S> {
+    fn attention(&self) -> Attention {
+        S::attention(&self.duty.borrow().base)
+    }
+
+    /// Stays with a connection until what it says counts: after an outage one good sign is not enough.
+    async fn confirm(&mut self, sentinel: &mut S::Sentinel) -> Result<(), Event> {
+        while !self.monitor.health().is_up() {
+            sleep(self.monitor.next_ping(PING_INTERVAL)).await;
+            self.ping(sentinel).await?;
+        }
+        Ok(())
+    }
+
+    /// Lets the work be looked after, and waits without a connection until there is a reason to look again.
+    async fn rest(&mut self, interval: Duration) {
+        self.shared.nudge.notify_one();
+        let looked = Instant::now();
+        tokio::select! {
+            () = sleep(interval) => {}
+            () = self.shared.look.notified() => sleep_until(looked + LOOK_SPACING).await,
+            Ok(()) = self.duty.changed() => {}
+        }
+    }
+
     /// Stays with an open connection until it ends.
-    async fn attend(&mut self, sentinel: &mut S::Sentinel) -> End {
+    async fn attend(&mut self, sentinel: &mut S::Sentinel, interval: Duration) -> End {
         loop {
-            let pause = sleep(self.monitor.next_ping());
+            let pause = sleep(self.monitor.next_ping(interval));
             tokio::pin!(pause);
             loop {
                 tokio::select! {
@@ -79,7 +118,8 @@ impl<S: Store> Watcher<S> {
                     },
                     () = self.shared.worked.notified(), if sentinel.provisional() => return End::Reopen,
                     Ok(()) = self.duty.changed() => {
-                        if Some(S::endpoint(&self.duty.borrow_and_update().base)) != self.opened.as_ref() {
+                        let wanted = opened_with::<S>(&self.duty.borrow_and_update().base);
+                        if Some(wanted) != self.opened {
                             return End::Reopen;
                         }
                     }
@@ -123,6 +163,8 @@ impl<S: Store> Watcher<S> {
     async fn connect(&mut self) -> S::Sentinel {
         let since = Instant::now();
         let mut refused_logins = 0;
+        // Asked for before, it is done now.
+        let _asked = self.shared.look.notified().now_or_never();
         loop {
             let delay = match self.attempt().await {
                 Ok(sentinel) => return sentinel,
@@ -130,7 +172,10 @@ impl<S: Store> Watcher<S> {
                     refused_logins += 1;
                     Duration::from_secs(LOGIN_DELAYS[(refused_logins - 1).min(LOGIN_DELAYS.len() - 1)])
                 }
-                Err(_) => retry_delay(since.elapsed(), self.monitor.seen(), rand::random_range(0.8..1.2)),
+                Err(_) => {
+                    let jitter = rand::random_range(0.8..1.2);
+                    retry_delay(since.elapsed(), self.monitor.seen(), self.longest_delay()).mul_f64(jitter)
+                }
             };
             tokio::select! {
                 () = sleep(delay) => {}
@@ -139,17 +184,24 @@ impl<S: Store> Watcher<S> {
         }
     }
 
+    fn longest_delay(&self) -> Duration {
+        match self.attention() {
+            Attention::Held(_) => LONGEST_DELAY,
+            Attention::OnDemand(interval) => interval.min(LONGEST_DELAY_ON_DEMAND),
+        }
+    }
+
     async fn attempt(&mut self) -> Result<S::Sentinel, StoreError> {
-        let deadline = if self.monitor.health().is_up() {
-            PING_DEADLINE
-        } else {
-            CONNECT_DEADLINE
+        // One that sleeps takes its time to wake up.
+        let deadline = match self.attention() {
+            Attention::Held(_) if self.monitor.health().is_up() => PING_DEADLINE,
+            _ => CONNECT_DEADLINE,
         };
         let duty = self.duty.borrow_and_update().clone();
         let outcome = timeout(deadline, S::open(&duty.base)).await;
         let (event, result) = match outcome {
             Ok(Ok((sentinel, identity))) => {
-                self.opened = Some(S::endpoint(&duty.base).clone());
+                self.opened = Some(opened_with::<S>(&duty.base));
                 return Ok(self.logged_in(sentinel, identity));
             }
             Ok(Err(error)) => (failure(&error), Err(error)),
@@ -199,6 +251,10 @@ impl<S: Store> Watcher<S> {
     }
 }
 
+fn opened_with<S: Store>(base: &S::Base) -> (Endpoint, Attention) {
+    (S::endpoint(base).clone(), S::attention(base))
+}
+
 fn failure(error: &StoreError) -> Event {
     match error {
         StoreError::Unreachable(why) | StoreError::Rejected(why) => Event::Refused(why.clone()),
@@ -209,14 +265,10 @@ fn failure(error: &StoreError) -> Event {
 }
 
 /// Grows with the outage (an eighth of it, so waiting adds at most that), after the dense time of a server never seen.
-fn retry_delay(outage: Duration, seen: bool, jitter: f64) -> Duration {
+fn retry_delay(outage: Duration, seen: bool, longest: Duration) -> Duration {
     let dense = if seen { Duration::ZERO } else { DENSE_TIME };
     let delay = outage.saturating_sub(dense) / 8;
-    if delay <= DENSE_DELAY {
-        DENSE_DELAY
-    } else {
-        delay.mul_f64(jitter).min(LONGEST_DELAY)
-    }
+    delay.clamp(DENSE_DELAY, longest)
 }
 
 #[cfg(test)]
@@ -235,7 +287,7 @@ mod tests {
             (60_000, true, 2_000),
         ];
         for (outage, seen, delay) in table {
-            let got = retry_delay(Duration::from_millis(outage), seen, 1.0);
+            let got = retry_delay(Duration::from_millis(outage), seen, LONGEST_DELAY);
             assert_eq!(got.as_millis(), delay, "after {outage} ms");
         }
     }

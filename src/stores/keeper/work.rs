@@ -12,7 +12,7 @@ use tokio::{
 };
 
 use super::{Duty, Progress, Store, registry::Shared};
-use crate::stores::endpoint::StoreError;
+use crate::stores::{endpoint::StoreError, health::Attention};
 
 /// A slice that takes this long is stuck.
 const SLICE_DEADLINE: Duration = Duration::from_secs(10);
@@ -96,6 +96,11 @@ impl<S: Store> Worker<S> {
         self.failures = 0;
         self.shared.worked.notify_one();
         match progress {
+            // The watching task says when to look again.
+            Progress::Done { .. } if self.on_demand() => {
+                S::rest(&mut self.state);
+                Next::Never
+            }
             Progress::Done { again_in: None } => Next::Never,
             Progress::Done { again_in: Some(pause) } | Progress::More { pause } => Next::In(pause),
         }
@@ -109,7 +114,15 @@ impl<S: Store> Worker<S> {
         self.shared.live.failed_slices.fetch_add(1, Ordering::Relaxed);
         let key = &self.shared.key;
         tracing::debug!(namespace = %key.namespace, database = %key.database, %error, failures = self.failures, "slice failed");
+        if self.on_demand() && !matches!(error, StoreError::Unreachable(_)) {
+            S::rest(&mut self.state);
+            return Next::Never;
+        }
         Next::In(retry_delay(error, self.failures, rand::random_range(0.8..1.2)))
+    }
+
+    fn on_demand(&self) -> bool {
+        matches!(S::attention(&self.duty.borrow().base), Attention::OnDemand(_))
     }
 
     /// Until there is a reason to work again. Returns at once when the server is lost: the caller waits for it.

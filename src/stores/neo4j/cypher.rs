@@ -12,6 +12,9 @@ pub const SHOW_CONSTRAINTS: &str =
     "SHOW CONSTRAINTS YIELD name, type, entityType, labelsOrTypes, properties, ownedIndex";
 pub const SHOW_INDEXES: &str = "SHOW INDEXES YIELD name, type, state, populationPercent, entityType, labelsOrTypes, \
                                 properties, owningConstraint, failureMessage";
+/// A row where every user is an administrator.
+pub const COMMUNITY: &str =
+    "CALL dbms.components() YIELD edition WITH edition WHERE edition = 'community' RETURN edition";
 pub const LABELS: &str = "CALL db.labels() YIELD label RETURN label ORDER BY label";
 
 /// Between backticks, with backticks inside doubled: any text is a name then.

@@ -4,7 +4,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 
 use crate::{
     api::{names::GraphName, sensitive::Sensitive},
-    stores::{claim::Claim, endpoint::Endpoint},
+    stores::{claim::Claim, endpoint::Endpoint, health::Attention},
 };
 
 /// The server's own part, from the AmasDatabase.
@@ -21,6 +21,7 @@ pub struct Neo4jDuty {
     pub claim: Claim,
     /// Whether the operator made this server; recorded in the claim.
     pub managed: bool,
+    pub attention: Attention,
     /// A person's word, by its value, that somebody else's claim is to be replaced by ours.
     pub take_over: Option<String>,
 }

@@ -2,13 +2,15 @@
 
 use std::collections::BTreeMap;
 
-use crate::api::names::GraphName;
+use crate::{api::names::GraphName, stores::limits::Limit};
 
 /// Everything the worker saw and did. What is worth waking an object for is [`Neo4jFacts::material`].
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Neo4jFacts {
     /// The [`fingerprint`](super::Neo4jDuty::fingerprint) of the base duty that holds: reachable, logged in, claimed.
     pub duty_in: Option<u64>,
+    /// What the server or the login does not allow; `None` until it was asked.
+    pub limits: Option<Vec<Limit>>,
     /// Somebody else's claim; while it is set, nothing on the server is changed.
     pub claim_conflict: Option<String>,
     /// The word to take over under which the claim was last judged.

@@ -25,6 +25,7 @@ pub use self::{
 };
 use crate::stores::{
     endpoint::{Endpoint, StoreError, refusal},
+    health::Attention,
     keeper::{Duty, Parting, Progress, ServerIdentity, Store},
 };
 
@@ -50,6 +51,14 @@ impl Store for Neo4j {
 
     async fn open(base: &Neo4jDuty) -> Result<(Neo4jSentinel, ServerIdentity), StoreError> {
         Neo4jSentinel::open(base).await
+    }
+
+    fn attention(base: &Neo4jDuty) -> Attention {
+        base.attention
+    }
+
+    fn rest(worker: &mut Neo4jWorker) {
+        worker.session = None;
     }
 
     fn is_managed(base: &Neo4jDuty) -> bool {

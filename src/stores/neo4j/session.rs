@@ -12,6 +12,7 @@ use neo4rs::{ConfigBuilder, Graph, Query, Row, query};
 
 use crate::stores::{
     endpoint::{Endpoint, StoreError, Tls, Trust},
+    limits::Limit,
     neo4j::{
         CLAIM_LABEL, LABELS_SHOWN, cypher,
         duty::Neo4jDuty,
@@ -96,6 +97,30 @@ impl Session {
             constraints: constraints.iter().map(constraint).collect::<Result<_, _>>()?,
             indexes: indexes.iter().map(index).collect::<Result<_, _>>()?,
         })
+    }
+
+    /// What the server or the login does not allow. What may not even be asked is left out.
+    pub async fn limits(&self, database: &str) -> Result<Vec<Limit>, StoreError> {
+        let probes = [
+            (
+                format!(
+                    "SHOW DATABASE {} YIELD access WHERE access = 'read-only'",
+                    cypher::quote(database)
+                ),
+                Limit::ReadOnly,
+            ),
+            (cypher::COMMUNITY.to_owned(), Limit::NoRoles),
+        ];
+        let mut limits = Vec::new();
+        for (probe, limit) in probes {
+            match self.rows(&probe).await {
+                Ok(rows) if rows.is_empty() => {}
+                Ok(_) => limits.push(limit),
+                Err(StoreError::Rejected(_)) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(limits)
     }
 
     /// Node counts, for at most [`LABELS_SHOWN`] labels and without our claim; both statements cost the same on any

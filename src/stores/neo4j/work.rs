@@ -60,7 +60,7 @@ impl Neo4jWorker {
         let deadline = Instant::now() + SLICE;
         self.take_up(&duty.policies);
         facts.policies.retain(|name, _| duty.policies.contains_key(name));
-        let session = self.session(&duty.base).await?;
+        let session = self.session(&duty.base, facts).await?;
         facts.claim_conflict = claim::hold(&session, &duty.base).await?;
         facts.take_over_seen.clone_from(&duty.base.take_over);
         if facts.claim_conflict.is_some() {
@@ -90,13 +90,14 @@ impl Neo4jWorker {
         Ok(self.progress(facts))
     }
 
-    async fn session(&mut self, base: &Neo4jDuty) -> Result<Session, StoreError> {
+    async fn session(&mut self, base: &Neo4jDuty, facts: &mut Neo4jFacts) -> Result<Session, StoreError> {
         if let Some((known, session)) = &self.session
             && known == base
         {
             return Ok(session.clone());
         }
         let session = Session::new(base, &users::choose(base).await?)?;
+        facts.limits = Some(session.limits(base.database.as_str()).await?);
         self.session = Some((base.clone(), session.clone()));
         Ok(session)
     }

@@ -69,6 +69,7 @@ pub fn workload(family: &Family, spec: &ManagedNeo4j, image: Image) -> Workload 
             key: AUTH_KEY,
             folder: "/run/amas",
         },
+        encrypted: false,
         prepare: Some(format!(
             "[ -e /data/databases/system ] || [ -e /data/dbms/{AUTH_KEY} ] || {{ mkdir -p /data/dbms && cp /run/amas/{AUTH_KEY} /data/dbms/{AUTH_KEY}; }}"
         )),

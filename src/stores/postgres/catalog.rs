@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     api::sensitive::Sensitive,
-    stores::{claim::ClaimRecord, endpoint::Endpoint},
+    stores::{claim::ClaimRecord, endpoint::Endpoint, limits::Limit},
 };
 
 /// See the file's head.
@@ -27,6 +27,9 @@ pub struct Catalog {
     pub superuser: bool,
     /// We may comment on roles.
     pub marks_roles: bool,
+    pub creates_databases: bool,
+    pub reads_settings: bool,
+    pub read_only: bool,
     pub max_connections: u32,
     pub roles: BTreeMap<String, Role>,
     /// All other roles that carry a mark.
@@ -91,6 +94,20 @@ impl From<Role> for OtherRole {
             owns: role.owns,
             comment: role.comment,
         }
+    }
+}
+
+impl Catalog {
+    pub fn limits(&self) -> Vec<Limit> {
+        let all = [
+            (self.read_only, Limit::ReadOnly),
+            (!self.superuser, Limit::NoSuperuser),
+            (!self.marks_roles, Limit::NoCreateRole),
+            (!self.creates_databases, Limit::NoCreateDatabase),
+            (!self.reads_settings, Limit::NoReadAllSettings),
+        ];
+        let there = all.into_iter().filter(|(there, _)| *there);
+        there.map(|(_, limit)| limit).collect()
     }
 }
 
@@ -190,6 +207,8 @@ fn query(duty: &PostgresDuty) -> String {
     format!(
         "SELECT json_build_object(
 'here', current_database(), 'me', me.rolname, 'superuser', me.rolsuper, 'marks_roles', me.rolsuper OR me.rolcreaterole,
+'creates_databases', me.rolsuper OR me.rolcreatedb,
+'reads_settings', pg_has_role(me.oid, 'pg_read_all_settings', 'USAGE'), 'read_only', current_setting('transaction_read_only')::bool,
 'max_connections', current_setting('max_connections')::int,
 'roles', (SELECT coalesce(json_object_agg(r.rolname, json_build_object(
   'login', r.rolcanlogin, 'connection_limit', r.rolconnlimit, 'comment', shobj_description(r.oid, 'pg_authid'), 'owns', {owns},

@@ -13,6 +13,8 @@ use crate::{
     },
     stores::{
         endpoint::Endpoint,
+        health::Attention,
+        limits::Limit,
         postgres::configure::{Configuration, ConfigurationFacts},
     },
 };
@@ -36,6 +38,11 @@ pub struct PostgresDuty {
     pub sure: bool,
     /// The database is ours alone (managed): PUBLIC loses CONNECT on it and CREATE on its schema public.
     pub exclusive: bool,
+    /// Where applications log in, if that is another address: it must lead to the same server.
+    pub clients: Option<Clients>,
+    /// The fingerprint of the certificate that a server of ours should show. Not part of the fingerprint.
+    pub serves: Option<String>,
+    pub attention: Attention,
     pub claim: Claim,
     /// A person's word, by its value, that somebody else's claim is to be replaced by ours.
     pub take_over: Option<String>,
@@ -52,6 +59,7 @@ impl PostgresDuty {
         // Handled once, these change nothing that is to be.
         let lasting = Self {
             sure: false,
+            serves: None,
             take_over: None,
             ..self.clone()
         };
@@ -84,6 +92,14 @@ impl PostgresDuty {
     pub(super) fn is_owner_only(&self) -> bool {
         self.admin.user == self.owner.as_str()
     }
+}
+
+/// The address that applications use, in front of the server.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Clients {
+    pub login: Endpoint,
+    /// The one that the address names.
+    pub database: Option<String>,
 }
 
 /// The second login of a role. PostgreSQL keeps one password a role, so while an old and a new one are both valid, one of them belongs to the
@@ -167,6 +183,8 @@ pub struct PostgresFacts {
     /// [`PostgresDuty::fingerprint`] of the duty that is completely in, rights included; `None` while one is being worked on or failed.
     pub duty_in: Option<u64>,
     pub max_connections: Option<u32>,
+    /// What the server or the login does not allow; `None` until it was asked.
+    pub limits: Option<Vec<Limit>>,
     /// The server's configuration; `None` until it was read, and of external servers.
     pub configuration: Option<ConfigurationFacts>,
     /// Extensions that could not be created, and what to do about each.

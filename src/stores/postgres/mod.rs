@@ -1,10 +1,12 @@
 //! PostgreSQL: one database, its roles and their rights, watched over one connection of the owner.
 //!
 //! `duty` says what is asked and what is known; `sentinel` watches (over `wire`); `work` makes it true:
-//! `mark` tells whose a role is, `part` takes leave of a server; `catalog` reads, `plan` (with `logins`) decides on `step`s, `rights` is the
+//! `certificate` sees to a renewed certificate; `clients` sees that applications are sent to the same server; `mark` tells whose a role is, `part` takes leave of a server; `catalog` reads, `plan` (with `logins`) decides on `step`s, `rights` is the
 //! same for the app roles' rights; `configure` sees to the parameters of a managed server, by the rules in `parameters`.
 
 mod catalog;
+mod certificate;
+mod clients;
 mod configure;
 mod connect;
 mod duty;
@@ -24,8 +26,8 @@ pub mod workload;
 
 pub use configure::{Configuration, ConfigurationFacts};
 pub use duty::{
-    Access, Claim, ExtensionDuty, Figures, MigrationFacts, MissingExtension, PostgresDuty, PostgresFacts, RoleDuty,
-    Session, Twin, twin_name,
+    Access, Claim, Clients, ExtensionDuty, Figures, MigrationFacts, MissingExtension, PostgresDuty, PostgresFacts,
+    RoleDuty, Session, Twin, twin_name,
 };
 pub use rights::SECRET_MARKER;
 pub use sentinel::PostgresSentinel;
@@ -33,6 +35,7 @@ pub use work::PostgresWorker;
 
 use super::{
     endpoint::{Endpoint, StoreError},
+    health::Attention,
     keeper::{Duty, Parting, Progress, ServerIdentity, Store},
 };
 
@@ -53,6 +56,10 @@ impl Store for Postgres {
 
     async fn open(base: &PostgresDuty) -> Result<(PostgresSentinel, ServerIdentity), StoreError> {
         sentinel::open(base).await
+    }
+
+    fn attention(base: &PostgresDuty) -> Attention {
+        base.attention
     }
 
     fn is_managed(base: &PostgresDuty) -> bool {

@@ -76,20 +76,41 @@ pub struct Wire {
 }
 
 impl Wire {
-    /// Connects and logs in.
-    pub async fn login(endpoint: &Endpoint, database: &str) -> Result<Self, WireError> {
+    async fn open(endpoint: &Endpoint) -> Result<Self, WireError> {
         let tcp = TcpStream::connect((endpoint.host.as_str(), endpoint.port)).await?;
         tcp.set_nodelay(true)?;
         let stream = match endpoint.tls {
             Tls::Disable => Box::new(tcp),
             Tls::Encrypt(_) => encrypt(endpoint, tcp).await?,
         };
-        let mut wire = Self {
+        Ok(Self {
             stream,
             received: Vec::new(),
             server_version: String::new(),
-        };
-        wire.stream.write_all(&startup(&endpoint.user, database)).await?;
+        })
+    }
+
+    /// Connects and logs in as an application would, with no setting of ours: through a pooler as well.
+    pub async fn visit(endpoint: &Endpoint, database: &str) -> Result<Self, WireError> {
+        let mut wire = Self::open(endpoint).await?;
+        let parameters = [("user", endpoint.user.as_str()), ("database", database)];
+        wire.stream.write_all(&startup(&parameters)).await?;
+        wire.authenticate(endpoint).await?;
+        wire.settle().await?;
+        Ok(wire)
+    }
+
+    /// Connects and logs in.
+    pub async fn login(endpoint: &Endpoint, database: &str) -> Result<Self, WireError> {
+        let mut wire = Self::open(endpoint).await?;
+        let parameters = [
+            ("user", endpoint.user.as_str()),
+            ("database", database),
+            ("application_name", APPLICATION_NAME),
+            ("client_encoding", "UTF8"),
+            ("options", OPTIONS),
+        ];
+        wire.stream.write_all(&startup(&parameters)).await?;
         wire.begin(endpoint)
             .await
             .map_err(|error| match pooled(endpoint, &error) {
@@ -220,7 +241,20 @@ impl Wire {
     }
 }
 
+/// The [`tls::fingerprint`] of the certificate that a server shows.
+pub async fn certificate(endpoint: &Endpoint) -> Result<Option<String>, StoreError> {
+    let mut tcp = tls::open(endpoint).await?;
+    ask(endpoint, &mut tcp).await?;
+    tls::shown(endpoint, tcp).await
+}
+
 async fn encrypt(endpoint: &Endpoint, mut tcp: TcpStream) -> Result<Box<dyn Stream>, WireError> {
+    ask(endpoint, &mut tcp).await?;
+    Ok(tls::encrypt(endpoint, tcp).await?)
+}
+
+/// From here on the server speaks TLS.
+async fn ask(endpoint: &Endpoint, tcp: &mut TcpStream) -> Result<(), WireError> {
     tcp.write_all(&frame(None, &SSL_REQUEST.to_be_bytes())).await?;
     if tcp.read_u8().await? != b'S' {
         return Err(StoreError::Untrusted(format!(
@@ -229,7 +263,7 @@ async fn encrypt(endpoint: &Endpoint, mut tcp: TcpStream) -> Result<Box<dyn Stre
         ))
         .into());
     }
-    Ok(tls::encrypt(endpoint, tcp).await?)
+    Ok(())
 }
 
 /// How PgBouncer refuses the settings of a session: a protocol violation that names them.
@@ -246,14 +280,7 @@ fn pooler(endpoint: &Endpoint) -> StoreError {
     ))
 }
 
-fn startup(user: &str, database: &str) -> Vec<u8> {
-    let parameters = [
-        ("user", user),
-        ("database", database),
-        ("application_name", APPLICATION_NAME),
-        ("client_encoding", "UTF8"),
-        ("options", OPTIONS),
-    ];
+fn startup(parameters: &[(&str, &str)]) -> Vec<u8> {
     let mut body = PROTOCOL_3_0.to_be_bytes().to_vec();
     for (name, value) in parameters {
         body.extend(cstr(name));

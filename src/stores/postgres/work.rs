@@ -8,6 +8,7 @@ use sqlx::{Connection, PgConnection};
 use super::{
     PostgresDuty, PostgresFacts,
     catalog::{self, Catalog, OtherRole},
+    certificate, clients,
     configure::configure,
     connect::{SqlError, connect, execute, read},
     duty::{ExtensionDuty, Figures, MigrationFacts},
@@ -39,6 +40,8 @@ const SOON: Duration = Duration::from_millis(500);
 const WHILE_RUNNING: Duration = Duration::from_secs(5);
 /// Between two looks for a changed configuration file, which its node brings.
 const FILE_ARRIVES: Duration = Duration::from_secs(1);
+/// The same for a renewed certificate, which is not urgent.
+pub const CERTIFICATE_ARRIVES: Duration = Duration::from_secs(10);
 /// A runner without a sign for this long is dead.
 const RUNNER_DEAD: Duration = Duration::from_secs(600);
 
@@ -52,6 +55,8 @@ pub struct PostgresWorker {
     /// The database has been seen: log in to it directly.
     exists: bool,
     figures_at: Option<Instant>,
+    /// The certificate that the server was last seen to show.
+    pub(super) shown: Option<String>,
 }
 
 /// One slice; see the file's head.
@@ -106,16 +111,23 @@ async fn towards(
         return Ok(Progress::More { pause: FILE_ARRIVES });
     }
     facts.duty_in = Some(fingerprint);
-    Ok(Progress::Done {
-        again_in: Some(FULL_LOOK),
-    })
+    let again = match certificate::hold(worker, duty).await? {
+        true => FULL_LOOK,
+        false => CERTIFICATE_ARRIVES,
+    };
+    Ok(Progress::Done { again_in: Some(again) })
 }
 
 /// The admin's part: roles, database, extensions, claim.
-async fn settle(worker: &mut PostgresWorker, duty: &PostgresDuty, facts: &mut PostgresFacts) -> Result<(), SqlError> {
+async fn settle(worker: &mut PostgresWorker, duty: &PostgresDuty, facts: &mut PostgresFacts) -> Result<(), StoreError> {
     let mut connection = log_in(worker.exists, duty).await?;
+    let in_front = match &duty.clients {
+        Some(clients) => clients::check(&mut connection, clients, duty).await?,
+        None => None,
+    };
     let mut have = catalog::read(&mut connection, duty, false).await?;
     facts.max_connections = Some(have.max_connections);
+    facts.limits = Some(have.limits().into_iter().chain(in_front).collect());
     let created = have.database_owner.is_none();
     if created {
         facts.conflict = conflict(&have, duty);
@@ -123,10 +135,10 @@ async fn settle(worker: &mut PostgresWorker, duty: &PostgresDuty, facts: &mut Po
             return Ok(());
         }
         let outcome = apply(&mut connection, &have, &plan(&have, duty, false)).await;
-        outcome.map_err(|error| explained(error, duty))?;
+        outcome.map_err(|error| explained(error, duty, &have))?;
     }
     if have.here != duty.database.as_str() {
-        connection.close().await?;
+        connection.close().await.map_err(SqlError::from)?;
         connection = connect_admin(duty, duty.database.as_str()).await?;
         have = catalog::read(&mut connection, duty, created).await?;
     }
@@ -140,7 +152,8 @@ async fn settle(worker: &mut PostgresWorker, duty: &PostgresDuty, facts: &mut Po
     if !facts.unsure.is_empty() {
         tracing::info!(roles = ?facts.unsure, "the server has other passwords: waiting for the Secrets to be read again");
     } else if facts.conflict.is_none() {
-        let refused = apply(&mut connection, &have, &plan(&have, duty, created)).await?;
+        let outcome = apply(&mut connection, &have, &plan(&have, duty, created)).await;
+        let refused = outcome.map_err(|error| explained(error, duty, &have))?;
         facts.missing_extensions = missing_extensions(&have, duty, &refused.extensions);
         facts.undeclared_extensions.clone_from(&have.undeclared_extensions);
         let stays = |name: &SqlName, mark: &Mark, role: &OtherRole| {
@@ -152,19 +165,36 @@ async fn settle(worker: &mut PostgresWorker, duty: &PostgresDuty, facts: &mut Po
             .collect();
     }
     configuration(&mut connection, duty, facts).await?;
-    connection.close().await?;
+    connection.close().await.map_err(SqlError::from)?;
     Ok(())
 }
 
-/// What to do where nobody but the owner is at hand.
-fn explained(error: SqlError, duty: &PostgresDuty) -> SqlError {
-    if !(duty.is_owner_only() && error.is("42501")) {
+/// What to do where the login may not do what is asked of it.
+fn explained(error: SqlError, duty: &PostgresDuty, have: &Catalog) -> SqlError {
+    let (database, owner) = (ident(duty.database.as_str()), ident(duty.owner.as_str()));
+    if error.is("25006") {
+        let text = format!("{error}: the server is a standby or set to be read only; give the address of the primary");
+        return error.saying(text);
+    }
+    if !error.is("42501") {
         return error;
     }
-    let (database, owner) = (ident(duty.database.as_str()), ident(duty.owner.as_str()));
-    error.saying(format!(
-        "there is no database {database} and this login may not create one; as an administrator run: CREATE DATABASE {database} OWNER {owner};"
-    ))
+    let role = duty.roles.iter().map(|role| &role.name).chain([&duty.owner]);
+    let absent = role
+        .filter(|role| !have.roles.contains_key(role.as_str()))
+        .map(|role| ident(role.as_str()));
+    let text = match absent.collect::<Vec<_>>() {
+        absent if !absent.is_empty() && !have.marks_roles => format!(
+            "there is no role {} and this login may not create one; as an administrator run: ALTER ROLE {} CREATEROLE; or use external.privileges: Owner without roles",
+            absent.join(", "),
+            ident(&have.me)
+        ),
+        _ if have.database_owner.is_none() && !have.creates_databases => format!(
+            "there is no database {database} and this login may not create one; as an administrator run: CREATE DATABASE {database} OWNER {owner};"
+        ),
+        _ => return error,
+    };
+    error.saying(text)
 }
 
 async fn follow_configuration(

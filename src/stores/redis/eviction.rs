@@ -2,14 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use redis::{ErrorKind, RedisError, ServerErrorKind};
+use redis::RedisError;
 
 use crate::stores::{
     endpoint::StoreError,
     redis::{
         duty::{CacheDuty, Eviction},
         facts::{CacheFacts, EnforcedBy, EvictionFacts, RedisFacts},
-        session::{Connection, Info, lane},
+        session::{Connection, Info, lane, refuses},
     },
 };
 
@@ -51,7 +51,7 @@ async fn bring_in(
 ) -> Result<(), StoreError> {
     let found = match set_and_read_back(connection, wanted).await {
         Ok(found) => found,
-        Err(error) if refuses_config(&error) => reported(info),
+        Err(error) if refuses(&error) => reported(info),
         Err(error) => match lane(error) {
             StoreError::Rejected(text) => {
                 facts.eviction_error = Some(text);
@@ -104,15 +104,6 @@ async fn read(connection: &mut Connection) -> Result<EvictionFacts, RedisError> 
         policy: policy.into_values().next().unwrap_or_default(),
         enforced_by: EnforcedBy::Operator,
     })
-}
-
-/// Managed services take CONFIG away by ACL, by renaming it, or by a word of their own.
-fn refuses_config(error: &RedisError) -> bool {
-    let text = error.to_string().to_ascii_lowercase();
-    error.kind() == ErrorKind::Server(ServerErrorKind::NoPerm)
-        || ["noperm", "unknown command", "not allowed", "disabled"]
-            .iter()
-            .any(|word| text.contains(word))
 }
 
 fn reported(info: &Info) -> EvictionFacts {
@@ -183,8 +174,8 @@ mod tests {
     #[test]
     fn knows_a_refusal() {
         let error = |code: &str, text: &str| redis::make_extension_error(code.into(), Some(text.into()));
-        assert!(refuses_config(&error("ERR", "unknown command 'CONFIG'")));
-        assert!(refuses_config(&error("NOPERM", "this user has no permissions")));
-        assert!(!refuses_config(&error("OOM", "command not executed")));
+        assert!(refuses(&error("ERR", "unknown command 'CONFIG'")));
+        assert!(refuses(&error("NOPERM", "this user has no permissions")));
+        assert!(!refuses(&error("OOM", "command not executed")));
     }
 }

@@ -4,7 +4,10 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 
-use crate::api::{names::ItemName, redis::RedisEngine};
+use crate::{
+    api::{names::ItemName, redis::RedisEngine},
+    stores::limits::Limit,
+};
 
 /// Everything the worker saw and did. What is worth waking an object for is [`RedisFacts::material`].
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -18,6 +21,8 @@ pub struct RedisFacts {
     /// Changes with every start of the server process.
     pub run_id: String,
     pub persistence: Persistence,
+    /// What the server or the login does not allow; `None` until it was asked.
+    pub limits: Option<Vec<Limit>>,
     /// Somebody else's claim; while it is set, nothing on the server is changed or swept.
     pub claim_conflict: Option<String>,
     /// The word to take over under which the claim was last judged.

@@ -1,11 +1,13 @@
 //! Redis and Valkey: eviction, TTL rules by gentle sweeps, and what the server says of itself.
 
 mod acl;
+mod certificate;
 mod claim;
 mod duty;
 mod eviction;
 mod facts;
 mod glob;
+mod limits;
 mod pace;
 mod sentinel;
 mod session;
@@ -28,11 +30,12 @@ pub use self::{
     sentinel::RedisSentinel,
 };
 use self::{
-    session::{Connection, Info, lane},
+    session::{Connection, Info},
     sweep::Sweep,
 };
 use crate::stores::{
     endpoint::{Endpoint, StoreError, refusal},
+    health::Attention,
     keeper::{Duty, Parting, Progress, ServerIdentity, Store},
 };
 
@@ -57,6 +60,8 @@ pub struct Redis;
 pub struct RedisWorker {
     session: Option<(RedisDuty, Connection)>,
     passes: BTreeMap<String, Pass>,
+    /// The certificate that the server was last seen to show.
+    shown: Option<String>,
 }
 
 /// One policy's sweeps.
@@ -86,6 +91,14 @@ impl Store for Redis {
 
     async fn open(base: &RedisDuty) -> Result<(RedisSentinel, ServerIdentity), StoreError> {
         acl::log_in(base, async |endpoint| RedisSentinel::open(&endpoint).await).await
+    }
+
+    fn attention(base: &RedisDuty) -> Attention {
+        base.attention
+    }
+
+    fn rest(worker: &mut RedisWorker) {
+        worker.session = None;
     }
 
     fn is_managed(base: &RedisDuty) -> bool {
@@ -123,7 +136,7 @@ impl RedisWorker {
         for (name, policy) in &duty.policies {
             self.take_up(name, policy, facts);
         }
-        let mut connection = self.connection(&duty.base).await?;
+        let mut connection = self.connection(&duty.base, facts).await?;
         let info = look(&mut connection, facts).await?;
         facts.claim_conflict = claim::hold(&mut connection, &duty.base).await?;
         facts.take_over_seen.clone_from(&duty.base.take_over);
@@ -138,27 +151,20 @@ impl RedisWorker {
         }
         eviction::hold(&mut connection, &info, &duty.policies, facts).await?;
         facts.duty_in = Some(duty.base.fingerprint());
+        if !certificate::hold(&mut connection, &duty.base, &mut self.shown).await? {
+            tracing::debug!("a renewed certificate has not reached the server yet");
+        }
         self.sweep(&mut connection, deadline, facts).await
     }
 
-    async fn connection(&mut self, duty: &RedisDuty) -> Result<Connection, StoreError> {
+    async fn connection(&mut self, duty: &RedisDuty, facts: &mut RedisFacts) -> Result<Connection, StoreError> {
         if let Some((known, connection)) = &self.session
             && known == duty
         {
             return Ok(connection.clone());
         }
         let mut connection = acl::connection(duty).await?;
-        // So that a sweep makes no key look used; servers before 7.2 know only the second, and neither is vital.
-        for (setting, value) in [("NO-TOUCH", "ON"), ("NO-EVICT", "ON")] {
-            let told = redis::cmd("CLIENT")
-                .arg(setting)
-                .arg(value)
-                .query_async::<()>(&mut connection)
-                .await;
-            if let Err(StoreError::Unreachable(text)) = told.map_err(lane) {
-                return Err(StoreError::Unreachable(text));
-            }
-        }
+        facts.limits = Some(limits::probe(&mut connection).await?);
         self.session = Some((duty.clone(), connection.clone()));
         Ok(connection)
     }
@@ -260,8 +266,7 @@ impl CacheFacts {
 
 /// One INFO for everything that is shown of the server.
 async fn look(connection: &mut Connection, facts: &mut RedisFacts) -> Result<Info, StoreError> {
-    let text: String = redis::cmd("INFO").query_async(connection).await.map_err(lane)?;
-    let info = Info::parse(&text);
+    let (info, _) = session::info(connection, None).await?;
     facts.engine = Some(info.engine());
     facts.version = info.version();
     facts.run_id = info.text("run_id").to_owned();

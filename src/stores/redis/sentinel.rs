@@ -6,7 +6,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use crate::stores::{
     endpoint::{Endpoint, StoreError},
     keeper::{Sentinel, ServerIdentity, Sign},
-    redis::session::{Connection, Info, connect, lane},
+    redis::session::{Connection, connect, info, lane},
 };
 
 /// The library's reader task polls the socket all the time and pushes a message when it ends.
@@ -23,12 +23,7 @@ impl RedisSentinel {
         let connection = connect(endpoint, |config| config.set_push_sender(sender)).await?;
         let mut sentinel = Self { connection, pushes };
         sentinel.ping().await?;
-        let text: String = redis::cmd("INFO")
-            .arg("server")
-            .query_async(&mut sentinel.connection)
-            .await
-            .map_err(lane)?;
-        let info = Info::parse(&text);
+        let (info, _) = info(&mut sentinel.connection, Some("server")).await?;
         Ok((
             sentinel,
             ServerIdentity {

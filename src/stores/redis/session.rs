@@ -50,6 +50,33 @@ pub async fn connect(
         .unwrap_or_else(|_| late())
 }
 
+/// Whether a command is taken away from us: by ACL, by renaming it, by a word of the service's own, or because the server is too old for it.
+pub fn refuses(error: &RedisError) -> bool {
+    let text = error.to_string().to_ascii_lowercase();
+    let words = [
+        "noperm",
+        "unknown command",
+        "unknown subcommand",
+        "not allowed",
+        "disabled",
+    ];
+    error.kind() == ErrorKind::Server(ServerErrorKind::NoPerm) || words.iter().any(|word| text.contains(word))
+}
+
+/// What the server says of itself; where INFO is refused, as little as it says at login, and that it was refused.
+pub async fn info(connection: &mut Connection, section: Option<&str>) -> Result<(Info, bool), StoreError> {
+    let told: Result<String, RedisError> = redis::cmd("INFO").arg(section).query_async(connection).await;
+    match told {
+        Ok(text) => Ok((Info::parse(&text), false)),
+        Err(error) if refuses(&error) => {
+            let hello: BTreeMap<String, redis::Value> =
+                redis::cmd("HELLO").query_async(connection).await.map_err(lane)?;
+            Ok((Info::of_hello(&hello), true))
+        }
+        Err(error) => Err(lane(error)),
+    }
+}
+
 /// Which lane an error of the client library takes.
 pub fn lane(error: RedisError) -> StoreError {
     let text = error.to_string();
@@ -78,6 +105,16 @@ impl Info {
                 .map(|(name, value)| (name.to_owned(), value.trim_end().to_owned()))
                 .collect(),
         )
+    }
+
+    fn of_hello(hello: &BTreeMap<String, redis::Value>) -> Self {
+        let text = |key: &str| -> String {
+            let value = hello.get(key).map(redis::from_redis_value_ref);
+            value.and_then(Result::ok).unwrap_or_default()
+        };
+        let (server, version) = (text("server"), text("version"));
+        let field = format!("{server}_version");
+        Self([("server_name".to_owned(), server), (field, version)].into())
     }
 
     /// A field's text, empty when the server does not tell.

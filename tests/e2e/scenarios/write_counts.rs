@@ -20,7 +20,7 @@ const SETTLE: Duration = Duration::from_secs(5);
 
 pub async fn run(ctx: &Ctx) -> Result {
     small(ctx).await?;
-    platform(ctx).await
+    Box::pin(platform(ctx)).await
 }
 
 async fn small(ctx: &Ctx) -> Result {

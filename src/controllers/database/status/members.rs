@@ -2,14 +2,18 @@
 
 use std::time::Duration;
 
-use crate::api::conditions::{ConditionType, Reason, is_true};
+use crate::api::{
+    common::{ExternalHealth, HealthMode},
+    conditions::{ConditionType, Reason, is_true},
+    units::Span,
+};
 
 use super::{
     super::{
         facts,
         observe::{Policy, StoreKind},
         stores::{StoreState, reread_in, state},
-        validate::Valid,
+        validate::{Valid, externals},
     },
     Draft,
 };
@@ -52,6 +56,11 @@ impl Draft<'_> {
                     .map(|store| (store.required, store.managed.is_some())),
             ),
         ];
+        let on_demand: Vec<(StoreKind, Span)> = externals(spec)
+            .into_iter()
+            .filter(|(_, external)| external.health.mode == HealthMode::OnDemand)
+            .map(|(store, external)| (store, external.health.interval.unwrap_or(ExternalHealth::SELDOM)))
+            .collect();
         let mut judged = Vec::new();
         for (store, declared) in declared {
             let Some((required, managed)) = declared else { continue };
@@ -64,7 +73,14 @@ impl Draft<'_> {
                 self.look_within(time);
             }
             let awaited = !required && managed && self.still_awaited(store);
-            self.conditions.push(state.condition(store));
+            let mut condition = state.condition(store);
+            if condition.status
+                && let Some((_, asked)) = on_demand.iter().find(|(one, _)| *one == store)
+            {
+                condition.message =
+                    format!("the server answered when it was last asked: every {asked}, and when something changes");
+            }
+            self.conditions.push(condition);
             let one = Judged {
                 store,
                 state,
