@@ -102,8 +102,8 @@ pub struct AmasDatabaseSpec {
     /// Network access to the managed stores.
     #[serde(default)]
     pub network: NetworkSettings,
-    /// Encryption of the connections to managed PostgreSQL and Redis servers (Neo4j is not covered yet). The connection Secrets then demand it
-    /// (`sslmode=verify-full`, `rediss://`) and hold the authority under `ca.crt`. Default: clear text. Adding or removing it restarts the servers.
+    /// Encryption of the connections to the managed stores. The connection Secrets then demand it (`sslmode=verify-full`, `rediss://`, `bolt+s://`) and
+    /// hold the authority under `ca.crt`. Default: clear text. Adding or removing it restarts the servers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tls: Option<ManagedTls>,
     /// When managed servers may be restarted for what a newer operator brings. Default: never by itself; such an update is shown (condition

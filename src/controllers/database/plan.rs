@@ -799,7 +799,6 @@ mod tests {
     fn encrypted(required: bool) -> (Situation, Plan) {
         let mut object = platform();
         object.spec.tls = Some(crate::api::common::ManagedTls { required });
-        object.spec.neo4j = object.spec.neo4j.filter(|_| !required);
         let mut situation = Situation::new(object);
         let first = situation.plan();
         let Some(Step::CreateSecret(secret)) = first.steps.first() else {
@@ -840,6 +839,8 @@ mod tests {
         }
         let duty = situation.plan().duties.redis.unwrap();
         assert_eq!(duty.endpoint.port, 6380);
+        let graph = secret("amas-neo4j-connection");
+        assert!(graph["NEO4J_URI"].reveal().starts_with("bolt+s://") && graph.contains_key("ca.crt"));
         assert_eq!(
             duty.serves,
             crate::stores::tls::fingerprint(certificates["redis.crt"].reveal())
@@ -880,6 +881,7 @@ mod tests {
                 _ => None,
             })
             .collect();
+        assert!(bodies.contains("\"NEO4J_server_bolt_tls__level\":\"REQUIRED\"") && !bodies.contains("7474"));
         assert!(
             bodies.contains("hostssl all all all scram-sha-256") && bodies.contains("hba_file = "),
             "{bodies}"

@@ -89,7 +89,6 @@ pub fn validate(
     problems.extend(connection_problems(spec));
     problems.extend(rotation_problems(spec));
     problems.extend(health_problems(spec));
-    problems.extend(tls_problem(spec));
     if let Some(Err(problem)) = spec
         .maintenance_window
         .as_ref()
@@ -116,15 +115,6 @@ pub fn validate(
 
 const NAMESPACED_DELETE: &str = "spec.deletionPolicy: Delete with an external store is refused where the operator's rights end with the namespace \
                                  (chart value rbac.scope: Namespaced): a finalizer would outlive them; use Retain and drop the database by hand";
-
-/// Nobody should take a store for encrypted that is not.
-fn tls_problem(spec: &AmasDatabaseSpec) -> Option<String> {
-    let required = spec.tls.as_ref()?.required;
-    let graph = spec.neo4j.as_ref().is_some_and(|store| store.managed.is_some());
-    (required && graph).then(|| {
-        "spec.tls.required: a managed Neo4j speaks clear text only as yet; leave required out, or use an external Neo4j".to_owned()
-    })
-}
 
 /// A ping that comes too often is a load, one that comes too seldom says nothing.
 fn health_problems(spec: &AmasDatabaseSpec) -> Vec<String> {
@@ -286,7 +276,11 @@ fn workloads(
     }
     if let Some(managed) = spec.neo4j.as_ref().and_then(|spec| spec.managed.as_ref()) {
         let image = image("neo4j", "neo4j", &managed.version, &managed.image);
-        all.push(neo4j::workload::workload(family, managed, image));
+        let mut workload = neo4j::workload::workload(family, managed, image);
+        if let Some(tls) = tls {
+            neo4j::workload::encrypt(&mut workload, tls);
+        }
+        all.push(workload);
     }
     all
 }
@@ -408,6 +402,10 @@ fn secrets(family: &Family, spec: &AmasDatabaseSpec, owner: Option<&SqlName>, us
         }
         connection
     };
+    let encryption = |component: &str| match encrypted.contains(&component) {
+        true => Encryption::Verified,
+        false => Encryption::None,
+    };
     if let Some(postgres) = &spec.postgres {
         if postgres.managed.is_some() {
             all.push(make(
@@ -467,10 +465,7 @@ fn secrets(family: &Family, spec: &AmasDatabaseSpec, owner: Option<&SqlName>, us
             &connection,
             true,
         );
-        let encryption = match encrypted.contains(&"redis") {
-            true => Encryption::Verified,
-            false => Encryption::None,
-        };
+        let encryption = encryption("redis");
         all.push(SecretSpec { encryption, ..secret });
     }
     if let Some((neo4j, managed)) = spec
@@ -481,13 +476,16 @@ fn secrets(family: &Family, spec: &AmasDatabaseSpec, owner: Option<&SqlName>, us
         let purpose = Purpose::Neo4j {
             database: managed.initial_database.clone(),
         };
-        all.push(make(
+        let connection = trusting("neo4j", &neo4j.connection);
+        let secret = make(
             family.child_name("neo4j-connection"),
             purpose,
             "neo4j",
-            &neo4j.connection,
+            &connection,
             true,
-        ));
+        );
+        let encryption = encryption("neo4j");
+        all.push(SecretSpec { encryption, ..secret });
     }
     all.extend(guests(family, spec, users));
     if let Some(seed) = spec
@@ -514,7 +512,8 @@ fn secrets(family: &Family, spec: &AmasDatabaseSpec, owner: Option<&SqlName>, us
 fn encrypted(spec: &AmasDatabaseSpec) -> Vec<&'static str> {
     let postgres = spec.postgres.as_ref().is_some_and(|store| store.managed.is_some());
     let redis = spec.redis.as_ref().is_some_and(|store| store.managed.is_some());
-    let all = [("postgres", postgres), ("redis", redis)];
+    let neo4j = spec.neo4j.as_ref().is_some_and(|store| store.managed.is_some());
+    let all = [("postgres", postgres), ("redis", redis), ("neo4j", neo4j)];
     let wanted = all.into_iter().filter(|(_, managed)| *managed && spec.tls.is_some());
     wanted.map(|(component, _)| component).collect()
 }
@@ -713,18 +712,6 @@ mod tests {
             let problems = validated(postgres(more.clone())).unwrap_err().join("\n");
             assert!(problems.contains(expected), "{more}: {problems}");
         }
-    }
-
-    #[test]
-    fn no_store_is_taken_for_encrypted_that_is_not() {
-        let asked = |tls: Value| validated(json!({"neo4j": {"managed": {"storage": {"size": "1Gi"}}}, "tls": tls}));
-        assert!(asked(json!({})).is_ok());
-        assert!(
-            asked(json!({"required": true}))
-                .unwrap_err()
-                .join("")
-                .contains("Neo4j speaks clear text")
-        );
     }
 
     #[test]
