@@ -70,7 +70,7 @@ pub struct AmasDatabaseSpec {
     /// The operator that looks after this object: the one that runs with this class. Default: the operator without a class. Mutable: the
     /// other operator takes everything up as it is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 63))]
+    #[schemars(regex(pattern = crate::api::names::OBJECT_NAME), length(min = 1, max = 63))]
     pub controller_class: Option<String>,
     /// The SQL store.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -130,10 +130,10 @@ fn default_startup_timeout() -> Span {
 pub struct Requires {
     /// Names of CachePolicies in the same namespace.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 16), inner(length(min = 1, max = 253)))]
+    #[schemars(length(max = 16), inner(regex(pattern = crate::api::names::OBJECT_NAME), length(min = 1, max = 253)))]
     pub cache_policies: Vec<String>,
     /// Names of GraphSchemas in the same namespace.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 16), inner(length(min = 1, max = 253)))]
+    #[schemars(length(max = 16), inner(regex(pattern = crate::api::names::OBJECT_NAME), length(min = 1, max = 253)))]
     pub graph_schemas: Vec<String>,
 }

@@ -27,6 +27,7 @@ use super::{
     configuration::{self, Judged, Writing},
     duties::{Duties, duties},
     jobs::{self, Decision, JobInput, Pending, Seeds},
+    losses,
     observe::{Observed, StoreKind},
     rollout::{self, Asked, Rollout},
     secrets,
@@ -89,6 +90,27 @@ pub struct Plan {
     pub held: usize,
     /// The clock may change something: the maintenance window opens.
     pub look_again: Option<Duration>,
+}
+
+impl Plan {
+    /// Whether a server has everything that its keeper is to hold true.
+    pub fn is_in(&self, store: StoreKind, observed: &Observed) -> bool {
+        let (wanted, have) = match store {
+            StoreKind::Postgres => (
+                self.duties.postgres.as_ref().map(|duty| duty.fingerprint()),
+                observed.postgres.as_ref().and_then(|snapshot| snapshot.facts.duty_in),
+            ),
+            StoreKind::Redis => (
+                self.duties.redis.as_ref().map(|duty| duty.fingerprint()),
+                observed.redis.as_ref().and_then(|snapshot| snapshot.facts.duty_in),
+            ),
+            StoreKind::Neo4j => (
+                self.duties.neo4j.as_ref().map(|duty| duty.fingerprint()),
+                observed.neo4j.as_ref().and_then(|snapshot| snapshot.facts.duty_in),
+            ),
+        };
+        wanted.is_some() && have == wanted
+    }
 }
 
 /// Where the status keeps the last handled value of the annotation that asks for a restart.
@@ -181,7 +203,8 @@ fn child_steps(spec: &AmasDatabaseSpec, valid: &Valid, observed: &Observed, sett
         let asked = asked_of(valid, workload, &asked, judged, observed);
         let keeps_config = judged.is_some_and(|judged| judged.writing != Writing::Allowed);
         let rollout = roll_out(valid, workload, observed, settings, (&asked, shared));
-        let volume = volumes::judge(valid, workload, observed);
+        let volume = losses::of_volume(spec, valid, workload, observed)
+            .unwrap_or_else(|| volumes::judge(valid, workload, observed));
         for mut template in server_templates(valid, workload, observed, settings, (&rollout, shared)) {
             let kind = child_kind(template.kind);
             let key = (kind, name_of(&template).to_owned());
@@ -192,7 +215,7 @@ fn child_steps(spec: &AmasDatabaseSpec, valid: &Valid, observed: &Observed, sett
                 template.body["spec"]["resources"]["requests"]["storage"] = size.into();
             }
             match seen {
-                None if kind == ChildKind::StatefulSet && matches!(volume, volumes::State::Foreign(_)) => {}
+                None if volume.keeps_out(kind) => {}
                 None if observed.taken.contains(&key) => plan.taken.push(key.clone()),
                 None => plan.steps.push(Step::Create(kind, template.body)),
                 Some(seen)
