@@ -121,6 +121,10 @@ async fn a_plan_runs_when_its_losses_are_accepted_and_its_hash_is_approved() {
     let job = one(&ns, "Job").await.unwrap();
     let (code, log) = run(&ns, &job).await;
     assert_eq!(code, Some(0), "{log}");
+    ns.wait("AmasDatabase", "a", "at version 2", |object| {
+        object.pointer("/status/migrations/current") == Some(&2.into())
+    })
+    .await;
     // It has no node that would end it, and nobody collects garbage here.
     let name = job["metadata"]["name"].as_str().unwrap();
     ns.kind("Job").delete(name, &DeleteParams::background()).await.unwrap();
