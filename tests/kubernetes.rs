@@ -10,6 +10,8 @@ mod support;
 mod approval;
 #[path = "kubernetes/crashes.rs"]
 mod crashes;
+#[path = "kubernetes/credentials.rs"]
+mod credentials;
 #[path = "kubernetes/encryption.rs"]
 mod encryption;
 #[path = "kubernetes/isolation.rs"]
@@ -18,3 +20,9 @@ mod isolation;
 mod leadership;
 #[path = "kubernetes/lifecycle.rs"]
 mod lifecycle;
+#[path = "kubernetes/losses.rs"]
+mod losses;
+#[path = "kubernetes/mutation.rs"]
+mod mutation;
+#[path = "kubernetes/strings.rs"]
+mod strings;

@@ -70,7 +70,7 @@ pub struct AmasDatabaseSpec {
     /// The operator that looks after this object: the one that runs with this class. Default: the operator without a class. Mutable: the
     /// other operator takes everything up as it is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 63))]
+    #[schemars(regex(pattern = crate::api::names::OBJECT_NAME), length(min = 1, max = 63))]
     pub controller_class: Option<String>,
     /// The SQL store.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -102,8 +102,8 @@ pub struct AmasDatabaseSpec {
     /// Network access to the managed stores.
     #[serde(default)]
     pub network: NetworkSettings,
-    /// Encryption of the connections to managed PostgreSQL and Redis servers (Neo4j is not covered yet). The connection Secrets then demand it
-    /// (`sslmode=verify-full`, `rediss://`) and hold the authority under `ca.crt`. Default: clear text. Adding or removing it restarts the servers.
+    /// Encryption of the connections to the managed stores. The connection Secrets then demand it (`sslmode=verify-full`, `rediss://`, `bolt+s://`) and
+    /// hold the authority under `ca.crt`. Default: clear text. Adding or removing it restarts the servers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tls: Option<ManagedTls>,
     /// When managed servers may be restarted for what a newer operator brings. Default: never by itself; such an update is shown (condition
@@ -130,10 +130,10 @@ fn default_startup_timeout() -> Span {
 pub struct Requires {
     /// Names of CachePolicies in the same namespace.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 16), inner(length(min = 1, max = 253)))]
+    #[schemars(length(max = 16), inner(regex(pattern = crate::api::names::OBJECT_NAME), length(min = 1, max = 253)))]
     pub cache_policies: Vec<String>,
     /// Names of GraphSchemas in the same namespace.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 16), inner(length(min = 1, max = 253)))]
+    #[schemars(length(max = 16), inner(regex(pattern = crate::api::names::OBJECT_NAME), length(min = 1, max = 253)))]
     pub graph_schemas: Vec<String>,
 }

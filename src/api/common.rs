@@ -13,7 +13,7 @@ use super::units::{Quantity, Span};
 #[derive(Clone, Debug, Deserialize, Serialize, PartialEq, JsonSchema)]
 pub struct DatabaseRef {
     /// Name of the AmasDatabase in the same namespace. Immutable.
-    #[schemars(length(min = 1, max = 40))]
+    #[schemars(regex(pattern = crate::api::names::OBJECT_NAME), length(min = 1, max = 40))]
     pub name: String,
 }
 
@@ -33,7 +33,7 @@ pub struct Storage {
     pub size: Quantity,
     /// Storage class. Default: the cluster's default class. Immutable.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 253))]
+    #[schemars(regex(pattern = crate::api::names::OBJECT_NAME), length(min = 1, max = 253))]
     pub storage_class_name: Option<String>,
 }
 
@@ -92,7 +92,7 @@ pub struct PodSettings {
     pub tolerations: Vec<Toleration>,
     /// Priority class of the pods.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 253))]
+    #[schemars(regex(pattern = crate::api::names::OBJECT_NAME), length(min = 1, max = 253))]
     pub priority_class_name: Option<String>,
     /// Secrets to pull images with, in the same namespace.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -138,7 +138,7 @@ fn one_hour() -> Span {
     Span::from_secs(3600)
 }
 
-fn utc() -> String {
+pub(super) fn utc() -> String {
     "UTC".into()
 }
 
@@ -169,11 +169,11 @@ pub struct NetworkSettings {
 }
 
 /// Encryption of the connections to the managed stores. Their certificates are signed by an authority that the operator makes for this
-/// AmasDatabase, and are renewed in time without a restart.
+/// AmasDatabase, and are renewed in time without a restart (that of Neo4j, whose Community edition would need one, lasts ten years).
 #[derive(Clone, Debug, Default, Deserialize, Serialize, PartialEq, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ManagedTls {
-    /// `false` (default): clear text is served too, on PostgreSQL at the same port, on Redis at port 6379 beside 6380, so that applications can move over
+    /// `false` (default): clear text is served too, on PostgreSQL at the same port, on Redis at port 6379 beside 6380, on Neo4j at both of its ports, so that applications can move over
     /// one by one. `true`: encrypted connections only. A change restarts the servers.
     #[serde(default)]
     pub required: bool,
@@ -232,7 +232,7 @@ pub enum HealthMode {
 #[derive(Clone, Debug, Deserialize, Serialize, PartialEq, JsonSchema)]
 pub struct SecretRef {
     /// Name of the Secret.
-    #[schemars(length(min = 1, max = 253))]
+    #[schemars(regex(pattern = crate::api::names::OBJECT_NAME), length(min = 1, max = 253))]
     pub name: String,
 }
 

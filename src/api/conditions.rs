@@ -96,6 +96,10 @@ pub enum Reason {
     VolumeCannotGrow,
     /// The volume holds the data of a server of another version.
     DataVersionMismatch,
+    /// The volume is gone that the data was on.
+    VolumeMissing,
+    /// The database is gone that the server had.
+    DatabaseMissing,
     /// The server does not accept a parameter's value.
     InvalidParameter,
     /// Changes wait until `spec.suspend` is false.

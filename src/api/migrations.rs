@@ -54,7 +54,7 @@ pub struct MigrationSource {
     pub bundle: Option<ItemName>,
     /// ConfigMaps in the same namespace, each key a file name. Several are read as one set, because one holds at most 1 MiB.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 16), inner(length(min = 1, max = 253)))]
+    #[schemars(length(max = 16), inner(regex(pattern = crate::api::names::OBJECT_NAME), length(min = 1, max = 253)))]
     #[x_kube(merge_strategy = ListMerge::Set)]
     pub config_maps: Vec<String>,
 }
@@ -79,7 +79,7 @@ pub struct Seed {
     /// ConfigMaps in the same namespace with the profile's files (`NNNN_name.sql`), each key a file name, instead of those that come with the
     /// bundle. Read as the source's ConfigMaps are. Default: those of the bundle. Mutable.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 16), inner(length(min = 1, max = 253)))]
+    #[schemars(length(max = 16), inner(regex(pattern = crate::api::names::OBJECT_NAME), length(min = 1, max = 253)))]
     #[x_kube(merge_strategy = ListMerge::Set)]
     pub config_maps: Vec<String>,
     /// Values made once and kept in the Secret `<name>-seed`; seed SQL sees only their hash, as the setting `amas.seed.<name>_hash`.

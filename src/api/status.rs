@@ -32,7 +32,7 @@ pub struct AmasDatabaseStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64))]
     pub secrets: Vec<String>,
-    /// Credentials whose password was replaced, is being replaced, or will be by its age.
+    /// Credentials whose password was replaced, is being replaced, or will be by its age or the schedule.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
@@ -74,7 +74,7 @@ pub struct CredentialStatus {
     /// Until when the previous password is valid too.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub previous_valid_until: Option<Time>,
-    /// When the present password is replaced by its age.
+    /// When the present password is replaced by its age or the schedule.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next_rotation_at: Option<Time>,
 }

@@ -25,7 +25,7 @@ use crate::{
         cache_policy::{CachePolicy, CachePolicyStatus},
         graph_schema::{GraphSchema, GraphSchemaStatus},
     },
-    engine::{child::ChildKind, children::Children, metrics::Metrics, status::Book, writer::Writer},
+    engine::{answers::Answers, child::ChildKind, children::Children, metrics::Metrics, status::Book, writer::Writer},
     stores::{
         images::Images,
         keeper::{Keepers, Key},
@@ -122,6 +122,7 @@ pub struct Context {
     pub plans: Arc<database::Plans>,
     pub taken: Taken,
     pub brought: Brought,
+    pub answers: Answers,
     pub growth: Growth,
     pub events: crate::engine::events::Events,
     pub metrics: Metrics,

@@ -19,6 +19,7 @@ use crate::{
     },
     engine::{
         Own,
+        answers::Answers,
         children::Children,
         events::Events,
         metrics::Metrics,
@@ -64,6 +65,7 @@ impl Operator {
             plans: Arc::default(),
             taken: Taken::default(),
             brought: Brought::default(),
+            answers: Answers::default(),
             growth: Growth::default(),
             events: Events::new(client.clone(), writer.clone(), &settings.instance),
             metrics,

@@ -12,7 +12,7 @@ use serde::Serialize;
 
 use super::{
     history::Applied,
-    source::{Checksum, Source},
+    source::{Checksum, Migration, Source},
     statements::{self, Unrunnable},
 };
 
@@ -194,10 +194,7 @@ fn up(source: &Source, history: &[Applied], target: Option<i64>) -> Result<Plan,
                 current,
             });
         }
-        check_runnable(&file.up.file, &file.up.sql)?;
-        if let Some(down) = &file.down {
-            check_runnable(&down.file, &down.sql)?;
-        }
+        check(file)?;
         steps.push(Step {
             version: file.version,
             description: file.description.clone(),
@@ -262,7 +259,7 @@ fn down_step(source: &Source, applied: &Applied) -> Result<Step, PlanError> {
             version,
             description: applied.description.clone(),
         })?;
-    check_runnable(&name, &down.sql)?;
+    statements::runnable(&down.sql).map_err(|problem| unrunnable(&name, problem))?;
     Ok(Step {
         version,
         description: applied.description.clone(),
@@ -273,13 +270,20 @@ fn down_step(source: &Source, applied: &Applied) -> Result<Step, PlanError> {
     })
 }
 
-fn check_runnable(file: &str, sql: &str) -> Result<(), PlanError> {
-    match statements::runnable(sql) {
-        Ok(_) => Ok(()),
-        Err(problem) => Err(PlanError::Unrunnable {
-            file: file.to_owned(),
-            problem,
-        }),
+/// Whether both ways of a migration can be sent.
+pub fn check(migration: &Migration) -> Result<(), PlanError> {
+    let up = &migration.up;
+    statements::doing(&up.sql).map_err(|problem| unrunnable(&up.file, problem))?;
+    if let Some(down) = &migration.down {
+        statements::runnable(&down.sql).map_err(|problem| unrunnable(&down.file, problem))?;
+    }
+    Ok(())
+}
+
+fn unrunnable(file: &str, problem: Unrunnable) -> PlanError {
+    PlanError::Unrunnable {
+        file: file.to_owned(),
+        problem,
     }
 }
 

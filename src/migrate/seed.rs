@@ -81,13 +81,13 @@ fn check(path: &str, bytes: Vec<u8>) -> Result<(i64, Script), String> {
         return Err(format!("{path}: a seed has no direction; name it NNNN_name.sql"));
     }
     let checksum = Checksum::of(&bytes);
-    let sql = source::text(path, bytes)?;
+    let sql = source::statements_of(path, bytes)?;
     if statements::no_transaction(&sql) {
         return Err(format!(
             "{path}: a seed always runs in a transaction; remove the first line"
         ));
     }
-    statements::runnable(&sql).map_err(|problem| format!("{path}: {problem}"))?;
+    statements::doing(&sql).map_err(|problem| format!("{path}: {problem}"))?;
     Ok((
         name.version,
         Script {

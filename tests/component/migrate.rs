@@ -24,6 +24,8 @@ use crate::support::postgres::Postgres;
 mod command;
 #[path = "migrate_model.rs"]
 mod model;
+#[path = "migrate_public.rs"]
+mod public_sets;
 
 type File = (&'static str, &'static str, &'static str);
 

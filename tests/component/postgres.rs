@@ -104,6 +104,7 @@ pub fn duty(server: &Server) -> PostgresDuty {
         attention: Default::default(),
         take_over: None,
         configuration: None,
+        kept: false,
         look_again: String::new(),
     }
 }

@@ -5,11 +5,10 @@ use sqlx::Connection;
 
 use crate::migrate::{
     history::{self, State},
-    plan::{self, PlanError},
+    plan,
     report::Failure,
     session,
     source::Source,
-    statements,
 };
 
 use super::{
@@ -52,12 +51,8 @@ pub(super) async fn status(args: &StatusArgs) -> Result<(), Failure> {
 pub(super) async fn validate(args: &ValidateArgs) -> Result<(), Failure> {
     let source = Source::load(&args.dirs.dirs)?;
     load_profiles(&args.seed_dirs, args.seed_profile.as_deref(), &args.dirs.dirs)?;
-    for script in source.migrations().flat_map(|m| std::iter::once(&m.up).chain(&m.down)) {
-        let refused = |problem| PlanError::Unrunnable {
-            file: script.file.clone(),
-            problem,
-        };
-        statements::runnable(&script.sql).map_err(refused)?;
+    for migration in source.migrations() {
+        plan::check(migration)?;
     }
     let count = source.migrations().count();
     if !args.database.given() {

@@ -14,10 +14,19 @@ use crate::{
 };
 
 const CA_KEY: &str = "ca.key";
-/// Ten years, and ninety days of which the last thirty are spare.
+/// Ten years, and ninety days; the last thirty are spare.
 const AUTHORITY_DAYS: i64 = 3650;
 const DAYS: i64 = 90;
 const SPARE_DAYS: i64 = 30;
+
+/// How long a server's certificate is good for. The Community edition of Neo4j takes up another one at its start only, so its own lasts as
+/// long as the authority.
+fn days(component: &str) -> i64 {
+    match component {
+        "neo4j" => AUTHORITY_DAYS,
+        _ => DAYS,
+    }
+}
 
 /// What the certificates are for.
 #[derive(Clone, Debug, PartialEq)]
@@ -86,7 +95,7 @@ impl Certificates {
                 Some(found) if !is_new && self.is_good(found[2].reveal(), names) => {
                     found.into_iter().cloned().collect()
                 }
-                _ => self.issue(names, &issuer)?,
+                _ => self.issue(names, days(component), &issuer)?,
             };
             all.extend(keys.into_iter().zip(values));
         }
@@ -140,7 +149,7 @@ impl Certificates {
     }
 
     /// Certificate, key and note.
-    fn issue(&self, names: &[String], issuer: &Issuer<'_, KeyPair>) -> Result<Vec<Sensitive>, Error> {
+    fn issue(&self, names: &[String], days: i64, issuer: &Issuer<'_, KeyPair>) -> Result<Vec<Sensitive>, Error> {
         // What is longer is cut off: clients look at the alternative names.
         let common_name: String = names
             .first()
@@ -148,13 +157,13 @@ impl Certificates {
             .flat_map(|name| name.chars())
             .take(64)
             .collect();
-        let mut params = self.params(names, &common_name, DAYS)?;
+        let mut params = self.params(names, &common_name, days)?;
         params.use_authority_key_identifier_extension = true;
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
         let key = KeyPair::generate()?;
         let certificate = params.signed_by(&key, issuer)?.pem();
-        let (renew, _) = self.date(DAYS - SPARE_DAYS);
+        let (renew, _) = self.date(days - SPARE_DAYS);
         let note = format!("{renew:.0} {}", names.join(","));
         Ok([certificate, key.serialize_pem(), note].map(Sensitive::new).into())
     }
@@ -180,7 +189,7 @@ mod tests {
             data_goes: false,
         };
         let now = Timestamp::from_second(1_800_000_000).unwrap() + SignedDuration::from_hours(24 * days);
-        Certificates::of(&family, ["postgres", "redis"].into_iter(), now)
+        Certificates::of(&family, ["postgres", "redis", "neo4j"].into_iter(), now)
     }
 
     #[test]
@@ -193,6 +202,7 @@ mod tests {
             (&later["ca.crt"], &later["ca.key"]),
             (&first["ca.crt"], &first["ca.key"])
         );
+        assert_eq!(later["neo4j.crt"], first["neo4j.crt"], "which it could not take up");
         for key in ["postgres.crt", "postgres.key", "redis.crt"] {
             assert_ne!(later[key], first[key], "{key}");
         }

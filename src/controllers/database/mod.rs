@@ -10,6 +10,8 @@ mod facts;
 #[cfg(test)]
 mod fixtures;
 mod jobs;
+mod keys;
+mod losses;
 mod observe;
 mod pins;
 mod plan;
@@ -189,6 +191,7 @@ pub fn forget(context: &Context, object: &AmasDatabase) {
     context.plans.forget(&family.uid);
     context.credentials.forget_reason(&family.namespace, &family.database);
     context.brought.forget(&family.namespace, &family.database);
+    context.answers.forget(&family.namespace, &family.database);
     for secret in validate::wanted_secrets(&family, &object.spec) {
         context.credentials.forget(&family.namespace, &secret.name);
     }

@@ -9,7 +9,7 @@ use kube::Resource;
 
 use crate::{
     api::{
-        APPROVE_PLAN, REISSUE, REREAD_SECRETS, RESTART, ROTATE, TAKE_OVER,
+        ACCEPT_EMPTY, APPROVE_PLAN, REISSUE, REREAD_SECRETS, RESTART, ROTATE, TAKE_OVER,
         amas_database::{AmasDatabase, AmasDatabaseStatus},
         common::External,
         conditions::{ConditionType, shorten},
@@ -38,7 +38,7 @@ use crate::{
 use super::{
     external,
     jobs::Plans,
-    secrets,
+    losses, secrets,
     validate::{self, externals, given_names},
 };
 
@@ -119,6 +119,8 @@ pub struct Observed {
     pub restart: Option<String>,
     /// The annotation that asks to take over what somebody else claims, until it is handled.
     pub take_over: Option<String>,
+    /// The annotation that lets a store begin anew, empty, until it is handled.
+    pub accept_empty: Option<String>,
     /// The plan that the annotation approves.
     pub approved_plan: Option<String>,
     /// Plans that were read before.
@@ -145,12 +147,26 @@ impl Observed {
         }
     }
 
+    /// Since when a store's server refuses a login of ours, or cannot be trusted, if so: what only another Secret puts right.
+    pub fn barred_since(&self, store: StoreKind) -> Option<Timestamp> {
+        let refused = match store {
+            StoreKind::Postgres => self.postgres.as_ref().and_then(|snapshot| snapshot.refused_since),
+            StoreKind::Redis => self.redis.as_ref().and_then(|snapshot| snapshot.refused_since),
+            StoreKind::Neo4j => self.neo4j.as_ref().and_then(|snapshot| snapshot.refused_since),
+        };
+        let health = self.health(store).filter(|health| health.reason.bars());
+        health.map(|health| health.since).or(refused)
+    }
+
     /// Whether the keeper of a store has looked at its server since this process started.
     pub fn is_read(&self, store: StoreKind) -> bool {
         match store {
             StoreKind::Postgres => self.postgres.as_ref().is_some_and(|snapshot| {
                 let facts = &snapshot.facts;
-                facts.migrations.is_some() || facts.error.is_some() || facts.conflict.is_some()
+                facts.migrations.is_some()
+                    || facts.error.is_some()
+                    || facts.conflict.is_some()
+                    || facts.database_missing
             }),
             StoreKind::Redis => self.redis.as_ref().is_some_and(|snapshot| {
                 let facts = &snapshot.facts;
@@ -196,7 +212,8 @@ pub async fn observe(context: &Context, object: &AmasDatabase, wanted: &[SecretS
     };
     let written = context.books.databases.last(&uid).map(|(status, _)| status);
     let status = written.or_else(|| object.status.clone()).unwrap_or_default();
-    let children = context.children.of(&(namespace.clone(), name.clone()));
+    let mut children = context.children.of(&(namespace.clone(), name.clone()));
+    context.answers.read(&namespace, &mut children);
     let mut observed = Observed {
         now: Timestamp::now(),
         taken: context.taken.of(&namespace),
@@ -224,6 +241,7 @@ pub async fn observe(context: &Context, object: &AmasDatabase, wanted: &[SecretS
         approved_plan: one_shot(object, APPROVE_PLAN),
         plans: context.plans.clone(),
         take_over: one_shot(object, TAKE_OVER).filter(|value| status.handled.get(HANDLED_TAKE_OVER) != Some(value)),
+        accept_empty: one_shot(object, ACCEPT_EMPTY).filter(|value| status.handled.get(losses::HANDLED) != Some(value)),
         status,
         children,
     };
@@ -308,8 +326,8 @@ fn forget_secrets(context: &Context, object: &AmasDatabase, observed: &mut Obser
         .as_ref()
         .is_some_and(|snapshot| !snapshot.facts.unsure.is_empty());
     observed.sure = unsure;
-    let refused = |store: StoreKind| observed.health(store).is_some_and(|health| health.reason.bars());
-    let again = |store: StoreKind| all || refused(store) || unsure && store == StoreKind::Postgres;
+    let again =
+        |store: StoreKind| all || observed.barred_since(store).is_some() || unsure && store == StoreKind::Postgres;
     for spec in wanted {
         if secrets::store_of(spec).map_or(all, again) {
             context.credentials.forget(&namespace, &spec.name);

@@ -27,6 +27,7 @@ use super::{
     configuration::{self, Judged, Writing},
     duties::{Duties, duties},
     jobs::{self, Decision, JobInput, Pending, Seeds},
+    losses,
     observe::{Observed, StoreKind},
     rollout::{self, Asked, Rollout},
     secrets,
@@ -89,6 +90,27 @@ pub struct Plan {
     pub held: usize,
     /// The clock may change something: the maintenance window opens.
     pub look_again: Option<Duration>,
+}
+
+impl Plan {
+    /// Whether a server has everything that its keeper is to hold true.
+    pub fn is_in(&self, store: StoreKind, observed: &Observed) -> bool {
+        let (wanted, have) = match store {
+            StoreKind::Postgres => (
+                self.duties.postgres.as_ref().map(|duty| duty.fingerprint()),
+                observed.postgres.as_ref().and_then(|snapshot| snapshot.facts.duty_in),
+            ),
+            StoreKind::Redis => (
+                self.duties.redis.as_ref().map(|duty| duty.fingerprint()),
+                observed.redis.as_ref().and_then(|snapshot| snapshot.facts.duty_in),
+            ),
+            StoreKind::Neo4j => (
+                self.duties.neo4j.as_ref().map(|duty| duty.fingerprint()),
+                observed.neo4j.as_ref().and_then(|snapshot| snapshot.facts.duty_in),
+            ),
+        };
+        wanted.is_some() && have == wanted
+    }
 }
 
 /// Where the status keeps the last handled value of the annotation that asks for a restart.
@@ -181,7 +203,8 @@ fn child_steps(spec: &AmasDatabaseSpec, valid: &Valid, observed: &Observed, sett
         let asked = asked_of(valid, workload, &asked, judged, observed);
         let keeps_config = judged.is_some_and(|judged| judged.writing != Writing::Allowed);
         let rollout = roll_out(valid, workload, observed, settings, (&asked, shared));
-        let volume = volumes::judge(valid, workload, observed);
+        let volume = losses::of_volume(spec, valid, workload, observed)
+            .unwrap_or_else(|| volumes::judge(valid, workload, observed));
         for mut template in server_templates(valid, workload, observed, settings, (&rollout, shared)) {
             let kind = child_kind(template.kind);
             let key = (kind, name_of(&template).to_owned());
@@ -192,7 +215,7 @@ fn child_steps(spec: &AmasDatabaseSpec, valid: &Valid, observed: &Observed, sett
                 template.body["spec"]["resources"]["requests"]["storage"] = size.into();
             }
             match seen {
-                None if kind == ChildKind::StatefulSet && matches!(volume, volumes::State::Foreign(_)) => {}
+                None if volume.keeps_out(kind) => {}
                 None if observed.taken.contains(&key) => plan.taken.push(key.clone()),
                 None => plan.steps.push(Step::Create(kind, template.body)),
                 Some(seen)
@@ -799,7 +822,6 @@ mod tests {
     fn encrypted(required: bool) -> (Situation, Plan) {
         let mut object = platform();
         object.spec.tls = Some(crate::api::common::ManagedTls { required });
-        object.spec.neo4j = object.spec.neo4j.filter(|_| !required);
         let mut situation = Situation::new(object);
         let first = situation.plan();
         let Some(Step::CreateSecret(secret)) = first.steps.first() else {
@@ -840,6 +862,8 @@ mod tests {
         }
         let duty = situation.plan().duties.redis.unwrap();
         assert_eq!(duty.endpoint.port, 6380);
+        let graph = secret("amas-neo4j-connection");
+        assert!(graph["NEO4J_URI"].reveal().starts_with("bolt+s://") && graph.contains_key("ca.crt"));
         assert_eq!(
             duty.serves,
             crate::stores::tls::fingerprint(certificates["redis.crt"].reveal())
@@ -880,6 +904,7 @@ mod tests {
                 _ => None,
             })
             .collect();
+        assert!(bodies.contains("\"NEO4J_server_bolt_tls__level\":\"REQUIRED\"") && !bodies.contains("7474"));
         assert!(
             bodies.contains("hostssl all all all scram-sha-256") && bodies.contains("hba_file = "),
             "{bodies}"

@@ -21,6 +21,7 @@ use super::{
     duties::Duties,
     facts,
     jobs::Decision,
+    losses,
     observe::{HANDLED_TAKE_OVER, Observed, StoreKind},
     pins,
     plan::{HANDLED_RESTART, Plan, role_secrets},
@@ -369,6 +370,7 @@ impl Draft<'_> {
         }
         let requests = secrets::handled(valid, self.observed);
         handled.extend(requests.into_iter().map(|(name, value)| (name.into(), value)));
+        handled.extend(losses::handled(self.plan, self.observed).map(|value| (losses::HANDLED.into(), value)));
         if let Some(value) = self.observed.take_over.as_ref().filter(|value| self.taken_over(value)) {
             handled.insert(HANDLED_TAKE_OVER.into(), value.clone());
         }

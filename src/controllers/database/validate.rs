@@ -16,7 +16,7 @@ use crate::{
     },
     controllers::{
         Settings,
-        credentials::{Certificates, Encryption, Given, Guest, Known, Purpose, SecretSpec, given},
+        credentials::{Calendar, Certificates, Encryption, Given, Guest, Known, Purpose, SecretSpec, given},
     },
     stores::{
         images::Images,
@@ -26,7 +26,7 @@ use crate::{
 };
 
 use super::{
-    external,
+    external, keys,
     observe::{ExternalServer, StoreKind},
     window,
 };
@@ -86,10 +86,10 @@ pub fn validate(
             problems.extend(external::owner_problems(postgres, owner.as_ref(), server));
         }
     }
-    problems.extend(connection_problems(spec));
+    problems.extend(keys::connection_problems(spec));
+    problems.extend(keys::pod_problems(spec));
     problems.extend(rotation_problems(spec));
     problems.extend(health_problems(spec));
-    problems.extend(tls_problem(spec));
     if let Some(Err(problem)) = spec
         .maintenance_window
         .as_ref()
@@ -116,15 +116,6 @@ pub fn validate(
 
 const NAMESPACED_DELETE: &str = "spec.deletionPolicy: Delete with an external store is refused where the operator's rights end with the namespace \
                                  (chart value rbac.scope: Namespaced): a finalizer would outlive them; use Retain and drop the database by hand";
-
-/// Nobody should take a store for encrypted that is not.
-fn tls_problem(spec: &AmasDatabaseSpec) -> Option<String> {
-    let required = spec.tls.as_ref()?.required;
-    let graph = spec.neo4j.as_ref().is_some_and(|store| store.managed.is_some());
-    (required && graph).then(|| {
-        "spec.tls.required: a managed Neo4j speaks clear text only as yet; leave required out, or use an external Neo4j".to_owned()
-    })
-}
 
 /// A ping that comes too often is a load, one that comes too seldom says nothing.
 fn health_problems(spec: &AmasDatabaseSpec) -> Vec<String> {
@@ -189,53 +180,6 @@ fn postgres_problems(spec: &PostgresSpec, owner: Option<&SqlName>) -> Vec<String
     problems
 }
 
-/// Keys of Secrets are limited by Kubernetes, and two of ours must not fall on one name.
-fn connection_problems(spec: &AmasDatabaseSpec) -> Vec<String> {
-    let roles = spec.postgres.iter().flat_map(|postgres| &postgres.roles);
-    let mut all: Vec<(String, &Connection)> = roles
-        .map(|role| (format!("spec.postgres.roles[{}]", role.name), &role.connection))
-        .collect();
-    all.extend(
-        spec.redis
-            .iter()
-            .map(|redis| ("spec.redis".to_owned(), &redis.connection)),
-    );
-    all.extend(
-        spec.neo4j
-            .iter()
-            .map(|neo4j| ("spec.neo4j".to_owned(), &neo4j.connection)),
-    );
-    let valid = |key: &str| {
-        !key.is_empty()
-            && key.len() <= 253
-            && key
-                .chars()
-                .all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.'))
-    };
-    let mut problems = Vec::new();
-    for (place, connection) in all {
-        for key in connection
-            .keys
-            .values()
-            .chain(connection.extra.keys())
-            .filter(|key| !valid(key))
-        {
-            problems.push(format!(
-                "{place}.connection: {key:?} is not a valid key of a Secret: use letters, digits, '-', '_' and '.'"
-            ));
-        }
-        let mut names: Vec<&String> = connection.keys.values().collect();
-        names.sort();
-        if let Some(twice) = names.windows(2).find(|pair| pair[0] == pair[1]) {
-            problems.push(format!(
-                "{place}.connection.keys: two values would be written under {:?}",
-                twice[0]
-            ));
-        }
-    }
-    problems
-}
-
 fn workloads(
     family: &Family,
     spec: &AmasDatabaseSpec,
@@ -286,7 +230,11 @@ fn workloads(
     }
     if let Some(managed) = spec.neo4j.as_ref().and_then(|spec| spec.managed.as_ref()) {
         let image = image("neo4j", "neo4j", &managed.version, &managed.image);
-        all.push(neo4j::workload::workload(family, managed, image));
+        let mut workload = neo4j::workload::workload(family, managed, image);
+        if let Some(tls) = tls {
+            neo4j::workload::encrypt(&mut workload, tls);
+        }
+        all.push(workload);
     }
     all
 }
@@ -333,14 +281,23 @@ pub fn given_names(spec: &AmasDatabaseSpec) -> Vec<String> {
         .collect()
 }
 
-fn rotation_problems(spec: &AmasDatabaseSpec) -> Option<String> {
+fn rotation_problems(spec: &AmasDatabaseSpec) -> Vec<String> {
     let rotation = &spec.credentials.rotation;
-    rotation.every.filter(|every| *every <= rotation.overlap).map(|every| {
+    let too_often = |what: String| {
         format!(
-            "spec.credentials.rotation: every ({every}) must be longer than overlap ({}), or a password would be replaced before the one before it ends",
+            "spec.credentials.rotation: {what} must be longer than overlap ({}), or a password would be replaced before the one before it ends",
             rotation.overlap
         )
-    })
+    };
+    let every = rotation.every.filter(|every| *every <= rotation.overlap);
+    let by_age = every.map(|every| too_often(format!("every ({every})")));
+    let by_calendar = match Calendar::read(rotation) {
+        Ok(None) => None,
+        Ok(Some(calendar)) if calendar.closest() > rotation.overlap.get() => None,
+        Ok(Some(_)) => Some(too_often("the time between two times of schedule".into())),
+        Err(problem) => Some(problem),
+    };
+    by_age.into_iter().chain(by_calendar).collect()
 }
 
 /// A user's Secret must not be one that the operator writes, and a role must not have the name of another's twin.
@@ -408,6 +365,10 @@ fn secrets(family: &Family, spec: &AmasDatabaseSpec, owner: Option<&SqlName>, us
         }
         connection
     };
+    let encryption = |component: &str| match encrypted.contains(&component) {
+        true => Encryption::Verified,
+        false => Encryption::None,
+    };
     if let Some(postgres) = &spec.postgres {
         if postgres.managed.is_some() {
             all.push(make(
@@ -467,10 +428,7 @@ fn secrets(family: &Family, spec: &AmasDatabaseSpec, owner: Option<&SqlName>, us
             &connection,
             true,
         );
-        let encryption = match encrypted.contains(&"redis") {
-            true => Encryption::Verified,
-            false => Encryption::None,
-        };
+        let encryption = encryption("redis");
         all.push(SecretSpec { encryption, ..secret });
     }
     if let Some((neo4j, managed)) = spec
@@ -481,13 +439,16 @@ fn secrets(family: &Family, spec: &AmasDatabaseSpec, owner: Option<&SqlName>, us
         let purpose = Purpose::Neo4j {
             database: managed.initial_database.clone(),
         };
-        all.push(make(
+        let connection = trusting("neo4j", &neo4j.connection);
+        let secret = make(
             family.child_name("neo4j-connection"),
             purpose,
             "neo4j",
-            &neo4j.connection,
+            &connection,
             true,
-        ));
+        );
+        let encryption = encryption("neo4j");
+        all.push(SecretSpec { encryption, ..secret });
     }
     all.extend(guests(family, spec, users));
     if let Some(seed) = spec
@@ -514,7 +475,8 @@ fn secrets(family: &Family, spec: &AmasDatabaseSpec, owner: Option<&SqlName>, us
 fn encrypted(spec: &AmasDatabaseSpec) -> Vec<&'static str> {
     let postgres = spec.postgres.as_ref().is_some_and(|store| store.managed.is_some());
     let redis = spec.redis.as_ref().is_some_and(|store| store.managed.is_some());
-    let all = [("postgres", postgres), ("redis", redis)];
+    let neo4j = spec.neo4j.as_ref().is_some_and(|store| store.managed.is_some());
+    let all = [("postgres", postgres), ("redis", redis), ("neo4j", neo4j)];
     let wanted = all.into_iter().filter(|(_, managed)| *managed && spec.tls.is_some());
     wanted.map(|(component, _)| component).collect()
 }
@@ -713,18 +675,6 @@ mod tests {
             let problems = validated(postgres(more.clone())).unwrap_err().join("\n");
             assert!(problems.contains(expected), "{more}: {problems}");
         }
-    }
-
-    #[test]
-    fn no_store_is_taken_for_encrypted_that_is_not() {
-        let asked = |tls: Value| validated(json!({"neo4j": {"managed": {"storage": {"size": "1Gi"}}}, "tls": tls}));
-        assert!(asked(json!({})).is_ok());
-        assert!(
-            asked(json!({"required": true}))
-                .unwrap_err()
-                .join("")
-                .contains("Neo4j speaks clear text")
-        );
     }
 
     #[test]

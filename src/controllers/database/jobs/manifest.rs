@@ -270,3 +270,44 @@ fn volumes(input: &JobInput<'_>, source: &MigrationSource) -> Vec<Value> {
     }
     volumes
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::controllers::database::fixtures::{family, platform};
+
+    fn pod(encrypted: bool) -> Value {
+        let (mut object, family) = (platform(), family());
+        object.spec.tls = encrypted.then(Default::default);
+        let input = JobInput {
+            family: &family,
+            spec: &object.spec,
+            owner: "amas_owner",
+            server: None,
+            image: "i",
+            target: None,
+            seeds: None,
+            steps: "s",
+            direction: Direction::Up,
+        };
+        job(&input, "d-migrate-1", true)["spec"]["template"]["spec"].clone()
+    }
+
+    #[test]
+    fn the_job_of_an_encrypted_server_verifies_it() {
+        let variable = |name: &str, value: &str| json!({"name": name, "value": value});
+        let wanted = [
+            variable("PGSSLMODE", "verify-full"),
+            variable("PGSSLROOTCERT", "/run/amas/ca/ca.crt"),
+        ];
+        let encrypted = pod(true);
+        assert_eq!(encrypted["containers"][0]["env"], json!(wanted));
+        let volumes = encrypted["volumes"].to_string();
+        assert!(
+            volumes.contains("\"d-tls\"") && !volumes.contains("ca.key"),
+            "{volumes}"
+        );
+        let clear = pod(false).to_string();
+        assert!(!clear.contains("PGSSL") && !clear.contains("d-tls"), "{clear}");
+    }
+}
