@@ -3,6 +3,7 @@
 use std::process::Command;
 
 use base64::Engine;
+use kube::api::DeleteParams;
 use serde_json::{Value, json};
 
 use super::lifecycle::{database, external};
@@ -120,8 +121,13 @@ async fn a_plan_runs_when_its_losses_are_accepted_and_its_hash_is_approved() {
     let job = one(&ns, "Job").await.unwrap();
     let (code, log) = run(&ns, &job).await;
     assert_eq!(code, Some(0), "{log}");
-    // It has no node that would end it.
-    ns.delete("Job", job["metadata"]["name"].as_str().unwrap()).await;
+    ns.wait("AmasDatabase", "a", "at version 2", |object| {
+        object.pointer("/status/migrations/current") == Some(&2.into())
+    })
+    .await;
+    // It has no node that would end it, and nobody collects garbage here.
+    let name = job["metadata"]["name"].as_str().unwrap();
+    ns.kind("Job").delete(name, &DeleteParams::background()).await.unwrap();
     ns.wait_condition("AmasDatabase", "a", "Ready", "True").await;
     ns.wait_gone("ConfigMap", map["metadata"]["name"].as_str().unwrap())
         .await;
