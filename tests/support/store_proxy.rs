@@ -195,7 +195,7 @@ impl Protocol {
                 let text = words.iter().take(2).cloned().collect::<Vec<_>>().join(" ");
                 let upper = text.to_uppercase();
                 let is = |write: &&str| upper == **write || upper.starts_with(&format!("{write} "));
-                REDIS_WRITES.iter().any(|write| is(&write)).then_some(text)
+                REDIS_WRITES.iter().any(is).then_some(text)
             }
         }
     }
