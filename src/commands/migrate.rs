@@ -6,11 +6,12 @@ use sqlx::{Connection, PgConnection, postgres::PgConnectOptions};
 use tokio::sync::watch;
 
 use crate::migrate::{
+    blockers,
     plan::Direction,
     report::{Failure, Report},
     runner::{self, Event, Goal, Request, Urgency},
     seed::Profile,
-    session,
+    session::{self, Login},
     source::{Source, SourceError},
 };
 
@@ -94,10 +95,16 @@ fn prepare(
         plan_hash: args.plan_hash.clone(),
         attempt: args.attempt.clone(),
         lock_timeout: args.lock_timeout,
+        login: None,
         seeds: load_profiles(&seeds.seed_dirs)?,
         hashes: seeds.seed_hashes,
     };
-    Ok((request, args.database.login()?))
+    let login = args.database.login()?;
+    let request = Request {
+        login: Some(Login::new(&login, &request.options)),
+        ..request
+    };
+    Ok((request, login))
 }
 
 fn load_profiles(dirs: &[PathBuf]) -> Result<Vec<Profile>, Failure> {
@@ -178,6 +185,12 @@ fn describe(event: &Event<'_>, terminal: bool) -> Option<String> {
     Some(match event {
         Event::Waiting(Some(holder)) => format!("waiting for the migration lock: {holder} holds it\n"),
         Event::Waiting(None) => "waiting for the migration lock\n".to_owned(),
+        Event::Blocked { file, waited, by } => format!(
+            "{}  has waited {} s for {}\n",
+            name(file),
+            waited.as_secs(),
+            blockers::list(by)
+        ),
         Event::Planned { steps: 0, .. } => return None,
         Event::Planned {
             direction,

@@ -1,14 +1,17 @@
 //! The migration engine. Knows nothing of Kubernetes: the same code serves the Job and the command line.
 //!
-//! `source` reads files, `statements` finds where each statement begins, `analysis` what each takes and does, `lint` what is risky about it,
+//! `source` reads files, `statements` finds where each statement begins, `analysis` what each takes and does, `units` in which parts a file
+//! is sent, `lint` what is risky about it,
 //! `plan` decides (pure), `history` is what the
 //! database says, `record` writes it, `session` connects and locks, `runner` runs a plan, `seed` the seeds after it, and
 //! `report` says how it ended. Nothing runs before the whole plan has been checked.
 
 pub mod analysis;
+pub mod blockers;
 pub mod history;
 pub mod lint;
 pub mod plan;
+pub mod progress;
 mod record;
 pub mod report;
 pub mod runner;
@@ -16,3 +19,4 @@ pub mod seed;
 pub mod session;
 pub mod source;
 pub mod statements;
+pub mod units;

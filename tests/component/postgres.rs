@@ -278,6 +278,7 @@ async fn migrate(owner: &mut PgConnection, sql: &str) {
         plan_hash: None,
         attempt: "test".into(),
         lock_timeout: Duration::from_secs(5),
+        login: None,
         seeds: vec![],
         hashes: vec![],
     };

@@ -11,3 +11,4 @@ pub mod postmaster;
 pub mod process;
 pub mod proxy;
 pub mod redis;
+pub mod wire;

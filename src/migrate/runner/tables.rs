@@ -21,7 +21,8 @@ impl Runner<'_, '_> {
         };
         match layout.as_deref() {
             Some(record::LAYOUT) if sqlx => return Ok(false),
-            Some(record::LAYOUT) | None => {}
+            Some(known) if known == record::LAYOUT || record::OLDER.contains(&known) => {}
+            None => {}
             Some(other) => {
                 return Err(Failure::Refused(format!(
                     "schema amas_migrate is marked {other:?}, this release knows {:?}: use the newer release",

@@ -40,8 +40,8 @@ const SOON: Duration = Duration::from_millis(500);
 const WHILE_RUNNING: Duration = Duration::from_secs(5);
 /// Between two looks for a changed configuration file, which its node brings.
 const FILE_ARRIVES: Duration = Duration::from_secs(1);
-/// A runner without a sign for this long is dead.
-const RUNNER_DEAD: Duration = Duration::from_secs(600);
+/// A runner without a sign for this long is dead: it shows one every ten seconds, during a long statement too.
+const RUNNER_DEAD: Duration = Duration::from_secs(60);
 
 /// What is remembered between slices; no connection.
 #[derive(Debug, Default)]

@@ -73,7 +73,10 @@ impl Draft<'_> {
                 false,
                 false,
                 Reason::Migrating,
-                format!("{pending} migrations are pending or running, then seeds if any"),
+                format!(
+                    "{pending} migrations are pending or running, then seeds if any{}",
+                    self.in_the_way()
+                ),
             ),
             Decision::Failed { failure, .. } => (false, true, Reason::MigrationFailed, failure_text(failure)),
             Decision::Impossible { problem } => {
@@ -85,6 +88,21 @@ impl Draft<'_> {
                 (false, true, reason, problem.to_string())
             }
         }
+    }
+
+    /// Who the run that goes on is waiting for, as the end of a sentence.
+    fn in_the_way(&self) -> String {
+        let facts = self
+            .observed
+            .postgres
+            .as_ref()
+            .and_then(|snapshot| snapshot.facts.migrations.as_ref());
+        let state = facts.and_then(|facts| facts.state.as_ref());
+        let run = state
+            .and_then(|state| state.latest_run.as_ref())
+            .filter(|run| run.outcome.is_none());
+        let waiting = run.and_then(|run| run.waiting.as_ref());
+        waiting.map_or_else(String::new, |text| format!("; {text}"))
     }
 
     /// The newest version of the source, where that is beyond the one asked for.
