@@ -8,6 +8,8 @@ mod support;
 
 #[path = "kubernetes/crashes.rs"]
 mod crashes;
+#[path = "kubernetes/encryption.rs"]
+mod encryption;
 #[path = "kubernetes/isolation.rs"]
 mod isolation;
 #[path = "kubernetes/leadership.rs"]

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 pub use super::status::AmasDatabaseStatus;
 use super::{
-    common::{DeletionPolicy, Disruption, MaintenanceWindow, NetworkSettings, PodSettings},
+    common::{DeletionPolicy, Disruption, MaintenanceWindow, ManagedTls, NetworkSettings, PodSettings},
     credentials::Credentials,
     migrations::{Migrations, Seed},
     neo4j::Neo4jSpec,
@@ -102,6 +102,10 @@ pub struct AmasDatabaseSpec {
     /// Network access to the managed stores.
     #[serde(default)]
     pub network: NetworkSettings,
+    /// Encryption of the connections to the managed stores. The connection Secrets then demand it (`sslmode=verify-full`, `rediss://`, `bolt+s://`) and
+    /// hold the authority under `ca.crt`. Default: clear text. Adding or removing it restarts the servers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls: Option<ManagedTls>,
     /// When managed servers may be restarted for what a newer operator brings. Default: never by itself; such an update is shown (condition
     /// UpdatePending) and taken up with the next change that restarts the server anyway, or with the annotation `amas.dev/restart`.
     #[serde(default, skip_serializing_if = "Option::is_none")]

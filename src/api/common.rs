@@ -168,6 +168,17 @@ pub struct NetworkSettings {
     pub mode: NetworkAccess,
 }
 
+/// Encryption of the connections to the managed stores. Their certificates are signed by an authority that the operator makes for this
+/// AmasDatabase, and are renewed in time without a restart (that of Neo4j, whose Community edition would need one, lasts ten years).
+#[derive(Clone, Debug, Default, Deserialize, Serialize, PartialEq, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ManagedTls {
+    /// `false` (default): clear text is served too, on PostgreSQL at the same port, on Redis at port 6379 beside 6380, on Neo4j at both of its ports, so that applications can move over
+    /// one by one. `true`: encrypted connections only. A change restarts the servers.
+    #[serde(default)]
+    pub required: bool,
+}
+
 /// An existing server that the operator uses but does not run.
 #[derive(Clone, Debug, Deserialize, Serialize, PartialEq, JsonSchema)]
 #[serde(rename_all = "camelCase")]

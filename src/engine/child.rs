@@ -111,7 +111,7 @@ impl ChildKind {
                 "readinessProbe{exec tcpSocket{port} periodSeconds timeoutSeconds failureThreshold} ",
                 "livenessProbe{exec tcpSocket{port} periodSeconds timeoutSeconds failureThreshold} ",
                 "startupProbe{exec tcpSocket{port} periodSeconds timeoutSeconds failureThreshold}} ",
-                "volumes{name emptyDir configMap{name} secret{secretName items{key path}} persistentVolumeClaim{claimName}}}}}",
+                "volumes{name emptyDir configMap{name} secret{secretName items{key path mode}} persistentVolumeClaim{claimName}}}}}",
             ),
         }
     }

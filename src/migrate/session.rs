@@ -12,6 +12,7 @@ use sqlx::{
     raw_sql,
 };
 use tokio::time::{sleep, timeout};
+use tokio_rustls::rustls;
 
 use super::{
     plan::Options,
@@ -90,6 +91,11 @@ fn with_settings(login: &PgConnectOptions, options: &Options) -> PgConnectOption
 
 fn connect_failure(error: &sqlx::Error) -> Failure {
     match error {
+        // A certificate does not become another one by waiting.
+        sqlx::Error::Io(io) if is_about_a_certificate(io) => Failure::Refused(format!(
+            "{io}: the server's certificate is not accepted; PGSSLROOTCERT must name a file with the certificate of its authority, and the host name must be one of \
+             the certificate's"
+        )),
         sqlx::Error::Io(_) => Failure::Unreachable(error.to_string()),
         sqlx::Error::Database(db) if db.code().is_some_and(|code| is_transient(&code)) => {
             Failure::Unreachable(db.message().to_owned())
@@ -99,6 +105,11 @@ fn connect_failure(error: &sqlx::Error) -> Failure {
         sqlx::Error::Protocol(_) => Failure::Unreachable(error.to_string()),
         _ => Failure::Refused(error.to_string()),
     }
+}
+
+fn is_about_a_certificate(error: &std::io::Error) -> bool {
+    let error = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
+    matches!(error, Some(rustls::Error::InvalidCertificate(_)))
 }
 
 /// An error of a message, and how many of its statements were completed before.

@@ -9,6 +9,7 @@ use std::{
 };
 
 use jiff::Timestamp;
+use sha2::{Digest, Sha256};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
@@ -107,12 +108,36 @@ fn config(trust: &Trust) -> Result<ClientConfig, String> {
 
 /// A connection for a protocol that speaks TLS from its first byte.
 pub async fn connect(endpoint: &Endpoint) -> Result<Box<dyn Stream>, StoreError> {
+    encrypt(endpoint, open(endpoint).await?).await
+}
+
+/// A connection before anything is said on it.
+pub async fn open(endpoint: &Endpoint) -> Result<TcpStream, StoreError> {
     let lost = |error: io::Error| StoreError::Unreachable(error.to_string());
     let tcp = TcpStream::connect((endpoint.host.as_str(), endpoint.port))
         .await
         .map_err(lost)?;
     tcp.set_nodelay(true).map_err(lost)?;
-    encrypt(endpoint, tcp).await
+    Ok(tcp)
+}
+
+/// Names a certificate: the first of a PEM text.
+pub fn fingerprint(pem: &str) -> Option<String> {
+    certificates(pem).ok()?.first().map(name_of)
+}
+
+fn name_of(certificate: &CertificateDer<'_>) -> String {
+    Sha256::digest(certificate)
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect()
+}
+
+/// The [`fingerprint`] of what the server shows on an open connection, whatever that is worth.
+pub async fn shown(endpoint: &Endpoint, tcp: TcpStream) -> Result<Option<String>, StoreError> {
+    let stream = handshake(endpoint, &Trust::default(), tcp).await?;
+    let (_, session) = stream.get_ref();
+    Ok(session.peer_certificates().and_then(|chain| chain.first()).map(name_of))
 }
 
 /// Encrypts an open connection as far as the endpoint asks for it.
@@ -120,6 +145,10 @@ pub async fn encrypt(endpoint: &Endpoint, tcp: TcpStream) -> Result<Box<dyn Stre
     let Tls::Encrypt(trust) = &endpoint.tls else {
         return Ok(Box::new(tcp));
     };
+    Ok(Box::new(Explained(handshake(endpoint, trust, tcp).await?)))
+}
+
+async fn handshake(endpoint: &Endpoint, trust: &Trust, tcp: TcpStream) -> Result<TlsStream<TcpStream>, StoreError> {
     let config = config(trust).map_err(StoreError::Untrusted)?;
     let name = ServerName::try_from(endpoint.host.clone())
         .map_err(|_| StoreError::Untrusted(format!("{} is no host name that a certificate can have", endpoint.host)))?;
@@ -132,13 +161,10 @@ pub async fn encrypt(endpoint: &Endpoint, tcp: TcpStream) -> Result<Box<dyn Stre
             HANDSHAKE_DEADLINE.as_secs()
         )));
     };
-    match outcome {
-        Ok(stream) => Ok(Box::new(Explained(stream))),
-        Err(error) => Err(match explain(&error) {
-            Some(text) => StoreError::Untrusted(format!("{}:{}: {text}", endpoint.host, endpoint.port)),
-            None => StoreError::Unreachable(format!("TLS: {error}")),
-        }),
-    }
+    outcome.map_err(|error| match explain(&error) {
+        Some(text) => StoreError::Untrusted(format!("{}:{}: {text}", endpoint.host, endpoint.port)),
+        None => StoreError::Unreachable(format!("TLS: {error}")),
+    })
 }
 
 /// What a failed handshake means; `None`: the connection broke, which says nothing of certificates.

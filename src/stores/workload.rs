@@ -80,6 +80,25 @@ pub struct SecretFile {
     pub folder: &'static str,
 }
 
+/// The key of the Secret with certificates that holds their authority.
+pub const CA_CERTIFICATE: &str = "ca.crt";
+/// Where a server finds `tls.crt` and `tls.key`.
+pub const CERTIFICATES: &str = "/run/amas-tls";
+
+/// The Secret with the certificates of all managed servers.
+pub fn certificates_secret(family: &Family) -> String {
+    family.child_name("tls")
+}
+
+/// The keys of that Secret which are one server's.
+pub fn certificate_key(component: &str) -> String {
+    format!("{component}.crt")
+}
+
+pub fn private_key(component: &str) -> String {
+    format!("{component}.key")
+}
+
 /// How the server gets its configuration.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Config {
@@ -135,6 +154,8 @@ pub struct Workload {
     pub config: Config,
     pub reload: Reload,
     pub secret: SecretFile,
+    /// It has a certificate, in the folder [`CERTIFICATES`].
+    pub encrypted: bool,
     /// Runs before the server, with the data and the Secret's file: a shell script.
     pub prepare: Option<String>,
     pub data_folder: &'static str,
@@ -398,6 +419,9 @@ fn mounts(workload: &Workload) -> Vec<Value> {
     if let Config::Files { folder, .. } = &workload.config {
         mounts.push(json!({"name": "config", "mountPath": folder, "readOnly": true}));
     }
+    if workload.encrypted {
+        mounts.push(json!({"name": "certificates", "mountPath": CERTIFICATES, "readOnly": true}));
+    }
     let scratch = |(number, folder): (usize, &&str)| json!({"name": format!("scratch-{number}"), "mountPath": folder});
     mounts.extend(workload.scratch.iter().enumerate().map(scratch));
     mounts
@@ -412,6 +436,17 @@ fn volumes(family: &Family, workload: &Workload) -> Vec<Value> {
     ];
     if let Config::Files { .. } = workload.config {
         volumes.push(json!({"name": "config", "configMap": {"name": family.child_name(&format!("{}-config", workload.component))}}));
+    }
+    if workload.encrypted {
+        // Of a key its group at most may know, or the server refuses it. The pod sees its own only.
+        let item = |key: String, path: &str| json!({"key": key, "path": path, "mode": 0o440});
+        let items = [
+            item(certificate_key(workload.component), "tls.crt"),
+            item(private_key(workload.component), "tls.key"),
+        ];
+        volumes.push(
+            json!({"name": "certificates", "secret": {"secretName": certificates_secret(family), "items": items}}),
+        );
     }
     volumes
         .extend((0..workload.scratch.len()).map(|number| json!({"name": format!("scratch-{number}"), "emptyDir": {}})));

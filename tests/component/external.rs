@@ -247,3 +247,36 @@ async fn applications_must_be_sent_to_the_same_server() {
     kept.until_in(&through).await;
     assert!(limits(&kept).is_empty());
 }
+
+#[tokio::test]
+async fn credentials_of_another_database_change_nothing() {
+    let server = Postmaster::start().await;
+    let mut superuser = login_to(&server, "postgres", &server.password, "postgres")
+        .await
+        .unwrap();
+    for statement in [
+        "CREATE ROLE tenant LOGIN PASSWORD 'pw'",
+        "CREATE ROLE somebody NOLOGIN",
+        "CREATE DATABASE other OWNER tenant",
+        "CREATE DATABASE amas OWNER somebody",
+    ] {
+        run(&mut superuser, statement).await.unwrap();
+    }
+    // As an owner, of a database that is another's.
+    let mut wanted = as_login(&duty(&server), "tenant");
+    wanted.owner_login = wanted.admin.clone();
+    wanted.owner = super::postgres::name("tenant");
+    wanted.exclusive = false;
+    (wanted.roles, wanted.extensions) = (Vec::new(), Vec::new());
+    let before = super::postgres::changes(&server).len();
+    let mut kept = Kept::new(wanted.clone());
+    kept.until(10., |now| now.facts.error.is_some()).await;
+    let facts = kept.snapshots.borrow().facts.clone();
+    println!("{:?}", facts.error);
+    assert!(facts.error.unwrap().contains("owner of database amas") && facts.duty_in.is_none());
+    let left = login_to(&server, "postgres", &server.password, "amas").await;
+    let schemas = "SELECT count(*)::text FROM pg_namespace WHERE nspname = 'amas_operator'";
+    assert_eq!(super::postgres::text(&mut left.unwrap(), schemas).await, "0");
+    let tried = super::postgres::changes(&server).split_off(before);
+    println!("{tried:?}");
+}

@@ -7,14 +7,17 @@ use std::{
 };
 
 use amas_operator::{
-    api::{names::GraphName, sensitive::Sensitive},
+    api::{common::ManagedTls, names::GraphName, sensitive::Sensitive},
+    controllers::credentials::{Certificates, Entries},
     stores::{
         endpoint::{ClientCertificate, Endpoint, StoreError, Tls, Trust},
         keeper::{Duty, Parting, Progress, Sentinel, Sign, Store},
+        limits::Limit,
         neo4j::{
-            ConstraintDuty, ConstraintKind, GraphDuty, IndexDuty, IndexKind, ItemFacts, ItemState, Neo4j, Neo4jFacts,
-            Neo4jWorker,
+            self, ConstraintDuty, ConstraintKind, GraphDuty, IndexDuty, IndexKind, ItemFacts, ItemState, Neo4j,
+            Neo4jFacts, Neo4jWorker,
         },
+        workload::{Config, Family, Image, ImageSource},
     },
 };
 use neo4rs::{ConfigBuilder, Graph, query};
@@ -22,6 +25,7 @@ use neo4rs::{ConfigBuilder, Graph, query};
 use crate::support::{
     neo4j::{Neo4jServer, PASSWORD, base},
     pki::{Authority, Years},
+    process::eventually,
 };
 
 fn name(text: &str) -> GraphName {
@@ -137,9 +141,64 @@ async fn neo4j() {
     a_foreign_claim_stops_everything(&server, &graph).await;
     brings_a_schema_in_and_then_writes_nothing(&server, &graph).await;
     adopts_and_reports(&server, &graph).await;
+    tells_what_an_external_server_does_not_allow(&server).await;
     reports_duplicates_and_recovers_by_itself(&server, &graph).await;
     an_interrupted_creation_is_finished_later(&server, &graph).await;
     sees_a_stopped_and_a_killed_server(&mut server).await;
+    speaks_tls_only_as_we_configure_it(&mut server).await;
+}
+
+async fn tells_what_an_external_server_does_not_allow(server: &Neo4jServer) {
+    let mut duty = duty(server, Vec::new(), Vec::new());
+    duty.base.managed = false;
+    assert_eq!(settled(&duty).await.limits, Some(vec![Limit::NoRoles]));
+}
+
+/// What a managed server is given with `tls: {required: true}`, with the certificate that we make.
+async fn speaks_tls_only_as_we_configure_it(server: &mut Neo4jServer) {
+    let family = Family {
+        namespace: "n".into(),
+        database: "d".into(),
+        uid: "u".into(),
+        data_goes: false,
+    };
+    let mut certificates = Certificates::of(&family, ["neo4j"].into_iter(), jiff::Timestamp::now());
+    certificates.servers[0].1.push("localhost".into());
+    let entries = certificates.entries(&Entries::new());
+    let spec = serde_json::from_value(serde_json::json!({"storage": {"size": "1Gi"}})).unwrap();
+    let image = Image {
+        name: "i".into(),
+        source: ImageSource::Table,
+    };
+    let mut workload = neo4j::workload::workload(&family, &spec, image);
+    neo4j::workload::encrypt(&mut workload, &ManagedTls { required: true });
+    let Config::Environment(settings) = workload.config else {
+        panic!("files")
+    };
+    server.encrypt_as(&settings, entries["neo4j.crt"].reveal(), entries["neo4j.key"].reveal());
+    server.restart().await;
+    let verified = Endpoint {
+        host: "localhost".into(),
+        tls: Tls::Encrypt(Arc::new(Trust {
+            verify: true,
+            ca: Some(entries["ca.crt"].reveal().into()),
+            client: None,
+        })),
+        ..server.endpoint()
+    };
+    eventually("the server answers over TLS", Duration::from_secs(60), || async {
+        Neo4j::open(&base(verified.clone())).await.is_ok()
+    })
+    .await;
+    let duty = Duty {
+        base: base(verified),
+        policies: BTreeMap::new(),
+    };
+    assert!(settled(&duty).await.duty_in.is_some());
+    assert!(
+        Neo4j::open(&base(server.endpoint())).await.is_err(),
+        "clear text is over"
+    );
 }
 
 async fn logs_in_with_the_right_password_only(server: &Neo4jServer) {

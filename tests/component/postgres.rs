@@ -99,6 +99,7 @@ pub fn duty(server: &Server) -> PostgresDuty {
         exclusive: true,
         claim: claim(),
         clients: None,
+        serves: None,
         attention: Default::default(),
         take_over: None,
         configuration: None,

@@ -451,6 +451,7 @@ async fn redis_rotation(program: Program) {
             claim: crate::postgres::claim(),
             managed: true,
             attention: Default::default(),
+            serves: None,
             take_over: None,
         }),
         fingerprint: RedisDuty::fingerprint,

@@ -1,6 +1,6 @@
 //! Verified connections to real servers: what gets in, and how what does not is told.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use amas_operator::{
     api::sensitive::Sensitive,
@@ -10,8 +10,10 @@ use amas_operator::{
         keeper::{Duty, Sentinel, Store},
         postgres::Postgres,
         redis::{Redis, RedisFacts, RedisWorker},
+        tls::{self, fingerprint},
     },
 };
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::{
     postgres::{Kept, duty},
@@ -20,6 +22,7 @@ use super::{
 use crate::support::{
     pki::{Authority, Issued, Years},
     postmaster::Postmaster,
+    process::{Folder, eventually},
     redis::{Program, RedisServer},
 };
 
@@ -139,6 +142,69 @@ async fn postgres_asks_for_a_client_certificate() {
     assert!(error.to_string().contains("client certificate"), "{error}");
 }
 
+/// As a node would bring them, and as our own authority signs them.
+#[tokio::test]
+async fn a_renewed_certificate_is_shown_without_a_restart() {
+    let ca = Authority::new();
+    let (old, new) = (ca.issue("old", LOCAL, Years::NOW), ca.issue("new", LOCAL, Years::NOW));
+    let server = encrypted_postgres(&old).await;
+    let mut wanted = duty(&server);
+    wanted.admin.tls = verified(&ca, None);
+    wanted.owner_login.tls = verified(&ca, None);
+    wanted.serves = fingerprint(&old.certificate);
+    let mut kept = Kept::new(wanted.clone());
+    kept.until_in(&wanted).await;
+    let mut session = super::postgres::login(&server, "postgres", &server.password)
+        .await
+        .unwrap();
+    let started = kept.snapshots.borrow().health.identity.started_at;
+    assert!(!server.log().contains("received SIGHUP"), "it shows what it should");
+
+    server.renew(&new.certificate, &new.key);
+    wanted.serves = fingerprint(&new.certificate);
+    kept.keepers.assign_base(&kept.key, wanted.clone());
+    eventually("the new one is shown", Duration::from_secs(10), || async {
+        shown_by_postgres(&server).await == fingerprint(&new.certificate)
+    })
+    .await;
+    super::postgres::run(&mut session, "SELECT 1").await.unwrap();
+    let health = kept.snapshots.borrow().health.clone();
+    assert!(health.is_up() && health.identity.started_at == started, "{health:?}");
+
+    let server = RedisServer::start_verified(Program::Redis, &ca, &old).await;
+    let mut base = base(Endpoint {
+        tls: verified(&ca, Some(&ca.issue("operator", "DNS:operator", Years::NOW))),
+        port: server.tls_port.unwrap(),
+        ..server.endpoint()
+    });
+    let (mut worker, mut facts) = (RedisWorker::default(), RedisFacts::default());
+    let mut client = server.client();
+    for (issued, renewed) in [(&old, false), (&new, true)] {
+        if renewed {
+            server.renew(&issued.certificate, &issued.key);
+        }
+        base.serves = fingerprint(&issued.certificate);
+        let duty = Duty {
+            base: base.clone(),
+            policies: BTreeMap::new(),
+        };
+        Redis::work(&mut worker, &duty, &mut facts).await.unwrap();
+        let tcp = tls::open(&base.endpoint).await.unwrap();
+        assert_eq!(tls::shown(&base.endpoint, tcp).await.unwrap(), base.serves);
+    }
+    redis::cmd("PING").exec(&mut client).unwrap();
+}
+
+async fn shown_by_postgres(server: &Postmaster) -> Option<String> {
+    // The request for TLS, and its answer.
+    let mut endpoint = duty(server).admin;
+    endpoint.tls = Tls::require();
+    let mut tcp = tls::open(&endpoint).await.ok()?;
+    tcp.write_all(&[0, 0, 0, 8, 4, 210, 22, 47]).await.ok()?;
+    assert_eq!(tcp.read_u8().await.ok()?, b'S');
+    tls::shown(&endpoint, tcp).await.ok()?
+}
+
 async fn opened(endpoint: Endpoint) -> Result<(), StoreError> {
     let (mut sentinel, _) = Redis::open(&base(endpoint)).await?;
     sentinel.ping().await
@@ -181,4 +247,45 @@ async fn redis_is_verified_and_asks_for_a_client_certificate() {
     let error = opened(plain).await.unwrap_err();
     println!("{error}");
     assert!(error.to_string().contains("TLS port"), "{error}");
+}
+
+/// The runner as a Job starts it: its login in a file, the authority in another.
+async fn migrate(server: &Postmaster, folder: &Folder, authority: &str) -> (Option<i32>, String) {
+    let url = format!(
+        "postgresql://postgres:{}@127.0.0.1:{}/postgres?sslmode=verify-full",
+        server.password, server.port
+    );
+    let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_amas-operator"));
+    command
+        .args(["migrate", "up", "--attempt", "test", "--dir"])
+        .arg(folder.path().join("source"))
+        .arg("--database-url-file")
+        .arg(folder.write("DATABASE_URL", &url))
+        .env("PGSSLMODE", "verify-full")
+        .env("PGSSLROOTCERT", folder.write("ca.crt", authority));
+    let output = command.output().await.unwrap();
+    let text = [output.stdout, output.stderr].concat();
+    (output.status.code(), String::from_utf8_lossy(&text).into_owned())
+}
+
+#[tokio::test]
+async fn the_runner_verifies_the_server() {
+    let (ours, other) = (Authority::new(), Authority::new());
+    let server = encrypted_postgres(&ours.issue("db", LOCAL, Years::NOW)).await;
+    let folder = Folder::new("runner");
+    std::fs::create_dir(folder.path().join("source")).unwrap();
+    folder.write("source/0001_a.sql", "CREATE TABLE a (id int);");
+    let (code, text) = migrate(&server, &folder, &other.pem()).await;
+    println!("{code:?} {text}");
+    let code = code.unwrap();
+    assert!((10..20).contains(&code), "no Job would try that again: {code} {text}");
+    assert!(
+        text.contains("certificate is not accepted") && text.contains("PGSSLROOTCERT"),
+        "{text}"
+    );
+    assert!(!text.contains(&server.password), "{text}");
+    assert!(!server.log().contains("CREATE TABLE"), "nothing was done");
+    let (code, text) = migrate(&server, &folder, &ours.pem()).await;
+    assert_eq!(code, Some(0), "{text}");
+    assert!(server.log().contains("CREATE TABLE a"));
 }

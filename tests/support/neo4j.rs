@@ -1,6 +1,7 @@
 //! A real Neo4j Community server, from the folder of jars that AMAS_NEO4J_LIB names.
 
 use std::{
+    collections::BTreeMap,
     path::{Path, PathBuf},
     process::Command,
     time::{Duration, SystemTime},
@@ -13,6 +14,7 @@ use amas_operator::{
         endpoint::{Endpoint, Tls},
         keeper::Store,
         neo4j::{Neo4j, Neo4jDuty, auth_ini},
+        workload::CERTIFICATES,
     },
 };
 
@@ -77,6 +79,29 @@ impl Neo4jServer {
             Neo4j::open(&base(self.endpoint())).await.is_ok()
         })
         .await;
+    }
+
+    /// From the next start on with the certificate, and with the settings of a managed server that are about that.
+    pub fn encrypt_as(&self, settings: &BTreeMap<String, String>, certificate: &str, key: &str) {
+        let own = self.folder.path().join("own");
+        self.folder.write("own/tls.crt", certificate);
+        self.folder.write("own/tls.key", key);
+        let path = self.folder.path().join("conf/neo4j.conf");
+        let conf = std::fs::read_to_string(&path).unwrap();
+        let about = |line: &str| line.contains("ssl.policy") || line.contains("tls_level") || line.contains("http");
+        let mut conf: Vec<String> = conf.lines().filter(|line| !about(line)).map(str::to_owned).collect();
+        for (name, value) in settings {
+            // As the image's entry point reads them.
+            let name = name
+                .trim_start_matches("NEO4J_")
+                .replace("__", "\n")
+                .replace('_', ".")
+                .replace('\n', "_");
+            let line = format!("{name}={}", value.replace(CERTIFICATES, &own.display().to_string()));
+            conf.extend(Some(line).filter(|line| about(line)));
+        }
+        conf.push("server.https.enabled=false\n".into());
+        std::fs::write(path, conf.join("\n")).unwrap();
     }
 
     /// Killed and started again on the same volume.

@@ -95,6 +95,12 @@ impl Postmaster {
         self.append("postgresql.conf", "\nssl = on\n");
     }
 
+    /// Other files in the place of the ones that it runs with.
+    pub fn renew(&self, certificate: &str, key: &str) {
+        self.own("server.crt", certificate);
+        self.own("server.key", key);
+    }
+
     /// From the next launch on clients over TCP must show a certificate of this authority, beside their password.
     pub fn ask_clients_for_certificates(&self, ca: &str) {
         self.own("clients.crt", ca);

@@ -40,7 +40,7 @@ pub struct RedisServer {
     /// Present when the server was started with TLS.
     pub tls_port: Option<u16>,
     _folder: Folder,
-    _certificates: Option<Folder>,
+    certificates: Option<Folder>,
 }
 
 impl RedisServer {
@@ -84,8 +84,15 @@ impl RedisServer {
         Self::launch(program, "", &[], Some(options)).await.keeping(folder)
     }
 
+    /// Other files in the place of the ones that it runs with.
+    pub fn renew(&self, certificate: &str, key: &str) {
+        let folder = self.certificates.as_ref().unwrap();
+        folder.write("tls.crt", certificate);
+        folder.write("tls.key", key);
+    }
+
     fn keeping(mut self, certificates: Folder) -> Self {
-        self._certificates = Some(certificates);
+        self.certificates = Some(certificates);
         self
     }
 
@@ -121,7 +128,7 @@ impl RedisServer {
             port,
             tls_port,
             _folder: folder,
-            _certificates: None,
+            certificates: None,
         };
         eventually("the server answers", Duration::from_secs(20), || async {
             tokio::net::TcpStream::connect(("127.0.0.1", port)).await.is_ok()

@@ -1,6 +1,7 @@
 //! The Secrets that we make: what is in each, and how a password gets into it. `rotation` says how one password takes the place of another,
 //! `given` what a user's own Secret must be like, `memory` what was read or written. Nothing here asks the API.
 
+pub mod certificates;
 pub mod given;
 pub mod memory;
 pub mod rotation;
@@ -11,6 +12,7 @@ use base64::{Engine as _, prelude::BASE64_STANDARD, prelude::BASE64_URL_SAFE_NO_
 use serde_json::{Value, json};
 
 pub use self::{
+    certificates::Certificates,
     given::Given,
     memory::{Known, Memory, Reason},
     rotation::Rotation,
@@ -40,6 +42,8 @@ pub enum Purpose {
     },
     /// A Redis or Neo4j server that is not ours: the login that the user gave, published as that of a managed one would be.
     External(Guest),
+    /// Of the managed servers, with their authority.
+    Certificates(Certificates),
     /// Values for seed SQL, by name.
     Seed {
         names: Vec<String>,
@@ -107,6 +111,7 @@ impl SecretSpec {
             Purpose::Neo4j { .. } => ("neo4j", "neo4j"),
             Purpose::External(guest) if guest.graph => ("neo4j", "neo4j"),
             Purpose::External(_) => ("redis", "redis"),
+            Purpose::Certificates(_) => ("certificates", "tls"),
             Purpose::Seed { .. } => ("postgresql", "seed"),
         }
     }
@@ -132,7 +137,7 @@ impl SecretSpec {
             Purpose::Neo4j { .. } => "NEO4J_PASSWORD",
             Purpose::External(guest) if guest.graph => "NEO4J_PASSWORD",
             Purpose::External(_) => "REDIS_PASSWORD",
-            Purpose::Seed { .. } => "",
+            Purpose::Certificates(_) | Purpose::Seed { .. } => "",
         }
     }
 
@@ -143,7 +148,7 @@ impl SecretSpec {
             Purpose::PostgresRole { role, .. } => Some(role),
             Purpose::Redis => Some("redis"),
             Purpose::Neo4j { .. } => Some("neo4j"),
-            Purpose::External(_) | Purpose::Seed { .. } => None,
+            Purpose::External(_) | Purpose::Certificates(_) | Purpose::Seed { .. } => None,
         }
     }
 
@@ -197,6 +202,9 @@ impl SecretSpec {
             let value = |name: &String| (name.clone(), old.get(name).cloned().unwrap_or_else(generate));
             return names.iter().map(value).collect();
         }
+        if let Purpose::Certificates(certificates) = &self.purpose {
+            return certificates.entries(old);
+        }
         let state = self.state(old).unwrap_or_else(|| self.fresh());
         self.write(&state, old)
     }
@@ -247,7 +255,11 @@ impl SecretSpec {
             ],
             Purpose::Redis => {
                 let valid = [Some(&state.password), state.rotation.second()];
-                let mut parts = self.redis_parts((redis::workload::USER, &clear), redis::workload::PORT, "0");
+                let port = match self.encryption {
+                    Encryption::None => redis::workload::PORT,
+                    _ => redis::workload::TLS_PORT,
+                };
+                let mut parts = self.redis_parts((redis::workload::USER, &clear), port, "0");
                 parts.push((redis::workload::ACL_KEY, redis::acl_file(valid.into_iter().flatten())));
                 parts
             }
@@ -277,7 +289,7 @@ impl SecretSpec {
                     (key, kept.map_or_else(made, |line| line.reveal().to_owned())),
                 ]
             }
-            Purpose::Seed { .. } => Vec::new(),
+            Purpose::Certificates(_) | Purpose::Seed { .. } => Vec::new(),
         }
     }
 

@@ -114,7 +114,9 @@ fn style(spec: &SecretSpec, state: &State) -> Style {
     let given = spec.given != Given::No;
     match spec.purpose {
         Purpose::Redis => Style::Both,
-        Purpose::PostgresAdmin | Purpose::External(_) | Purpose::Seed { .. } => Style::InPlace,
+        Purpose::PostgresAdmin | Purpose::External(_) | Purpose::Certificates(_) | Purpose::Seed { .. } => {
+            Style::InPlace
+        }
         // Who brings a password knows the user's name too; after a rotation of ours it leads back to that.
         Purpose::PostgresRole { .. } | Purpose::Neo4j { .. } if given && !state.twin => Style::InPlace,
         Purpose::PostgresRole { .. } | Purpose::Neo4j { .. } => Style::Twin,

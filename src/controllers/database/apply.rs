@@ -67,7 +67,8 @@ fn wave_of(step: &Step) -> u8 {
     match step {
         Step::AddFinalizer | Step::RemoveFinalizer => 0,
         Step::CreateSecret(_) | Step::UpdateSecret { .. } => 1,
-        Step::Create(ChildKind::PersistentVolumeClaim | ChildKind::ServiceAccount | ChildKind::ConfigMap, _) => 2,
+        Step::Create(ChildKind::PersistentVolumeClaim | ChildKind::ServiceAccount | ChildKind::ConfigMap, _)
+        | Step::Update(ChildKind::ConfigMap, _) => 2,
         Step::Create(..)
         | Step::Update(..)
         | Step::Replace(..)

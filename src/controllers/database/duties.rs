@@ -1,5 +1,7 @@
 //! What each keeper has to hold true, from valid values and the passwords that are known. Pure.
 
+use std::sync::Arc;
+
 use crate::{
     api::{
         amas_database::AmasDatabaseSpec,
@@ -14,11 +16,13 @@ use crate::{
     },
     stores::{
         claim::Claim,
-        endpoint::{Endpoint, Tls},
+        endpoint::{Endpoint, Tls, Trust},
         health::Attention,
         neo4j::{self, Neo4jDuty},
         postgres::{self, Clients, ExtensionDuty, PostgresDuty, RoleDuty, Session, Twin},
         redis::{self, RedisDuty},
+        tls,
+        workload::{CA_CERTIFICATE, certificate_key, certificates_secret},
     },
 };
 
@@ -59,6 +63,7 @@ pub fn duties(spec: &AmasDatabaseSpec, valid: &Valid, observed: &Observed, setti
                 claim: claim.clone(),
                 managed: redis.managed.is_some(),
                 attention: attention(redis.external.as_ref()),
+                serves: serves(StoreKind::Redis, valid, observed),
                 take_over: take_over.clone(),
             })
         }),
@@ -111,6 +116,7 @@ pub fn leaving(spec: &AmasDatabaseSpec, valid: &Valid, observed: &Observed, sett
             roles: Vec::new(),
             exclusive: false,
             clients: None,
+            serves: None,
             attention: Attention::default(),
             claim: claim(valid, settings),
             take_over: None,
@@ -182,6 +188,33 @@ fn role_login(valid: &Valid, observed: &Observed, role: &SqlName) -> Option<(Sen
     Some((state.password, twin))
 }
 
+/// What our own servers are verified against, once there is an authority.
+fn trust(valid: &Valid, observed: &Observed) -> Option<Tls> {
+    let ca = certificate(valid, observed, CA_CERTIFICATE)?;
+    Some(Tls::Encrypt(Arc::new(Trust {
+        verify: true,
+        ca: Some(ca.reveal().to_owned()),
+        client: None,
+    })))
+}
+
+fn certificate<'a>(valid: &Valid, observed: &'a Observed, key: &str) -> Option<&'a Sensitive> {
+    match observed.secrets.get(&certificates_secret(&valid.family))? {
+        Known::Present(entries) => entries.get(key),
+        _ => None,
+    }
+}
+
+/// The certificate that a server of ours should show.
+fn serves(store: StoreKind, valid: &Valid, observed: &Observed) -> Option<String> {
+    let workload = valid
+        .workloads
+        .iter()
+        .find(|workload| workload.component == store.component())?;
+    let pem = certificate(valid, observed, &certificate_key(workload.component)).filter(|_| workload.encrypted)?;
+    tls::fingerprint(pem.reveal())
+}
+
 /// The operator's own login on a store: an external one's as its Secret says, a managed one's as we made it.
 fn endpoint(store: StoreKind, valid: &Valid, observed: &Observed, port: u16, user: &str) -> Option<Endpoint> {
     if let Some(external) = observed.externals.get(&store) {
@@ -193,10 +226,19 @@ fn endpoint(store: StoreKind, valid: &Valid, observed: &Observed, port: u16, use
         StoreKind::Neo4j => "neo4j-connection",
     };
     let (spec, state) = state(valid, observed, &valid.family.child_name(secret))?;
+    let encrypted = valid
+        .workloads
+        .iter()
+        .any(|workload| workload.component == store.component() && workload.encrypted);
+    let (port, tls) = match (encrypted, store) {
+        (false, _) => (port, Tls::Disable),
+        (true, StoreKind::Redis) => (redis::workload::TLS_PORT, trust(valid, observed)?),
+        (true, _) => (port, trust(valid, observed)?),
+    };
     Some(Endpoint {
         host: valid.family.host(store.component()),
         port,
-        tls: Tls::Disable,
+        tls,
         user: spec.pair(&state).map_or_else(|| user.to_owned(), |(user, _)| user),
         password: state.password,
     })
@@ -270,6 +312,7 @@ fn postgres_duty(postgres: &PostgresSpec, valid: &Valid, observed: &Observed, cl
         roles: postgres.roles.iter().map(role).collect::<Option<_>>()?,
         exclusive: postgres.managed.is_some(),
         clients: clients(observed),
+        serves: serves(StoreKind::Postgres, valid, observed),
         attention: attention(postgres.external.as_ref()),
         claim: claim.clone(),
         take_over: observed.take_over.clone(),

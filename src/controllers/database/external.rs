@@ -372,7 +372,7 @@ mod tests {
     #[test]
     fn messages_say_what_is_wrong_and_never_show_a_value() {
         let good = ("uri", "postgresql://h");
-        let cases: [(&[(&str, &str)], &str); 12] = [
+        let cases: [(&[(&str, &str)], &str); 13] = [
             (&[("uri", "")], "cannot be read"),
             (&[("uri", "hunter2")], "cannot be read"),
             (&[("uri", "mysql://u:hunter2@h")], "must begin with postgresql://"),
@@ -382,6 +382,8 @@ mod tests {
             (&[("host", "h"), ("port", "hunter2")], "the port"),
             (&[good, ("directUri", "redis://hunter2")], "the directUri"),
             (&[good, ("ca.crt", "hunter2")], "ca.crt holds no certificate"),
+            // What is read of one that is no text.
+            (&[good, ("ca.crt", "")], "ca.crt holds no certificate in PEM form"),
             (&[good, ("tls.crt", "hunter2")], "no tls.key"),
             (&[good, ("tls.key", "hunter2")], "no tls.crt"),
             (

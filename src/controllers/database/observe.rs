@@ -13,6 +13,7 @@ use crate::{
         amas_database::{AmasDatabase, AmasDatabaseStatus},
         common::External,
         conditions::{ConditionType, shorten},
+        sensitive::Sensitive,
     },
     controllers::{
         Context, GrowthKey,
@@ -124,6 +125,8 @@ impl Observed {
         validate::Secrets {
             externals: &self.externals,
             given: &self.given,
+            own: &self.secrets,
+            now: self.now,
         }
     }
 
@@ -333,7 +336,13 @@ async fn users_secret(context: &Context, namespace: &str, name: &str) -> Result<
     let Some(secret) = context.writer.read(ChildKind::Secret, namespace, name).await? else {
         return Ok(Known::Absent);
     };
-    let known = Known::Present(read_entries(&secret));
+    let mut entries = read_entries(&secret);
+    // One that is no text (DER) must not be taken for one that is not there.
+    let certificates = ["ca.crt", "tls.crt", "tls.key"];
+    for key in certificates.into_iter().filter(|key| secret["data"].get(key).is_some()) {
+        entries.entry(key.to_owned()).or_insert_with(|| Sensitive::new(""));
+    }
+    let known = Known::Present(entries);
     context.credentials.put(namespace, &remembered(name), known.clone());
     Ok(known)
 }

@@ -759,4 +759,101 @@ mod tests {
             "{steps:?}"
         );
     }
+
+    /// The platform with TLS, and what was planned first.
+    fn encrypted(required: bool) -> (Situation, Plan) {
+        let mut object = platform();
+        object.spec.tls = Some(crate::api::common::ManagedTls { required });
+        let mut situation = Situation::new(object);
+        let first = situation.plan();
+        let Some(Step::CreateSecret(secret)) = first.steps.first() else {
+            panic!("{:?}", first.steps)
+        };
+        let entries = secret.entries(&Entries::new());
+        situation
+            .observed
+            .secrets
+            .insert(secret.name.clone(), Known::Present(entries));
+        (situation, first)
+    }
+
+    #[test]
+    fn the_authority_comes_first_and_everything_trusts_it() {
+        let (mut situation, first) = encrypted(false);
+        assert_eq!(first.steps.len(), 1, "{:?}", first.steps);
+        assert_eq!((&first.duties.postgres, &first.duties.redis), (&None, &None));
+        let Known::Present(certificates) = situation.observed.secrets["amas-tls"].clone() else {
+            panic!("absent")
+        };
+        let steps = situation.plan().steps;
+        let secret = |name: &str| {
+            let one = steps.iter().find_map(|step| match step {
+                Step::CreateSecret(secret) if secret.name == name => Some(secret.entries(&Entries::new())),
+                _ => None,
+            });
+            one.unwrap_or_else(|| panic!("{name}: {steps:?}"))
+        };
+        let (role, redis) = (secret("amas-role-amas-owner"), secret("amas-redis-connection"));
+        for published in [&role, &redis] {
+            assert_eq!(published["ca.crt"], certificates["ca.crt"]);
+        }
+        assert!(role["DATABASE_URL"].reveal().ends_with("?sslmode=verify-full"));
+        assert!(redis["REDIS_URL"].reveal().starts_with("rediss://") && redis["REDIS_PORT"].reveal() == "6380");
+        for (name, entries) in [("amas-redis-connection", redis), ("amas-role-amas-owner", role)] {
+            situation.observed.secrets.insert(name.into(), Known::Present(entries));
+        }
+        let duty = situation.plan().duties.redis.unwrap();
+        assert_eq!(duty.endpoint.port, 6380);
+        let graph = secret("amas-neo4j-connection");
+        assert!(graph["NEO4J_URI"].reveal().starts_with("bolt+s://") && graph.contains_key("ca.crt"));
+        assert_eq!(
+            duty.serves,
+            crate::stores::tls::fingerprint(certificates["redis.crt"].reveal())
+        );
+        let set = steps.iter().find_map(|step| match step {
+            Step::Create(ChildKind::StatefulSet, body) if body["metadata"]["name"] == "amas-redis" => Some(body),
+            _ => None,
+        });
+        let pod = set.unwrap()["spec"]["template"]["spec"].to_string();
+        assert!(
+            pod.contains("redis.key") && !pod.contains("ca.key") && !pod.contains("postgres.key"),
+            "{pod}"
+        );
+        let files = steps.iter().filter_map(|step| match step {
+            Step::Create(ChildKind::ConfigMap, body) => Some(body["data"].to_string()),
+            _ => None,
+        });
+        let files = files.collect::<String>();
+        assert!(
+            files.contains("ssl = 'on'") && files.contains("tls-port 6380"),
+            "{files}"
+        );
+        assert!(
+            !files.contains("hostssl") && !files.contains("port 0\\n"),
+            "clear text goes on"
+        );
+    }
+
+    #[test]
+    fn clear_text_ends_where_encryption_is_required() {
+        let (situation, _) = encrypted(true);
+        let bodies: String = situation
+            .plan()
+            .steps
+            .iter()
+            .filter_map(|step| match step {
+                Step::Create(ChildKind::ConfigMap | ChildKind::Service, body) => Some(body.to_string()),
+                _ => None,
+            })
+            .collect();
+        assert!(bodies.contains("\"NEO4J_server_bolt_tls__level\":\"REQUIRED\"") && !bodies.contains("7474"));
+        assert!(
+            bodies.contains("hostssl all all all scram-sha-256") && bodies.contains("hba_file = "),
+            "{bodies}"
+        );
+        assert!(
+            bodies.contains("\\nport 0\\n") && !bodies.contains("\"port\":6379"),
+            "{bodies}"
+        );
+    }
 }

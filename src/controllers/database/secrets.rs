@@ -29,8 +29,14 @@ pub fn steps(spec: &AmasDatabaseSpec, valid: &Valid, observed: &Observed, plan: 
         let external = store_of(secret).and_then(|store| observed.externals.get(&store));
         matches!(external, Some(Err(_)))
     };
+    let is_authority = |secret: &SecretSpec| matches!(secret.purpose, Purpose::Certificates(_));
+    let authority = valid.secrets.iter().find(|secret| is_authority(secret));
+    // Whoever publishes it, or starts with it, comes after it.
+    let awaited =
+        authority.is_some_and(|secret| !matches!(observed.secrets.get(&secret.name), Some(Known::Present(_))));
+    plan.waits_for_secret |= awaited;
     for secret in &valid.secrets {
-        if unknown(secret) {
+        if unknown(secret) || awaited && !is_authority(secret) {
             continue;
         }
         let name = secret.name.clone();
@@ -50,7 +56,13 @@ pub fn steps(spec: &AmasDatabaseSpec, valid: &Valid, observed: &Observed, plan: 
             }
             Some(Known::Foreign) => plan.taken.push((ChildKind::Secret, name)),
             Some(Known::Present(entries)) => match (secret.state(entries), &secret.purpose) {
-                (None, purpose) if used && !matches!(purpose, Purpose::Seed { .. } | Purpose::External(_)) => {
+                (None, purpose)
+                    if used
+                        && !matches!(
+                            purpose,
+                            Purpose::Seed { .. } | Purpose::External(_) | Purpose::Certificates(_)
+                        ) =>
+                {
                     lost(secret, observed, plan)
                 }
                 (state, _) => {
@@ -83,7 +95,8 @@ fn create(secret: &SecretSpec, plan: &mut Plan) {
 fn lost(secret: &SecretSpec, observed: &Observed, plan: &mut Plan) {
     let reissued = matches!(secret.purpose, Purpose::PostgresRole { .. })
         && matches!(request(secret, observed), Some(Request::Reissue(_)));
-    if reissued || matches!(secret.given, Given::Password(_)) {
+    let renewable = matches!(secret.purpose, Purpose::Certificates(_));
+    if reissued || renewable || matches!(secret.given, Given::Password(_)) {
         create(secret, plan);
     } else {
         plan.missing.push(secret.name.clone());
@@ -130,7 +143,7 @@ pub fn store_of(secret: &SecretSpec) -> Option<StoreKind> {
         Purpose::Neo4j { .. } => Some(StoreKind::Neo4j),
         Purpose::External(guest) if guest.graph => Some(StoreKind::Neo4j),
         Purpose::External(_) => Some(StoreKind::Redis),
-        Purpose::Seed { .. } => None,
+        Purpose::Certificates(_) | Purpose::Seed { .. } => None,
     }
 }
 

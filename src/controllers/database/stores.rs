@@ -157,6 +157,12 @@ pub fn state(
                 provisioning()
             }
             _ if trouble.is_some() => provisioning(),
+            // The one that answers is from before encryption was asked for.
+            HealthReason::Untrusted if managed && !rolled_out(&prefix, observed) => StoreState::Away {
+                human: false,
+                reason: Reason::Configuring,
+                message: format!("pod {prefix}-0 is about to be replaced"),
+            },
             reason => StoreState::Away {
                 human: reason.bars(),
                 reason: lost_reason(reason),

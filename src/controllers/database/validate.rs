@@ -16,12 +16,12 @@ use crate::{
     },
     controllers::{
         Settings,
-        credentials::{Encryption, Given, Guest, Known, Purpose, SecretSpec, given},
+        credentials::{Certificates, Encryption, Given, Guest, Known, Purpose, SecretSpec, given},
     },
     stores::{
         images::Images,
         neo4j, postgres, redis,
-        workload::{Family, Image, ImageSource, Workload},
+        workload::{CA_CERTIFICATE, Family, Image, ImageSource, Workload, certificates_secret},
     },
 };
 
@@ -40,6 +40,9 @@ pub struct Secrets<'a> {
     pub externals: &'a Externals,
     /// Passwords, by the Secret's name.
     pub given: &'a BTreeMap<String, Known>,
+    /// Our own, by name.
+    pub own: &'a BTreeMap<String, Known>,
+    pub now: Timestamp,
 }
 
 /// The parts of an AmasDatabase that everything else works with.
@@ -243,6 +246,7 @@ fn workloads(
         });
         Image { name, source }
     };
+    let tls = spec.tls.as_ref();
     let mut all = Vec::new();
     if let Some((spec, managed)) = spec
         .postgres
@@ -250,7 +254,12 @@ fn workloads(
         .and_then(|spec| Some((spec, spec.managed.as_ref()?)))
     {
         let image = image("postgres", "postgres", &managed.version, &managed.image);
-        all.push(postgres::workload::workload(family, managed, &spec.extensions, image));
+        let mut workload = postgres::workload::workload(family, managed, &spec.extensions, image);
+        if let Some(tls) = tls {
+            let configuration = postgres::workload::configuration(managed, &spec.extensions);
+            postgres::workload::encrypt(&mut workload, &configuration, tls);
+        }
+        all.push(workload);
     }
     if let Some(managed) = spec.redis.as_ref().and_then(|spec| spec.managed.as_ref()) {
         let image = image(
@@ -259,11 +268,19 @@ fn workloads(
             &managed.version,
             &managed.image,
         );
-        all.push(redis::workload::workload(family, managed, eviction, image));
+        let mut workload = redis::workload::workload(family, managed, eviction, image);
+        if let Some(tls) = tls {
+            redis::workload::encrypt(&mut workload, tls);
+        }
+        all.push(workload);
     }
     if let Some(managed) = spec.neo4j.as_ref().and_then(|spec| spec.managed.as_ref()) {
         let image = image("neo4j", "neo4j", &managed.version, &managed.image);
-        all.push(neo4j::workload::workload(family, managed, image));
+        let mut workload = neo4j::workload::workload(family, managed, image);
+        if let Some(tls) = tls {
+            neo4j::workload::encrypt(&mut workload, tls);
+        }
+        all.push(workload);
     }
     all
 }
@@ -279,6 +296,8 @@ pub fn wanted_secrets(family: &Family, spec: &AmasDatabaseSpec) -> Vec<SecretSpe
     let none = Secrets {
         externals: &Externals::new(),
         given: &BTreeMap::new(),
+        own: &BTreeMap::new(),
+        now: Timestamp::UNIX_EPOCH,
     };
     secrets(family, spec, owner.as_ref(), &none)
 }
@@ -363,6 +382,30 @@ fn secrets(family: &Family, spec: &AmasDatabaseSpec, owner: Option<&SqlName>, us
     };
     let plain = Connection::default();
     let mut all = Vec::new();
+    let encrypted = encrypted(spec);
+    if !encrypted.is_empty() {
+        let certificates = Certificates::of(family, encrypted.iter().copied(), users.now);
+        let name = certificates_secret(family);
+        all.push(make(name, Purpose::Certificates(certificates), "tls", &plain, false));
+    }
+    let authority = match users.own.get(&certificates_secret(family)) {
+        Some(Known::Present(entries)) => entries.get(CA_CERTIFICATE).map(|ca| ca.reveal().to_owned()),
+        _ => None,
+    };
+    let trusting = |component: &str, connection: &Connection| {
+        let mut connection = connection.clone();
+        if let Some(ca) = authority.as_ref().filter(|_| encrypted.contains(&component)) {
+            connection
+                .extra
+                .entry(CA_CERTIFICATE.into())
+                .or_insert_with(|| ca.clone());
+        }
+        connection
+    };
+    let encryption = |component: &str| match encrypted.contains(&component) {
+        true => Encryption::Verified,
+        false => Encryption::None,
+    };
     if let Some(postgres) = &spec.postgres {
         if postgres.managed.is_some() {
             all.push(make(
@@ -393,7 +436,13 @@ fn secrets(family: &Family, spec: &AmasDatabaseSpec, owner: Option<&SqlName>, us
                 database: postgres.database.to_string(),
                 port,
             };
-            let mut connection = connection.clone();
+            let mut connection = trusting("postgres", connection);
+            if encrypted.contains(&"postgres") {
+                connection
+                    .extra
+                    .entry("PGSSLMODE".into())
+                    .or_insert_with(|| "verify-full".into());
+            }
             if let Some(server) = server {
                 publish_trust(server, &mut connection.extra);
                 if let Some(mode) = server.sslmode() {
@@ -408,13 +457,16 @@ fn secrets(family: &Family, spec: &AmasDatabaseSpec, owner: Option<&SqlName>, us
         }
     }
     if let Some(redis) = spec.redis.as_ref().filter(|redis| redis.managed.is_some()) {
-        all.push(make(
+        let connection = trusting("redis", &redis.connection);
+        let secret = make(
             family.child_name("redis-connection"),
             Purpose::Redis,
             "redis",
-            &redis.connection,
+            &connection,
             true,
-        ));
+        );
+        let encryption = encryption("redis");
+        all.push(SecretSpec { encryption, ..secret });
     }
     if let Some((neo4j, managed)) = spec
         .neo4j
@@ -424,13 +476,16 @@ fn secrets(family: &Family, spec: &AmasDatabaseSpec, owner: Option<&SqlName>, us
         let purpose = Purpose::Neo4j {
             database: managed.initial_database.clone(),
         };
-        all.push(make(
+        let connection = trusting("neo4j", &neo4j.connection);
+        let secret = make(
             family.child_name("neo4j-connection"),
             purpose,
             "neo4j",
-            &neo4j.connection,
+            &connection,
             true,
-        ));
+        );
+        let encryption = encryption("neo4j");
+        all.push(SecretSpec { encryption, ..secret });
     }
     all.extend(guests(family, spec, users));
     if let Some(seed) = spec
@@ -451,6 +506,16 @@ fn secrets(family: &Family, spec: &AmasDatabaseSpec, owner: Option<&SqlName>, us
         secret.given = given(secret, spec, users.given);
     }
     all
+}
+
+/// The managed servers that have certificates.
+fn encrypted(spec: &AmasDatabaseSpec) -> Vec<&'static str> {
+    let postgres = spec.postgres.as_ref().is_some_and(|store| store.managed.is_some());
+    let redis = spec.redis.as_ref().is_some_and(|store| store.managed.is_some());
+    let neo4j = spec.neo4j.as_ref().is_some_and(|store| store.managed.is_some());
+    let all = [("postgres", postgres), ("redis", redis), ("neo4j", neo4j)];
+    let wanted = all.into_iter().filter(|(_, managed)| *managed && spec.tls.is_some());
+    wanted.map(|(component, _)| component).collect()
 }
 
 /// The servers that are not ours.
@@ -556,7 +621,7 @@ fn given(secret: &SecretSpec, spec: &AmasDatabaseSpec, known: &BTreeMap<String, 
             )
         }
         Purpose::External(_) => return secret.given.clone(),
-        Purpose::Seed { .. } => (None, "", 1),
+        Purpose::Certificates(_) | Purpose::Seed { .. } => (None, "", 1),
     };
     reference.map_or(Given::No, |reference| {
         given::judge(
@@ -595,6 +660,8 @@ mod tests {
         let none = Secrets {
             externals: &Externals::new(),
             given: &BTreeMap::new(),
+            own: &BTreeMap::new(),
+            now: Timestamp::UNIX_EPOCH,
         };
         validate(&object.unwrap(), &super::super::fixtures::settings(), None, &none)
     }
@@ -706,6 +773,8 @@ mod tests {
         let users = Secrets {
             externals: &[(StoreKind::Postgres, server)].into(),
             given: &BTreeMap::new(),
+            own: &BTreeMap::new(),
+            now: Timestamp::UNIX_EPOCH,
         };
         validate(&object, &super::super::fixtures::settings(), None, &users)
     }

@@ -9,6 +9,7 @@ use std::{
 use crate::stores::{
     endpoint::StoreError,
     keeper::{Duty, Progress},
+    limits::Limit,
     neo4j::{
         Neo4j,
         change::{Change, Outcome},
@@ -97,7 +98,11 @@ impl Neo4jWorker {
             return Ok(session.clone());
         }
         let session = Session::new(base, &users::choose(base).await?)?;
-        facts.limits = Some(session.limits(base.database.as_str()).await?);
+        // Ours is a Community server that we may write to: it need not be asked.
+        facts.limits = Some(match base.managed {
+            true => vec![Limit::NoRoles],
+            false => session.limits(base.database.as_str()).await?,
+        });
         self.session = Some((base.clone(), session.clone()));
         Ok(session)
     }

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use crate::{
-    api::neo4j::ManagedNeo4j,
-    stores::workload::{Config, Family, Image, Reload, SecretFile, Workload},
+    api::{common::ManagedTls, neo4j::ManagedNeo4j},
+    stores::workload::{CERTIFICATES, Config, Family, Image, Reload, SecretFile, Workload},
 };
 
 pub const PORT: u16 = 7687;
@@ -45,6 +45,41 @@ fn settings(spec: &ManagedNeo4j) -> BTreeMap<String, String> {
         .collect()
 }
 
+/// What an encrypted server is told beside the rest. Where encryption is required, there is no HTTP either, which has no certificate.
+pub fn encrypt(workload: &mut Workload, tls: &ManagedTls) {
+    let level = if tls.required { "REQUIRED" } else { "OPTIONAL" };
+    let mut more = vec![
+        ("server_bolt_tls__level", level),
+        ("dbms_ssl_policy_bolt_enabled", "true"),
+        ("dbms_ssl_policy_bolt_base__directory", CERTIFICATES),
+        ("dbms_ssl_policy_bolt_private__key", "tls.key"),
+        ("dbms_ssl_policy_bolt_public__certificate", "tls.crt"),
+        ("dbms_ssl_policy_bolt_client__auth", "NONE"),
+    ];
+    if tls.required {
+        more.push(("server_http_enabled", "false"));
+        workload.ports.retain(|(name, _)| *name == "bolt");
+    }
+    let Config::Environment(settings) = &mut workload.config else {
+        return;
+    };
+    let more = more
+        .into_iter()
+        .map(|(name, value)| (format!("NEO4J_{name}"), value.to_owned()));
+    settings.extend(more);
+    workload.reload = reload(settings);
+    workload.encrypted = true;
+}
+
+fn reload(settings: &BTreeMap<String, String>) -> Reload {
+    Reload::AllBut(
+        settings
+            .iter()
+            .map(|(name, value)| format!("{name}={value}\n"))
+            .collect(),
+    )
+}
+
 /// What the server needs. Its login is put in place before the first start: a volume that has a system database already keeps its own.
 pub fn workload(family: &Family, spec: &ManagedNeo4j, image: Image) -> Workload {
     let settings = settings(spec);
@@ -57,18 +92,14 @@ pub fn workload(family: &Family, spec: &ManagedNeo4j, image: Image) -> Workload 
         user: 7474,
         command: Vec::new(),
         environment: Vec::new(),
-        reload: Reload::AllBut(
-            settings
-                .iter()
-                .map(|(name, value)| format!("{name}={value}\n"))
-                .collect(),
-        ),
+        reload: reload(&settings),
         config: Config::Environment(settings),
         secret: SecretFile {
             secret: family.child_name("neo4j-connection"),
             key: AUTH_KEY,
             folder: "/run/amas",
         },
+        encrypted: false,
         prepare: Some(format!(
             "[ -e /data/databases/system ] || [ -e /data/dbms/{AUTH_KEY} ] || {{ mkdir -p /data/dbms && cp /run/amas/{AUTH_KEY} /data/dbms/{AUTH_KEY}; }}"
         )),

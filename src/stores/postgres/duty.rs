@@ -40,6 +40,8 @@ pub struct PostgresDuty {
     pub exclusive: bool,
     /// Where applications log in, if that is another address: it must lead to the same server.
     pub clients: Option<Clients>,
+    /// The fingerprint of the certificate that a server of ours should show. Not part of the fingerprint.
+    pub serves: Option<String>,
     pub attention: Attention,
     pub claim: Claim,
     /// A person's word, by its value, that somebody else's claim is to be replaced by ours.
@@ -57,6 +59,7 @@ impl PostgresDuty {
         // Handled once, these change nothing that is to be.
         let lasting = Self {
             sure: false,
+            serves: None,
             take_over: None,
             ..self.clone()
         };

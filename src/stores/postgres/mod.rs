@@ -1,10 +1,11 @@
 //! PostgreSQL: one database, its roles and their rights, watched over one connection of the owner.
 //!
 //! `duty` says what is asked and what is known; `sentinel` watches (over `wire`); `work` makes it true:
-//! `clients` sees that applications are sent to the same server; `mark` tells whose a role is, `part` takes leave of a server; `catalog` reads, `plan` (with `logins`) decides on `step`s, `rights` is the
+//! `certificate` sees to a renewed certificate; `clients` sees that applications are sent to the same server; `mark` tells whose a role is, `part` takes leave of a server; `catalog` reads, `plan` (with `logins`) decides on `step`s, `rights` is the
 //! same for the app roles' rights; `configure` sees to the parameters of a managed server, by the rules in `parameters`.
 
 mod catalog;
+mod certificate;
 mod clients;
 mod configure;
 mod connect;

@@ -244,6 +244,7 @@ mod tests {
                 uid: "1".into(),
             },
             clients: None,
+            serves: None,
             attention: Default::default(),
             take_over: None,
             configuration: None,

@@ -346,6 +346,7 @@ mod tests {
                 uid: text(),
             },
             clients: None,
+            serves: None,
             attention: Default::default(),
             take_over: None,
             configuration: None,

@@ -241,7 +241,20 @@ impl Wire {
     }
 }
 
+/// The [`tls::fingerprint`] of the certificate that a server shows.
+pub async fn certificate(endpoint: &Endpoint) -> Result<Option<String>, StoreError> {
+    let mut tcp = tls::open(endpoint).await?;
+    ask(endpoint, &mut tcp).await?;
+    tls::shown(endpoint, tcp).await
+}
+
 async fn encrypt(endpoint: &Endpoint, mut tcp: TcpStream) -> Result<Box<dyn Stream>, WireError> {
+    ask(endpoint, &mut tcp).await?;
+    Ok(tls::encrypt(endpoint, tcp).await?)
+}
+
+/// From here on the server speaks TLS.
+async fn ask(endpoint: &Endpoint, tcp: &mut TcpStream) -> Result<(), WireError> {
     tcp.write_all(&frame(None, &SSL_REQUEST.to_be_bytes())).await?;
     if tcp.read_u8().await? != b'S' {
         return Err(StoreError::Untrusted(format!(
@@ -250,7 +263,7 @@ async fn encrypt(endpoint: &Endpoint, mut tcp: TcpStream) -> Result<Box<dyn Stre
         ))
         .into());
     }
-    Ok(tls::encrypt(endpoint, tcp).await?)
+    Ok(())
 }
 
 /// How PgBouncer refuses the settings of a session: a protocol violation that names them.

@@ -8,7 +8,7 @@ use sqlx::{Connection, PgConnection};
 use super::{
     PostgresDuty, PostgresFacts,
     catalog::{self, Catalog, OtherRole},
-    clients,
+    certificate, clients,
     configure::configure,
     connect::{SqlError, connect, execute, read},
     duty::{ExtensionDuty, Figures, MigrationFacts},
@@ -40,6 +40,8 @@ const SOON: Duration = Duration::from_millis(500);
 const WHILE_RUNNING: Duration = Duration::from_secs(5);
 /// Between two looks for a changed configuration file, which its node brings.
 const FILE_ARRIVES: Duration = Duration::from_secs(1);
+/// The same for a renewed certificate, which is not urgent.
+pub const CERTIFICATE_ARRIVES: Duration = Duration::from_secs(10);
 /// A runner without a sign for this long is dead: it shows one every ten seconds, during a long statement too.
 const RUNNER_DEAD: Duration = Duration::from_secs(60);
 
@@ -53,6 +55,8 @@ pub struct PostgresWorker {
     /// The database has been seen: log in to it directly.
     exists: bool,
     figures_at: Option<Instant>,
+    /// The certificate that the server was last seen to show.
+    pub(super) shown: Option<String>,
 }
 
 /// One slice; see the file's head.
@@ -107,9 +111,11 @@ async fn towards(
         return Ok(Progress::More { pause: FILE_ARRIVES });
     }
     facts.duty_in = Some(fingerprint);
-    Ok(Progress::Done {
-        again_in: Some(FULL_LOOK),
-    })
+    let again = match certificate::hold(worker, duty).await? {
+        true => FULL_LOOK,
+        false => CERTIFICATE_ARRIVES,
+    };
+    Ok(Progress::Done { again_in: Some(again) })
 }
 
 /// The admin's part: roles, database, extensions, claim.

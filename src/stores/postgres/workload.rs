@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
-    api::{names::ExtensionName, postgres::ManagedPostgres},
-    stores::workload::{Config, Family, Image, Reload, SecretFile, Workload, digest},
+    api::{common::ManagedTls, names::ExtensionName, postgres::ManagedPostgres},
+    stores::workload::{CERTIFICATES, Config, Family, Image, Reload, SecretFile, Workload, digest},
 };
 
 pub const PORT: u16 = 5432;
@@ -137,6 +137,28 @@ pub fn max_connections(spec: &ManagedPostgres) -> i64 {
         .unwrap_or(100)
 }
 
+/// What an encrypted server is told beside the rest. Where encryption is required, nobody else gets in but over the pod's own socket.
+pub fn encrypt(workload: &mut Workload, configuration: &str, tls: &ManagedTls) {
+    let mut more =
+        format!("ssl = 'on'\nssl_cert_file = '{CERTIFICATES}/tls.crt'\nssl_key_file = '{CERTIFICATES}/tls.key'\n");
+    let mut files = BTreeMap::new();
+    if tls.required {
+        more += "hba_file = '/etc/postgresql/pg_hba.conf'\n";
+        files.insert(
+            "pg_hba.conf",
+            "local all all trust\nhostssl all all all scram-sha-256\n".to_owned(),
+        );
+    }
+    let (file, mark) = marked(&format!("{configuration}{more}"));
+    files.insert("postgresql.conf", file);
+    workload.config = Config::Files {
+        folder: "/etc/postgresql",
+        files,
+    };
+    workload.reload = Reload::AsTheServerSays(mark);
+    workload.encrypted = true;
+}
+
 /// What the server needs.
 pub fn workload(family: &Family, spec: &ManagedPostgres, extensions: &[ExtensionName], image: Image) -> Workload {
     let (file, mark) = marked(&configuration(spec, extensions));
@@ -169,6 +191,7 @@ pub fn workload(family: &Family, spec: &ManagedPostgres, extensions: &[Extension
             key: PASSWORD_KEY,
             folder: "/run/amas",
         },
+        encrypted: false,
         prepare: None,
         data_folder: "/var/lib/postgresql/data",
         scratch: vec!["/tmp", "/var/run/postgresql"],

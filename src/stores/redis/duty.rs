@@ -24,6 +24,8 @@ pub struct RedisDuty {
     /// Whether the operator made this server: recorded in the claim, and then its passwords are ours to hold.
     pub managed: bool,
     pub attention: Attention,
+    /// The fingerprint of the certificate that a server of ours should show. Not part of the fingerprint.
+    pub serves: Option<String>,
     /// A person's word, by its value, that somebody else's claim is to be replaced by ours.
     pub take_over: Option<String>,
 }
@@ -35,6 +37,7 @@ impl RedisDuty {
         // Handled once, it changes nothing that is to be.
         let lasting = Self {
             take_over: None,
+            serves: None,
             ..self.clone()
         };
         lasting.hash(&mut hasher);

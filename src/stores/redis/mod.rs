@@ -1,6 +1,7 @@
 //! Redis and Valkey: eviction, TTL rules by gentle sweeps, and what the server says of itself.
 
 mod acl;
+mod certificate;
 mod claim;
 mod duty;
 mod eviction;
@@ -59,6 +60,8 @@ pub struct Redis;
 pub struct RedisWorker {
     session: Option<(RedisDuty, Connection)>,
     passes: BTreeMap<String, Pass>,
+    /// The certificate that the server was last seen to show.
+    shown: Option<String>,
 }
 
 /// One policy's sweeps.
@@ -148,6 +151,9 @@ impl RedisWorker {
         }
         eviction::hold(&mut connection, &info, &duty.policies, facts).await?;
         facts.duty_in = Some(duty.base.fingerprint());
+        if !certificate::hold(&mut connection, &duty.base, &mut self.shown).await? {
+            tracing::debug!("a renewed certificate has not reached the server yet");
+        }
         self.sweep(&mut connection, deadline, facts).await
     }
 

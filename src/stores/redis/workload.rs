@@ -3,12 +3,15 @@
 use crate::{
     api::{
         cache_policy::Eviction,
+        common::ManagedTls,
         redis::{ManagedRedis, Persistence, RedisEngine},
     },
-    stores::workload::{Config, Family, Image, Reload, SecretFile, Workload},
+    stores::workload::{CERTIFICATES, Config, Family, Image, Reload, SecretFile, Workload},
 };
 
 pub const PORT: u16 = 6379;
+/// Where an encrypted server speaks TLS.
+pub const TLS_PORT: u16 = 6380;
 pub const USER: &str = "default";
 /// Key of the connection Secret that holds the user's line with the password's hash; the server sees no clear password.
 pub const ACL_KEY: &str = "users.acl";
@@ -53,6 +56,27 @@ fn base(spec: &ManagedRedis) -> String {
     format!("port {PORT}\nbind * -::*\nprotected-mode no\ndir /data\naclfile /run/amas/{ACL_KEY}\n{persistence}")
 }
 
+/// What an encrypted server is told beside the rest. The port that is probed comes first.
+pub fn encrypt(workload: &mut Workload, tls: &ManagedTls) {
+    let mut more = format!(
+        "tls-port {TLS_PORT}\ntls-auth-clients no\ntls-cert-file {CERTIFICATES}/tls.crt\ntls-key-file {CERTIFICATES}/tls.key\n"
+    );
+    if tls.required {
+        more += "port 0\n";
+        workload.ports.clear();
+    }
+    workload.ports.push(("redis-tls", TLS_PORT));
+    if let Config::Files { files, .. } = &mut workload.config {
+        for file in files.values_mut() {
+            file.push_str(&more);
+        }
+    }
+    if let Reload::AllBut(base) = &mut workload.reload {
+        base.push_str(&more);
+    }
+    workload.encrypted = true;
+}
+
 /// What the server needs. Eviction is also set while it runs, so a change of it does not replace the pod.
 pub fn workload(family: &Family, spec: &ManagedRedis, eviction: Option<&Eviction>, image: Image) -> Workload {
     let (base, program) = (base(spec), program(spec.engine));
@@ -82,6 +106,7 @@ pub fn workload(family: &Family, spec: &ManagedRedis, eviction: Option<&Eviction
             key: ACL_KEY,
             folder: "/run/amas",
         },
+        encrypted: false,
         prepare: None,
         data_folder: "/data",
         scratch: vec!["/tmp"],

@@ -10,7 +10,7 @@ use crate::{
     },
     controllers::database::{external, validate::role_secret},
     migrate::plan::Direction,
-    stores::workload::{Family, add_pod_settings, security},
+    stores::workload::{CA_CERTIFICATE, Family, add_pod_settings, certificates_secret, security},
 };
 
 /// How long a finished Job is kept.
@@ -117,7 +117,10 @@ fn arguments(input: &JobInput<'_>, source: &MigrationSource, name: &str) -> Vec<
 /// How much is verified, and where the certificates are.
 fn environment(input: &JobInput<'_>) -> Vec<Value> {
     let variable = |name: &str, value: &str| json!({"name": name, "value": value});
-    let mode = input.server.and_then(external::Server::sslmode);
+    let mode = match is_encrypted(input) {
+        true => Some("verify-full"),
+        false => input.server.and_then(external::Server::sslmode),
+    };
     let mode = mode.map(|mode| variable("PGSSLMODE", mode));
     let files = certificates(input)
         .into_iter()
@@ -125,15 +128,15 @@ fn environment(input: &JobInput<'_>) -> Vec<Value> {
     mode.into_iter().chain(files).collect()
 }
 
-/// A file of a Secret of the user's that the runner needs for an encrypted connection.
-struct Certificate<'a> {
+/// A file of a Secret that the runner needs for an encrypted connection.
+struct Certificate {
     volume: &'static str,
-    secret: &'a str,
+    secret: String,
     key: &'static str,
     variable: &'static str,
 }
 
-impl Certificate<'_> {
+impl Certificate {
     fn folder(&self) -> String {
         format!("/run/amas/{}", self.volume)
     }
@@ -143,7 +146,21 @@ impl Certificate<'_> {
     }
 }
 
-fn certificates<'a>(input: &JobInput<'a>) -> Vec<Certificate<'a>> {
+/// A server of ours, with a certificate of ours.
+fn is_encrypted(input: &JobInput<'_>) -> bool {
+    let postgres = input.spec.postgres.as_ref();
+    input.spec.tls.is_some() && postgres.is_some_and(|postgres| postgres.managed.is_some())
+}
+
+fn certificates(input: &JobInput<'_>) -> Vec<Certificate> {
+    if is_encrypted(input) {
+        return vec![Certificate {
+            volume: "ca",
+            secret: certificates_secret(input.family),
+            key: CA_CERTIFICATE,
+            variable: "PGSSLROOTCERT",
+        }];
+    }
     let external = input
         .spec
         .postgres
@@ -159,9 +176,9 @@ fn certificates<'a>(input: &JobInput<'a>) -> Vec<Certificate<'a>> {
         .ca_secret_ref
         .as_ref()
         .map_or(own, |other| other.name.as_str());
-    let file = |volume, secret, key, variable| Certificate {
+    let file = |volume, secret: &str, key, variable| Certificate {
         volume,
-        secret,
+        secret: secret.to_owned(),
         key,
         variable,
     };
@@ -216,7 +233,7 @@ fn volumes(input: &JobInput<'_>, source: &MigrationSource) -> Vec<Value> {
     let (name, key) = login(input);
     let mut volumes = vec![secret("login", &name, key, "DATABASE_URL")];
     for file in certificates(input) {
-        volumes.push(secret(file.volume, file.secret, file.key, file.key));
+        volumes.push(secret(file.volume, &file.secret, file.key, file.key));
     }
     if source.bundle.is_none() {
         let maps: Vec<Value> = source
@@ -230,4 +247,45 @@ fn volumes(input: &JobInput<'_>, source: &MigrationSource) -> Vec<Value> {
         volumes.push(json!({"name": "seed", "secret": {"secretName": secret, "defaultMode": 0o440}}));
     }
     volumes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::controllers::database::fixtures::{family, platform};
+
+    fn pod(encrypted: bool) -> Value {
+        let (mut object, family) = (platform(), family());
+        object.spec.tls = encrypted.then(Default::default);
+        let input = JobInput {
+            family: &family,
+            spec: &object.spec,
+            owner: "amas_owner",
+            server: None,
+            image: "i",
+            target: None,
+            seeds: None,
+            steps: "s",
+            direction: Direction::Up,
+        };
+        job(&input, "d-migrate-1", true)["spec"]["template"]["spec"].clone()
+    }
+
+    #[test]
+    fn the_job_of_an_encrypted_server_verifies_it() {
+        let variable = |name: &str, value: &str| json!({"name": name, "value": value});
+        let wanted = [
+            variable("PGSSLMODE", "verify-full"),
+            variable("PGSSLROOTCERT", "/run/amas/ca/ca.crt"),
+        ];
+        let encrypted = pod(true);
+        assert_eq!(encrypted["containers"][0]["env"], json!(wanted));
+        let volumes = encrypted["volumes"].to_string();
+        assert!(
+            volumes.contains("\"d-tls\"") && !volumes.contains("ca.key"),
+            "{volumes}"
+        );
+        let clear = pod(false).to_string();
+        assert!(!clear.contains("PGSSL") && !clear.contains("d-tls"), "{clear}");
+    }
 }

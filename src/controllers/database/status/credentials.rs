@@ -6,7 +6,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use crate::{
     api::status::CredentialStatus,
-    controllers::credentials::{Known, rotation},
+    controllers::credentials::{Known, Purpose, rotation},
 };
 
 use super::{
@@ -19,6 +19,13 @@ impl Draft<'_> {
     pub(super) fn credentials(&mut self, valid: &Valid) -> Vec<CredentialStatus> {
         let mut all = Vec::new();
         for secret in &valid.secrets {
+            if let (Purpose::Certificates(certificates), Some(Known::Present(entries))) =
+                (&secret.purpose, self.observed.secrets.get(&secret.name))
+                && let Some(at) = certificates.renews_at(entries)
+            {
+                let left = Duration::try_from(at.duration_since(self.observed.now)).unwrap_or_default();
+                self.look_within(left.max(Duration::from_secs(1)));
+            }
             let (Some(Known::Present(entries)), Some(name)) =
                 (self.observed.secrets.get(&secret.name), secret.credential())
             else {
