@@ -1,9 +1,9 @@
 # Every command of the project. The work is done by scripts: hack/ (build, demo, tests) and dev/ (the local cluster).
 .DEFAULT_GOAL := help
-.PHONY: help demo test down image lint bench prepare
+.PHONY: help demo test down image lint bench bench-migrate prepare
 
 help: ## Say what there is
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: ## A Kubernetes of its own, the operator, and the AMAS platform on it, up to Ready (KUBECONFIG: on your cluster)
 	@hack/demo
@@ -16,6 +16,9 @@ test: ## Everything: lint, unit tests, tests with real servers, end to end on a 
 
 bench: ## The same with five rounds of measurements and five idle minutes
 	@AMAS_E2E_ROUNDS=5 AMAS_E2E_IDLE=300 hack/test
+
+bench-migrate: ## What migrations cost beside the least they can cost and beside sqlx; needs PostgreSQL and a quiet machine
+	@hack/bench-migrate
 
 lint: ## Formatting, clippy, generated files, chart, manifests, shell scripts
 	@hack/lint

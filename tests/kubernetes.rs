@@ -6,8 +6,12 @@
 #[allow(dead_code)] // what only the other test files use
 mod support;
 
+#[path = "kubernetes/approval.rs"]
+mod approval;
 #[path = "kubernetes/crashes.rs"]
 mod crashes;
+#[path = "kubernetes/credentials.rs"]
+mod credentials;
 #[path = "kubernetes/encryption.rs"]
 mod encryption;
 #[path = "kubernetes/isolation.rs"]
@@ -16,3 +20,9 @@ mod isolation;
 mod leadership;
 #[path = "kubernetes/lifecycle.rs"]
 mod lifecycle;
+#[path = "kubernetes/losses.rs"]
+mod losses;
+#[path = "kubernetes/mutation.rs"]
+mod mutation;
+#[path = "kubernetes/strings.rs"]
+mod strings;

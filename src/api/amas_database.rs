@@ -44,7 +44,7 @@ use super::{
 #[cfg_attr(test, kube(cel))]
 #[x_kube(validation = ("has(self.postgres) || has(self.redis) || has(self.neo4j)", "spec: name at least one store: postgres, redis or neo4j"))]
 #[x_kube(validation = ("!has(self.migrations) || has(self.postgres)", "spec.migrations needs spec.postgres"))]
-#[x_kube(validation = ("!has(self.seed) || self.seed.profile == 'none' || (has(self.migrations) && has(self.migrations.source.bundle))", "spec.seed needs spec.migrations.source.bundle: the seeds come with the bundle"))]
+#[x_kube(validation = ("!has(self.seed) || self.seed.profile == 'none' || (has(self.migrations) && (has(self.migrations.source.bundle) || has(self.seed.configMaps)))", "spec.seed needs spec.migrations, and its files: set spec.seed.configMaps, or spec.migrations.source.bundle with which they come"))]
 #[x_kube(validation = ("!has(oldSelf.postgres) || !has(self.postgres) || (self.postgres.database == oldSelf.postgres.database && has(self.postgres.owner) == has(oldSelf.postgres.owner) && (!has(self.postgres.owner) || self.postgres.owner == oldSelf.postgres.owner))", "spec.postgres.database and spec.postgres.owner are immutable"))]
 #[x_kube(validation = ("!has(oldSelf.postgres) || !has(self.postgres) || has(self.postgres.managed) == has(oldSelf.postgres.managed)", "spec.postgres: changing between managed and external is refused; make a new AmasDatabase and move the data"))]
 #[x_kube(validation = ("!has(oldSelf.redis) || !has(self.redis) || has(self.redis.managed) == has(oldSelf.redis.managed)", "spec.redis: changing between managed and external is refused; make a new AmasDatabase and move the data"))]
@@ -70,7 +70,7 @@ pub struct AmasDatabaseSpec {
     /// The operator that looks after this object: the one that runs with this class. Default: the operator without a class. Mutable: the
     /// other operator takes everything up as it is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 63))]
+    #[schemars(regex(pattern = crate::api::names::OBJECT_NAME), length(min = 1, max = 63))]
     pub controller_class: Option<String>,
     /// The SQL store.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -130,10 +130,10 @@ fn default_startup_timeout() -> Span {
 pub struct Requires {
     /// Names of CachePolicies in the same namespace.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 16), inner(length(min = 1, max = 253)))]
+    #[schemars(length(max = 16), inner(regex(pattern = crate::api::names::OBJECT_NAME), length(min = 1, max = 253)))]
     pub cache_policies: Vec<String>,
     /// Names of GraphSchemas in the same namespace.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 16), inner(length(min = 1, max = 253)))]
+    #[schemars(length(max = 16), inner(regex(pattern = crate::api::names::OBJECT_NAME), length(min = 1, max = 253)))]
     pub graph_schemas: Vec<String>,
 }

@@ -61,7 +61,7 @@ pub struct CachePolicySpec {
     /// The operator that looks after this object: the one that runs with this class, as for its AmasDatabase. Default: the operator
     /// without a class. Mutable.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 63))]
+    #[schemars(regex(pattern = crate::api::names::OBJECT_NAME), length(min = 1, max = 63))]
     pub controller_class: Option<String>,
     /// First part of every key this policy is about, without the colon that follows it. Absent: patterns are whole keys, and the policy
     /// is about the listed families only. Immutable.

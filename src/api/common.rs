@@ -13,7 +13,7 @@ use super::units::{Quantity, Span};
 #[derive(Clone, Debug, Deserialize, Serialize, PartialEq, JsonSchema)]
 pub struct DatabaseRef {
     /// Name of the AmasDatabase in the same namespace. Immutable.
-    #[schemars(length(min = 1, max = 40))]
+    #[schemars(regex(pattern = crate::api::names::OBJECT_NAME), length(min = 1, max = 40))]
     pub name: String,
 }
 
@@ -33,7 +33,7 @@ pub struct Storage {
     pub size: Quantity,
     /// Storage class. Default: the cluster's default class. Immutable.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 253))]
+    #[schemars(regex(pattern = crate::api::names::OBJECT_NAME), length(min = 1, max = 253))]
     pub storage_class_name: Option<String>,
 }
 
@@ -92,7 +92,7 @@ pub struct PodSettings {
     pub tolerations: Vec<Toleration>,
     /// Priority class of the pods.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 253))]
+    #[schemars(regex(pattern = crate::api::names::OBJECT_NAME), length(min = 1, max = 253))]
     pub priority_class_name: Option<String>,
     /// Secrets to pull images with, in the same namespace.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -138,7 +138,7 @@ fn one_hour() -> Span {
     Span::from_secs(3600)
 }
 
-fn utc() -> String {
+pub(super) fn utc() -> String {
     "UTC".into()
 }
 
@@ -232,7 +232,7 @@ pub enum HealthMode {
 #[derive(Clone, Debug, Deserialize, Serialize, PartialEq, JsonSchema)]
 pub struct SecretRef {
     /// Name of the Secret.
-    #[schemars(length(min = 1, max = 253))]
+    #[schemars(regex(pattern = crate::api::names::OBJECT_NAME), length(min = 1, max = 253))]
     pub name: String,
 }
 

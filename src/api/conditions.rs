@@ -56,6 +56,10 @@ pub enum Reason {
     Applied,
     /// A migration failed.
     MigrationFailed,
+    /// The pending plan waits to be approved.
+    WaitingForApproval,
+    /// The pending plan has a statement that loses data, and its version is not in `allowDestructive`.
+    DestructiveNotAllowed,
     /// An applied migration's file has changed, or is missing.
     HistoryMismatch,
     /// The database is newer than the source.
@@ -92,6 +96,10 @@ pub enum Reason {
     VolumeCannotGrow,
     /// The volume holds the data of a server of another version.
     DataVersionMismatch,
+    /// The volume is gone that the data was on.
+    VolumeMissing,
+    /// The database is gone that the server had.
+    DatabaseMissing,
     /// The server does not accept a parameter's value.
     InvalidParameter,
     /// Changes wait until `spec.suspend` is false.

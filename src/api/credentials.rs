@@ -3,7 +3,7 @@
 use kube::KubeSchema;
 use serde::{Deserialize, Serialize};
 
-use super::units::Span;
+use super::{common::utc, units::Span};
 
 /// Credentials of an AmasDatabase.
 #[derive(Clone, Debug, Default, Deserialize, Serialize, PartialEq, KubeSchema)]
@@ -22,6 +22,16 @@ pub struct RotationSettings {
     /// AmasDatabase. Default: never.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub every: Option<Span>,
+    /// Times of the calendar at which passwords are replaced, as the five fields of cron (minute, hour, day of the month, month, day of the week),
+    /// such as `30 2 1 * *`: at 02:30 on the first of each month. A time at which the operator does not run is made up for when it does. Times must be
+    /// further apart than overlap. Beside `every`, whichever comes first. Default: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(regex(pattern = "^[0-9A-Za-z*,/#-]+( [0-9A-Za-z*,/#-]+){4}$"), length(max = 128))]
+    pub schedule: Option<String>,
+    /// Time zone of schedule, by its name in the IANA database, such as `Europe/Paris`. Default: UTC.
+    #[serde(default = "utc")]
+    #[schemars(regex(pattern = "^[A-Za-z0-9_/+-]+$"), length(max = 64))]
+    pub time_zone: String,
     /// How long the old password stays valid beside the new one. Applications must take up the changed Secret within this time. A shorter value
     /// also ends an overlap that is under way. Default: 1h.
     #[serde(default = "default_overlap")]
@@ -32,6 +42,8 @@ impl Default for RotationSettings {
     fn default() -> Self {
         Self {
             every: None,
+            schedule: None,
+            time_zone: utc(),
             overlap: default_overlap(),
         }
     }

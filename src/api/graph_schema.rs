@@ -49,7 +49,7 @@ pub struct GraphSchemaSpec {
     /// The operator that looks after this object: the one that runs with this class, as for its AmasDatabase. Default: the operator
     /// without a class. Mutable.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 63))]
+    #[schemars(regex(pattern = crate::api::names::OBJECT_NAME), length(min = 1, max = 63))]
     pub controller_class: Option<String>,
     /// Constraints, matched by what they constrain: an equal one under another name is taken as it is.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

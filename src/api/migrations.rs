@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::{common::Resources, names::ItemName};
 
 /// The SQL schema: where its migrations come from and how far they run. They run as Jobs, as the owner role.
-#[derive(Clone, Debug, Deserialize, Serialize, PartialEq, JsonSchema)]
+#[derive(Clone, Debug, Deserialize, Serialize, PartialEq, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Migrations {
     /// Where the files come from.
@@ -16,9 +16,32 @@ pub struct Migrations {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 9007199254740991i64))]
     pub target_version: Option<i64>,
+    /// `Automatic` (default): what is pending runs. `Manual`: it waits, with its plan in `status.migrations.pendingPlan` and in the ConfigMap
+    /// that is named there, until the plan's hash is approved by the annotation `amas.dev/approve-plan` or by `approvedPlan`. Mutable.
+    #[serde(default)]
+    pub approval: Approval,
+    /// Hash of the plan that may run, with `approval: Manual`. One that is not pending is reported and approves nothing. Default: none. Mutable.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 64, max = 64), regex(pattern = "^[0-9a-f]{64}$"))]
+    pub approved_plan: Option<String>,
+    /// Versions whose statements may lose data: drop a table, column, schema, sequence, type or extension, TRUNCATE, change a type to one that
+    /// may hold less, DELETE or UPDATE without WHERE. On the way up and down. Without its version such a statement keeps the whole plan
+    /// waiting (reason DestructiveNotAllowed). What the same plan has made itself does not count. Default: none. Mutable.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 1000), inner(range(min = 1, max = 9007199254740991i64)))]
+    #[x_kube(merge_strategy = ListMerge::Set)]
+    pub allow_destructive: Vec<i64>,
     /// The Jobs' container.
     #[serde(default)]
     pub job: JobSettings,
+}
+
+/// Whether pending migrations wait for a person.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, PartialEq, Eq, JsonSchema)]
+pub enum Approval {
+    #[default]
+    Automatic,
+    Manual,
 }
 
 /// Exactly one source of migration files named `NNNN_name.up.sql` and `NNNN_name.down.sql`.
@@ -31,7 +54,7 @@ pub struct MigrationSource {
     pub bundle: Option<ItemName>,
     /// ConfigMaps in the same namespace, each key a file name. Several are read as one set, because one holds at most 1 MiB.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 16), inner(length(min = 1, max = 253)))]
+    #[schemars(length(max = 16), inner(regex(pattern = crate::api::names::OBJECT_NAME), length(min = 1, max = 253)))]
     #[x_kube(merge_strategy = ListMerge::Set)]
     pub config_maps: Vec<String>,
 }
@@ -45,13 +68,20 @@ pub struct JobSettings {
     pub resources: Resources,
 }
 
-/// First data: ordered, repeatable SQL that comes with the migration bundle, run after the migrations.
+/// First data: ordered, repeatable SQL, run after the migrations, each file in one transaction with its record. A file that has not changed is not
+/// run again; one that has is, so that it must be written to be repeated. What another profile has put in stays.
 #[derive(Clone, Debug, Default, Deserialize, Serialize, PartialEq, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Seed {
     /// Which set to run. Default: none.
     #[serde(default)]
     pub profile: SeedProfile,
+    /// ConfigMaps in the same namespace with the profile's files (`NNNN_name.sql`), each key a file name, instead of those that come with the
+    /// bundle. Read as the source's ConfigMaps are. Default: those of the bundle. Mutable.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16), inner(regex(pattern = crate::api::names::OBJECT_NAME), length(min = 1, max = 253)))]
+    #[x_kube(merge_strategy = ListMerge::Set)]
+    pub config_maps: Vec<String>,
     /// Values made once and kept in the Secret `<name>-seed`; seed SQL sees only their hash, as the setting `amas.seed.<name>_hash`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16))]

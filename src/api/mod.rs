@@ -46,6 +46,10 @@ pub const RESTARTED_AT: &str = "kubectl.kubernetes.io/restartedAt";
 pub const ROTATE: &str = "amas.dev/rotate-credentials";
 /// Annotation on an AmasDatabase, `ROLE/VALUE`: gives the role a new password at once, also when its Secret is lost.
 pub const REISSUE: &str = "amas.dev/reissue-credentials";
+/// Annotation on an AmasDatabase, `STORE/VALUE`: the store may begin anew, empty, although its volume or database is gone that was there.
+pub const ACCEPT_EMPTY: &str = "amas.dev/accept-empty";
+/// Annotation on an AmasDatabase: the hash of the migration plan that may run, with `migrations.approval: Manual`.
+pub const APPROVE_PLAN: &str = "amas.dev/approve-plan";
 /// Annotation on an AmasDatabase: its Secrets are read again for each new value.
 pub const REREAD_SECRETS: &str = "amas.dev/reread-secrets";
 

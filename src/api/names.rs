@@ -7,6 +7,11 @@ use std::{borrow::Cow, fmt, str::FromStr};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
+/// The pattern of the names of Kubernetes objects: DNS subdomains.
+pub const OBJECT_NAME: &str = "^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$";
+/// The pattern of an image's reference.
+pub const IMAGE: &str = "^[A-Za-z0-9][A-Za-z0-9._/:@-]*$";
+
 /// Why a text is not a valid name: which kind of name, the text, and what is allowed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{value:?} is not a valid {kind}: {rule}")]

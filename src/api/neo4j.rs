@@ -44,7 +44,7 @@ pub struct ManagedNeo4j {
     pub secret_ref: Option<SecretRef>,
     /// Image to run instead of the operator's choice for the version.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 512))]
+    #[schemars(regex(pattern = crate::api::names::IMAGE), length(min = 1, max = 512))]
     pub image: Option<String>,
     /// Name of the one database of a Community server. It takes effect when the volume is first used, and is immutable. Default: neo4j.
     #[serde(default = "default_database")]

@@ -83,7 +83,7 @@ pub struct ManagedPostgres {
     pub admin_secret_ref: Option<SecretRef>,
     /// Image to run instead of the operator's choice for the version; it must contain pgvector if that extension is wanted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 512))]
+    #[schemars(regex(pattern = crate::api::names::IMAGE), length(min = 1, max = 512))]
     pub image: Option<String>,
     /// Server parameters, as in postgresql.conf. A change is loaded by the running server; what PostgreSQL can only change by a restart
     /// restarts it once. A value that the server would not take is refused, and the server goes on. Parameters that the operator owns (addresses, paths, preloaded libraries, archive commands) are refused.

@@ -52,7 +52,7 @@ pub struct ManagedRedis {
     pub secret_ref: Option<SecretRef>,
     /// Image to run instead of the operator's choice for the version.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 512))]
+    #[schemars(regex(pattern = crate::api::names::IMAGE), length(min = 1, max = 512))]
     pub image: Option<String>,
 }
 

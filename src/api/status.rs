@@ -32,7 +32,7 @@ pub struct AmasDatabaseStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64))]
     pub secrets: Vec<String>,
-    /// Credentials whose password was replaced, is being replaced, or will be by its age.
+    /// Credentials whose password was replaced, is being replaced, or will be by its age or the schedule.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
@@ -74,7 +74,7 @@ pub struct CredentialStatus {
     /// Until when the previous password is valid too.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub previous_valid_until: Option<Time>,
-    /// When the present password is replaced by its age.
+    /// When the present password is replaced by its age or the schedule.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next_rotation_at: Option<Time>,
 }
@@ -223,6 +223,9 @@ pub struct MigrationsStatus {
     /// The plan of the last Job: the first eight digits of its hash.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub plan: Option<String>,
+    /// The plan that waits for a person, or was approved and runs; absent when nothing waits.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pending_plan: Option<PendingPlan>,
     /// The seed profile that is in.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub seeded: Option<String>,
@@ -233,6 +236,50 @@ pub struct MigrationsStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 10))]
     pub history: Vec<AppliedMigration>,
+}
+
+/// Migrations that are to run, as one plan.
+#[derive(Clone, Debug, Default, Deserialize, Serialize, PartialEq, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct PendingPlan {
+    /// What approves exactly this plan. It covers the database, the direction, each pending migration with its down text, and the running
+    /// options; nothing that changes by itself.
+    pub hash: String,
+    /// `up` or `down`.
+    pub direction: String,
+    /// Version before it; 0 for none.
+    pub from: i64,
+    /// Version after it; 0 for none.
+    pub to: i64,
+    /// How many migrations it has.
+    pub migrations: i64,
+    /// How many statements it has.
+    pub statement_count: i64,
+    /// Its first statements, twenty at most.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 20))]
+    pub statements: Vec<PlanStatement>,
+    /// ConfigMap with the whole plan (key `plan.txt`, at most 900 KiB).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub config_map: Option<String>,
+}
+
+/// One statement of a plan.
+#[derive(Clone, Debug, Default, Deserialize, Serialize, PartialEq, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct PlanStatement {
+    /// Version of its migration.
+    pub version: i64,
+    /// File and line.
+    pub place: String,
+    /// Its first 200 characters.
+    pub statement: String,
+    /// What it locks of what is there: `ACCESS EXCLUSIVE on "users"`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub locks: Option<String>,
+    /// `rewrite` or `scan` of a table, and what it loses.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub risk: Option<String>,
 }
 
 /// The statement that failed.

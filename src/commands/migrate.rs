@@ -1,15 +1,14 @@
-//! `amas-operator migrate up|down|status|validate|plan|lint|new|seed`: the migration engine as a Job's container and from a shell.
+//! `amas-operator migrate VERB`: the migration engine as a Job's container and from a shell.
 
-use std::{io::IsTerminal, path::PathBuf, process::ExitCode, time::Duration};
+use std::{path::PathBuf, process::ExitCode, time::Duration};
 
 use sqlx::{Connection, PgConnection, postgres::PgConnectOptions};
 use tokio::sync::watch;
 
 use crate::migrate::{
-    blockers,
-    plan::Direction,
+    consent::Consent,
     report::{Failure, Report},
-    runner::{self, Event, Goal, Request, Urgency},
+    runner::{self, Goal, Request, Urgency},
     seed::Profile,
     session::{self, Login},
     source::{Source, SourceError},
@@ -17,12 +16,17 @@ use crate::migrate::{
 
 mod args;
 mod lint;
+mod look;
 mod new;
 mod plan;
+mod progress;
+mod records;
+mod redo;
 mod status;
 
 pub use args::Args;
 use args::{RunArgs, SeedOptions, Verb};
+use progress::print_event;
 
 /// How long a statement in flight may go on after the first signal: a Pod has 30 s until it is killed.
 const GRACE: Duration = Duration::from_secs(20);
@@ -31,8 +35,9 @@ const GRACE: Duration = Duration::from_secs(20);
 pub async fn run(args: Args) -> ExitCode {
     let code = match args.verb {
         Verb::Up(up) => {
-            let goal = Goal::Up(up.to);
-            execute(up.run, goal, Source::load(&up.dirs.dirs), up.seeds).await
+            let goal = (Goal::Up(up.to), up.losses.consent());
+            let seeds = (up.seeds, up.dirs.dirs.as_slice());
+            execute(up.run, goal, Source::load(&up.dirs.dirs), seeds).await
         }
         Verb::Down(down) => {
             let goal = down.to.map_or(Goal::DownSteps(down.steps), Goal::Down);
@@ -41,10 +46,25 @@ pub async fn run(args: Args) -> ExitCode {
             } else {
                 Source::load(&down.dirs)
             };
-            execute(down.run, goal, source, SeedOptions::default()).await
+            execute(
+                down.run,
+                (goal, Consent::Everything),
+                source,
+                (SeedOptions::default(), &[]),
+            )
+            .await
         }
-        Verb::Seed(seed) => execute(seed.run, Goal::Seed, Ok(Source::default()), seed.seeds).await,
+        Verb::Seed(seed) => {
+            let goal = (Goal::Seed, Consent::Everything);
+            execute(seed.run, goal, Ok(Source::default()), (seed.seeds, &seed.dirs)).await
+        }
+        Verb::Redo(redo) => end(&redo.run, redo::redo(&redo).await),
+        Verb::Current(args) => finish(look::current(&args).await),
         Verb::Status(args) => finish(status::status(&args).await),
+        Verb::History(args) => finish(look::history(&args).await),
+        Verb::Show(args) => finish(look::show(&args).await),
+        Verb::Stamp(args) => finish(records::stamp(&args).await),
+        Verb::Repair(args) => finish(records::repair(&args).await),
         Verb::Validate(args) => finish(status::validate(&args).await),
         Verb::Plan(args) => finish(plan::plan(&args).await),
         Verb::Lint(args) => lint::lint(&args).unwrap_or_else(|failure| finish(Err(failure))),
@@ -63,12 +83,23 @@ fn explain(failure: &Failure) {
     eprintln!("error: {failure}\n{}", failure.advice());
 }
 
+/// Where to, and what may be lost on the way.
+type Wanted = (Goal, Consent);
+
+/// Seeds, and the folders of migrations that a profile's may be below.
+type Seeds<'a> = (SeedOptions, &'a [PathBuf]);
+
 /// Loads, connects, runs, reports.
-async fn execute(args: RunArgs, goal: Goal, source: Result<Source, SourceError>, seeds: SeedOptions) -> u8 {
+async fn execute(args: RunArgs, goal: Wanted, source: Result<Source, SourceError>, seeds: Seeds<'_>) -> u8 {
     let report = match prepare(&args, goal, source, seeds) {
         Ok((request, login)) => perform(&args, &request, &login).await,
         Err(failure) => Report::early(failure),
     };
+    end(&args, report)
+}
+
+/// Tells how it ended: in words, in the termination message, by the exit code.
+fn end(args: &RunArgs, report: Report) -> u8 {
     if let Some(file) = &args.termination_message
         && let Err(error) = std::fs::write(file, report.termination())
     {
@@ -84,19 +115,20 @@ async fn execute(args: RunArgs, goal: Goal, source: Result<Source, SourceError>,
 
 fn prepare(
     args: &RunArgs,
-    goal: Goal,
+    (goal, consent): Wanted,
     source: Result<Source, SourceError>,
-    seeds: SeedOptions,
+    (seeds, dirs): Seeds<'_>,
 ) -> Result<(Request, PgConnectOptions), Failure> {
     let request = Request {
         source: source?,
         goal,
         options: args.database.options(),
         plan_hash: args.plan_hash.clone(),
+        consent,
         attempt: args.attempt.clone(),
         lock_timeout: args.lock_timeout,
         login: None,
-        seeds: load_profiles(&seeds.seed_dirs)?,
+        seeds: load_profiles(&seeds.seed_dirs, seeds.seed_profile.as_deref(), dirs)?,
         hashes: seeds.seed_hashes,
     };
     let login = args.database.login()?;
@@ -107,22 +139,45 @@ fn prepare(
     Ok((request, login))
 }
 
-fn load_profiles(dirs: &[PathBuf]) -> Result<Vec<Profile>, Failure> {
-    let mut profiles: Vec<Profile> = Vec::new();
-    for dir in dirs {
-        let profile = Profile::load(dir)?;
-        if profiles.iter().any(|other| other.label == profile.label) {
+/// The seed folders that are named, or those of a profile below the folders of migrations.
+fn load_profiles(named: &[PathBuf], profile: Option<&str>, dirs: &[PathBuf]) -> Result<Vec<Profile>, Failure> {
+    let mut all: Vec<Profile> = named.iter().map(|dir| Profile::load(dir)).collect::<Result<_, _>>()?;
+    if let Some(name) = profile {
+        for dir in dirs.iter().map(|dir| dir.join("seed")).filter(|dir| dir.is_dir()) {
+            all.extend(Profile::load_named(&dir, name)?);
+        }
+        if all.is_empty() {
             return Err(Failure::Usage(format!(
-                "two seed folders are named {}; their records would mix",
-                profile.label
+                "no folder seed with a profile {name} is below --dir"
             )));
         }
-        profiles.push(profile);
     }
-    Ok(profiles)
+    let mut labels = std::collections::BTreeSet::new();
+    match all.iter().find(|profile| !labels.insert(profile.label.as_str())) {
+        None => Ok(all),
+        Some(twice) => Err(Failure::Usage(format!(
+            "two seed folders are named {}; their records would mix",
+            twice.label
+        ))),
+    }
 }
 
 async fn perform(args: &RunArgs, request: &Request, login: &PgConnectOptions) -> Report {
+    let (mut conn, stop) = match open(args, request, login).await {
+        Ok(opened) => opened,
+        Err(failure) => return Report::early(failure),
+    };
+    let report = runner::run(&mut conn, request, stop, &mut print_event()).await;
+    close(conn, report.failure.is_none()).await;
+    report
+}
+
+/// A session, and what tells when to stop.
+async fn open(
+    args: &RunArgs,
+    request: &Request,
+    login: &PgConnectOptions,
+) -> Result<(PgConnection, watch::Receiver<Urgency>), Failure> {
     let stop = listen_for_signals();
     let mut interrupted = stop.clone();
     let connecting = session::connect(login, &request.options, args.database.connect_timeout);
@@ -130,13 +185,7 @@ async fn perform(args: &RunArgs, request: &Request, login: &PgConnectOptions) ->
         connected = connecting => connected,
         _ = interrupted.wait_for(|urgency| *urgency > Urgency::No) => Err(Failure::Interrupted),
     };
-    let mut conn = match connected {
-        Ok(conn) => conn,
-        Err(failure) => return Report::early(failure),
-    };
-    let report = runner::run(&mut conn, request, stop, &mut print_event()).await;
-    close(conn, report.failure.is_none()).await;
-    report
+    Ok((connected?, stop))
 }
 
 /// A clean goodbye after a clean end; otherwise the socket is dropped, so that nothing waits for an answer.
@@ -168,66 +217,4 @@ fn listen_for_signals() -> watch::Receiver<Urgency> {
         std::future::pending::<()>().await;
     });
     receiver
-}
-
-/// Plain lines; to a terminal the name is shown as soon as a migration starts.
-fn print_event() -> impl FnMut(Event<'_>) + Send {
-    let terminal = std::io::stderr().is_terminal();
-    move |event| {
-        // one write a line: standard error has no buffer
-        if let Some(text) = describe(&event, terminal) {
-            eprint!("{text}");
-        }
-    }
-}
-
-fn describe(event: &Event<'_>, terminal: bool) -> Option<String> {
-    Some(match event {
-        Event::Waiting(Some(holder)) => format!("waiting for the migration lock: {holder} holds it\n"),
-        Event::Waiting(None) => "waiting for the migration lock\n".to_owned(),
-        Event::Blocked { file, waited, by } => format!(
-            "{}  has waited {} s for {}\n",
-            name(file),
-            waited.as_secs(),
-            blockers::list(by)
-        ),
-        Event::Planned { steps: 0, .. } => return None,
-        Event::Planned {
-            direction,
-            from,
-            to,
-            steps,
-        } => {
-            let plural = if *steps == 1 { "" } else { "s" };
-            format!("{direction} from version {from} to {to}: {steps} migration{plural}\n")
-        }
-        Event::Starting(step) if terminal => format!("{} ...", name(&step.file)),
-        Event::Starting(_) => return None,
-        Event::Applied { step, direction, took } => {
-            let back = if terminal { "\r" } else { "" };
-            let verb = match direction {
-                Direction::Up => "applied",
-                Direction::Down => "taken back",
-            };
-            format!("{back}{}  {verb} in {} ms\n", name(&step.file), took.as_millis())
-        }
-        Event::Seeded { profile, file, took } => {
-            format!(
-                "{}  seeded in {} ms\n",
-                name(&format!("{profile}/{file}")),
-                took.as_millis()
-            )
-        }
-        Event::SeedsUnchanged(1) => "1 seed file unchanged\n".to_owned(),
-        Event::SeedsUnchanged(count) => format!("{count} seed files unchanged\n"),
-    })
-}
-
-/// A file's name as a column, without what every file has.
-fn name(file: &str) -> String {
-    let name = file
-        .trim_end_matches(".sql")
-        .trim_end_matches(".up")
-        .trim_end_matches(".down");
-    format!("{name:<40}")
 }

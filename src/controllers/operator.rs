@@ -19,6 +19,7 @@ use crate::{
     },
     engine::{
         Own,
+        answers::Answers,
         children::Children,
         events::Events,
         metrics::Metrics,
@@ -61,8 +62,10 @@ impl Operator {
             books: Books::default(),
             credentials: credentials::Memory::default(),
             sources: Sources::new(settings.bundles.clone()),
+            plans: Arc::default(),
             taken: Taken::default(),
             brought: Brought::default(),
+            answers: Answers::default(),
             growth: Growth::default(),
             events: Events::new(client.clone(), writer.clone(), &settings.instance),
             metrics,

@@ -46,10 +46,11 @@ pub struct Sources {
     read_bundles: Mutex<HashMap<String, Files>>,
     read_maps: Mutex<HashMap<String, (Reason, Files)>>,
     read_seeds: Mutex<HashMap<(String, String), SeedFiles>>,
+    read_seed_maps: Mutex<HashMap<String, (Reason, SeedFiles)>>,
 }
 
 /// The seed folders of a profile in the order they run, or what is wrong with them.
-pub type SeedFiles = Result<Arc<Vec<(String, Profile)>>, Vec<String>>;
+pub type SeedFiles = Result<Arc<Vec<Profile>>, Vec<String>>;
 
 impl Sources {
     /// `bundles` is the folder with one folder a bundle.
@@ -59,6 +60,7 @@ impl Sources {
             read_bundles: Mutex::default(),
             read_maps: Mutex::default(),
             read_seeds: Mutex::default(),
+            read_seed_maps: Mutex::default(),
         }
     }
 
@@ -87,6 +89,7 @@ impl Sources {
 
     pub fn forget(&self, uid: &str) {
         lock(&self.read_maps).remove(uid);
+        lock(&self.read_seed_maps).remove(uid);
     }
 
     fn bundle(&self, name: &str) -> Files {
@@ -120,28 +123,42 @@ impl Sources {
         names
     }
 
-    /// The seed folders of a bundle's profile, in the order they run, with what they hold.
+    /// The seed folders of a bundle's profile, in the order they run.
     pub fn seeds(&self, bundle: &str, profile: &str) -> SeedFiles {
         let key = (bundle.to_owned(), profile.to_owned());
+        let folder = || self.bundles.join(bundle).join("seed");
         lock(&self.read_seeds)
             .entry(key)
-            .or_insert_with(|| self.read_seeds(bundle, profile).map(Arc::new))
+            .or_insert_with(|| {
+                Profile::load_named(&folder(), profile)
+                    .map(Arc::new)
+                    .map_err(|error| error.problems)
+            })
             .clone()
     }
 
-    fn read_seeds(&self, bundle: &str, profile: &str) -> Result<Vec<(String, Profile)>, Vec<String>> {
-        let folder = self.bundles.join(bundle).join("seed");
-        let existing = |name: &str| folder.join(name).is_dir().then(|| name.to_owned());
-        // What a profile has of its own comes between what all have. One that adds nothing has no folder.
-        let folders: Vec<String> = ["common", profile, "last"].into_iter().filter_map(existing).collect();
-        if folders.is_empty() {
-            return Err(vec![format!("bundle {bundle} has no seed for profile {profile}")]);
+    /// The seed files of a profile from ConfigMaps, of the object with this uid.
+    pub async fn seed_maps(
+        &self,
+        writer: &Writer,
+        (uid, namespace): (&str, &str),
+        (names, profile): (&[String], &str),
+        reason: Reason,
+    ) -> Result<SeedFiles, WriteError> {
+        if let Some((known, files)) = lock(&self.read_seed_maps).get(uid)
+            && *known == reason
+            && files.is_ok()
+        {
+            return Ok(files.clone());
         }
-        let load = |name: String| match Profile::load(&folder.join(&name)) {
-            Ok(profile) => Ok((name, profile)),
-            Err(error) => Err(error.problems),
+        let files = match config_map_files(writer, namespace, names).await? {
+            Err(missing) => Err(vec![missing]),
+            Ok(files) => Profile::from_files(profile, files)
+                .map(|profile| Arc::new(vec![profile]))
+                .map_err(|error| error.problems),
         };
-        folders.into_iter().map(load).collect()
+        lock(&self.read_seed_maps).insert(uid.to_owned(), (reason, files.clone()));
+        Ok(files)
     }
 }
 
@@ -150,19 +167,32 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 }
 
 async fn read_config_maps(writer: &Writer, namespace: &str, names: &[String]) -> Result<Files, WriteError> {
+    let files = match config_map_files(writer, namespace, names).await? {
+        Ok(files) => files,
+        Err(missing) => return Ok(Files::NotFound(missing)),
+    };
+    Ok(match Source::from_files(files) {
+        Ok(source) => Files::Read(Arc::new(source)),
+        Err(error) => Files::Invalid(error.problems),
+    })
+}
+
+/// The files in ConfigMaps, or which of them does not exist.
+async fn config_map_files(
+    writer: &Writer,
+    namespace: &str,
+    names: &[String],
+) -> Result<Result<Vec<(String, Vec<u8>)>, String>, WriteError> {
     let mut files = Vec::new();
     for name in names {
         let Some(map) = writer.read(ChildKind::ConfigMap, namespace, name).await? else {
-            return Ok(Files::NotFound(format!(
+            return Ok(Err(format!(
                 "ConfigMap {namespace}/{name} does not exist; create it, then set the annotation {REREAD} to a new value"
             )));
         };
         files.extend(sql_entries(&map));
     }
-    Ok(match Source::from_files(files) {
-        Ok(source) => Files::Read(Arc::new(source)),
-        Err(error) => Files::Invalid(error.problems),
-    })
+    Ok(Ok(files))
 }
 
 fn sql_entries(map: &Value) -> Vec<(String, Vec<u8>)> {

@@ -140,7 +140,7 @@ impl ChildKind {
         self.selection().overlay(live, wanted);
     }
 
-    #[cfg(test)]
+    /// The fields we own, written in one way.
     pub fn project(self, object: &Value) -> Value {
         normalise(self.selection().project(object))
     }

@@ -1,6 +1,7 @@
 //! The only code that knows the Kubernetes client: watches, queue, writes, status, Events, backoff, leader lease, metrics.
 //! It knows nothing of databases.
 
+pub mod answers;
 pub mod backoff;
 pub mod child;
 pub mod children;

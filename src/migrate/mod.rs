@@ -2,12 +2,15 @@
 //!
 //! `source` reads files, `statements` finds where each statement begins, `analysis` what each takes and does, `units` in which parts a file
 //! is sent, `lint` what is risky about it,
-//! `plan` decides (pure), `history` is what the
+//! `plan` decides (pure), `consent` refuses what loses data and was not accepted, `history` is what the
 //! database says, `record` writes it, `session` connects and locks, `runner` runs a plan, `seed` the seeds after it, and
+//! `adjust` changes records without running anything,
 //! `report` says how it ended. Nothing runs before the whole plan has been checked.
 
+pub mod adjust;
 pub mod analysis;
 pub mod blockers;
+pub mod consent;
 pub mod history;
 pub mod lint;
 pub mod plan;
@@ -19,4 +22,5 @@ pub mod seed;
 pub mod session;
 pub mod source;
 pub mod statements;
+mod tables;
 pub mod units;

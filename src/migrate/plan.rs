@@ -13,7 +13,7 @@ use serde::Serialize;
 use super::{
     history::Applied,
     progress::Unfinished,
-    source::{Checksum, Source},
+    source::{Checksum, Migration, Source},
     statements::{self, Unrunnable},
 };
 
@@ -162,6 +162,22 @@ pub fn plan(source: &Source, history: &[Applied], target: Option<i64>) -> Result
     up(source, history, target)
 }
 
+/// That nothing is half way, in a direction or outside of our records.
+pub fn check_whole(history: &[Applied]) -> Result<(), PlanError> {
+    let Some(half) = history.iter().find(|applied| !applied.success) else {
+        return Ok(());
+    };
+    let (version, description) = (half.version, half.description.clone());
+    Err(match &half.unfinished {
+        Some(unfinished) => PlanError::HalfWay {
+            version,
+            description,
+            direction: unfinished.direction,
+        },
+        None => PlanError::Dirty { version, description },
+    })
+}
+
 /// The highest applied version, 0 when there is none. One that is half way up is not applied yet.
 pub fn current(history: &[Applied]) -> i64 {
     let applied = history.iter().filter(|applied| !half_up(applied));
@@ -173,7 +189,8 @@ fn half_up(applied: &Applied) -> bool {
     half.is_some_and(|half| half.direction == Direction::Up)
 }
 
-fn check_target(source: &Source, history: &[Applied], target: Option<i64>) -> Result<Option<i64>, PlanError> {
+/// That a version is known to the files or the records; 0 always is.
+pub fn check_target(source: &Source, history: &[Applied], target: Option<i64>) -> Result<Option<i64>, PlanError> {
     let Some(wanted) = target else { return Ok(None) };
     let applied = history.iter().any(|applied| applied.version == wanted);
     if wanted == 0 || applied || source.get(wanted).is_some() {
@@ -234,10 +251,7 @@ fn up(source: &Source, history: &[Applied], target: Option<i64>) -> Result<Plan,
                 current,
             });
         }
-        check_runnable(&file.up.file, &file.up.sql)?;
-        if let Some(down) = &file.down {
-            check_runnable(&down.file, &down.sql)?;
-        }
+        check(file)?;
         steps.push(Step {
             version: file.version,
             description: file.description.clone(),
@@ -303,7 +317,7 @@ fn down_step(source: &Source, applied: &Applied) -> Result<Step, PlanError> {
             version,
             description: applied.description.clone(),
         })?;
-    check_runnable(&name, &down.sql)?;
+    statements::runnable(&down.sql).map_err(|problem| unrunnable(&name, problem))?;
     Ok(Step {
         version,
         description: applied.description.clone(),
@@ -315,13 +329,20 @@ fn down_step(source: &Source, applied: &Applied) -> Result<Step, PlanError> {
     })
 }
 
-fn check_runnable(file: &str, sql: &str) -> Result<(), PlanError> {
-    match statements::runnable(sql) {
-        Ok(_) => Ok(()),
-        Err(problem) => Err(PlanError::Unrunnable {
-            file: file.to_owned(),
-            problem,
-        }),
+/// Whether both ways of a migration can be sent.
+pub fn check(migration: &Migration) -> Result<(), PlanError> {
+    let up = &migration.up;
+    statements::doing(&up.sql).map_err(|problem| unrunnable(&up.file, problem))?;
+    if let Some(down) = &migration.down {
+        statements::runnable(&down.sql).map_err(|problem| unrunnable(&down.file, problem))?;
+    }
+    Ok(())
+}
+
+fn unrunnable(file: &str, problem: Unrunnable) -> PlanError {
+    PlanError::Unrunnable {
+        file: file.to_owned(),
+        problem,
     }
 }
 

@@ -5,6 +5,7 @@
 use crate::api::names::SqlName;
 
 use super::{
+    adjust::Change,
     history::CHANNEL,
     plan::{Direction, Step},
     progress,
@@ -288,6 +289,49 @@ pub fn stamp(version: i64, description: &str, checksum: &Checksum, down: Option<
         bytes(checksum),
         or_null(down, |down| literal(&down.sql)),
         or_null(down, |down| bytes(&down.checksum)),
+    )
+}
+
+/// One change of what is recorded, without anything being run. It settles what was half way too.
+pub fn adjust(schema: &SqlName, change: &Change) -> String {
+    let (version, sql) = match change {
+        Change::Applied {
+            version,
+            description,
+            checksum,
+            down,
+        } => {
+            let sql = format!(
+                "INSERT INTO \"{schema}\"._sqlx_migrations (version, description, success, checksum, execution_time) \
+                 VALUES ({version}, {}, true, {}, 0) \
+                 ON CONFLICT (version) DO UPDATE SET success = true, checksum = EXCLUDED.checksum; {}",
+                literal(description),
+                bytes(checksum),
+                stamp(*version, description, checksum, down.as_ref())
+            );
+            (version, sql)
+        }
+        Change::Finished { version } => {
+            let sql = format!("UPDATE \"{schema}\"._sqlx_migrations SET success = true WHERE version = {version}");
+            (version, sql)
+        }
+        Change::Pending { version } => {
+            let sql = format!(
+                "WITH gone AS (DELETE FROM \"{schema}\"._sqlx_migrations WHERE version = {version} RETURNING *) \
+                 INSERT INTO amas_migrate.history (version, description, direction, checksum) \
+                 SELECT version, description, 'down', checksum FROM gone"
+            );
+            (version, sql)
+        }
+    };
+    format!("{sql}; {}", progress::end(*version))
+}
+
+/// Changes of the records in one transaction, which tells whoever listens.
+pub fn told(changes: &[String]) -> String {
+    format!(
+        "BEGIN; {}; SELECT pg_catalog.pg_notify('{CHANNEL}', '0'); COMMIT",
+        changes.join("; ")
     )
 }
 

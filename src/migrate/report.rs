@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use super::{
     blockers::{self, Blocker},
+    consent::Unaccepted,
     plan::PlanError,
     source::SourceError,
 };
@@ -87,6 +88,8 @@ pub enum Failure {
     Plan(#[from] PlanError),
     #[error("the plan is not the one asked for: expected {expected}, found {found}")]
     PlanMoved { expected: String, found: String },
+    #[error("{0}; if that is meant: --allow-destructive {list}", list = .0.list(","))]
+    Destructive(Box<Unaccepted>),
     #[error("seed {0}")]
     Seed(Box<StatementFailure>),
     #[error("seed setting {name}: {problem}")]
@@ -139,6 +142,7 @@ impl Failure {
     /// | 16 | login refused, no such database, no right |
     /// | 17 | an option cannot be used |
     /// | 18 | `lint` found risks |
+    /// | 19 | a statement loses data and its version is not accepted |
     /// | 20 | server not reachable within --connect-timeout |
     /// | 21 | the migration lock, or the lock of a table, not obtained within --lock-timeout |
     /// | 22 | stopped by a signal |
@@ -155,6 +159,7 @@ impl Failure {
             Failure::Seed(_) | Failure::SeedSetting { .. } => 14,
             Failure::Refused(_) => 16,
             Failure::Usage(_) => 17,
+            Failure::Destructive(_) => 19,
             Failure::Unreachable(_) => 20,
             Failure::Locked { .. } | Failure::Blocked { .. } => 21,
             Failure::Interrupted => 22,
@@ -174,6 +179,7 @@ impl Failure {
             Failure::Source(_) => "nothing was run; correct the files",
             Failure::Plan(_) | Failure::Changed { .. } => "nothing was run",
             Failure::PlanMoved { .. } => "nothing was run; look at the new plan and start it with its own hash",
+            Failure::Destructive(_) => "nothing was run: data would be lost that nobody has given up",
             Failure::Seed(_) => "the migrations are applied; correct the seed and run it again",
             Failure::SeedSetting { .. } => "check the file named by --seed-hash",
             Failure::Refused(_) => "check the credentials, the database's name and the rights of the role",

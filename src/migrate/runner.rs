@@ -12,6 +12,7 @@ use tokio::sync::watch;
 
 use super::{
     blockers::Blocker,
+    consent::Consent,
     history::{self, Applied, State},
     plan::{self, Direction, Options, Plan, Step, StepId, hash_steps},
     record::{self, NewRun},
@@ -19,6 +20,7 @@ use super::{
     seed::{self, HashSource, Profile},
     session::{self, Login},
     source::Source,
+    tables,
 };
 
 mod closing;
@@ -30,7 +32,6 @@ mod pulse;
 mod seeds;
 mod send;
 mod steps;
-mod tables;
 mod transact;
 
 /// Where the schema shall go.
@@ -54,6 +55,8 @@ pub struct Request {
     pub options: Options,
     /// Refuse with PlanMoved unless exactly this plan (or what this attempt left of it) would run.
     pub plan_hash: Option<String>,
+    /// The versions that may lose data.
+    pub consent: Consent,
     /// The Job's name, or `shell`; written into `runs`.
     pub attempt: String,
     /// How long to wait for the migration lock, and then for the locks of each transaction.
@@ -204,19 +207,20 @@ impl Runner<'_, '_> {
     }
 
     async fn locked(&mut self, identity: &str) -> Result<(), Failure> {
-        let created = self.ensure_tables().await?;
+        let created = tables::ensure(self.conn, &self.request.options.schema).await?;
         self.ready = true;
         let state = self.read().await?;
         self.report.current = state.current();
         self.report.target = self.report.current;
         if created {
-            self.adopt(&state.applied).await?;
+            tables::adopt(self.conn, &self.request.source, &state.applied).await?;
         }
         let plan = self.plan(&state)?;
         self.report.target = plan.to;
         self.report.total = plan.steps.len();
         let hash = plan.hash(identity, &self.request.options);
         self.check_hash(identity, &plan, &hash).await?;
+        self.check_consent(&plan, &state)?;
         let seeds = seed::pending(self.conn, &self.request.seeds).await?;
         if plan.is_empty() && seeds.is_empty() {
             if state.latest_run.is_some_and(|run| run.finished_at.is_none()) {
@@ -229,7 +233,7 @@ impl Runner<'_, '_> {
         let stored = self.request.plan_hash.clone().unwrap_or(hash);
         self.begin(Some(&stored)).await?;
         if !created {
-            self.adopt(&state.applied).await?;
+            tables::adopt(self.conn, &self.request.source, &state.applied).await?;
         }
         self.steps(&plan).await?;
         self.seeds(&seeds, hashing).await
@@ -289,6 +293,18 @@ impl Runner<'_, '_> {
             expected: expected.clone(),
             found: found.to_owned(),
         })
+    }
+
+    /// Nothing is lost that nobody has accepted.
+    fn check_consent(&self, plan: &Plan, state: &State) -> Result<(), Failure> {
+        let consent = &self.request.consent;
+        if *consent == Consent::Everything {
+            return Ok(());
+        }
+        let statements = plan.statements(&self.request.source, state)?;
+        consent
+            .refuse(&statements)
+            .map_or(Ok(()), |refused| Err(Failure::Destructive(Box::new(refused))))
     }
 
     async fn begin(&mut self, plan_hash: Option<&str>) -> Result<(), Failure> {

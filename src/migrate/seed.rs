@@ -34,6 +34,27 @@ impl Profile {
         Self::from_files(base_name(path.trim_end_matches('/')), read_sql_files(dir)?)
     }
 
+    /// The folders of a named profile below `folder`, in the order they run: what all profiles have, its own, what comes last. One
+    /// that adds nothing has no folder.
+    pub fn load_named(folder: &std::path::Path, name: &str) -> Result<Vec<Self>, SourceError> {
+        let folders = ["common", name, "last"].map(|part| folder.join(part));
+        let there: Vec<Self> = folders
+            .iter()
+            .filter(|folder| folder.is_dir())
+            .map(|folder| Self::load(folder))
+            .collect::<Result<_, _>>()?;
+        if there.is_empty() {
+            let problem = format!(
+                "{}: has none of the folders common, {name} and last: there is no seed for profile {name}",
+                folder.display()
+            );
+            return Err(SourceError {
+                problems: vec![problem],
+            });
+        }
+        Ok(there)
+    }
+
     /// The same from memory.
     pub fn from_files(label: &str, files: Vec<(String, Vec<u8>)>) -> Result<Self, SourceError> {
         let (mut good, mut problems) = (BTreeMap::new(), Vec::new());
@@ -60,13 +81,13 @@ fn check(path: &str, bytes: Vec<u8>) -> Result<(i64, Script), String> {
         return Err(format!("{path}: a seed has no direction; name it NNNN_name.sql"));
     }
     let checksum = Checksum::of(&bytes);
-    let sql = source::text(path, bytes)?;
+    let sql = source::statements_of(path, bytes)?;
     if statements::no_transaction(&sql) {
         return Err(format!(
             "{path}: a seed always runs in a transaction; remove the first line"
         ));
     }
-    statements::runnable(&sql).map_err(|problem| format!("{path}: {problem}"))?;
+    statements::doing(&sql).map_err(|problem| format!("{path}: {problem}"))?;
     Ok((
         name.version,
         Script {

@@ -76,6 +76,14 @@ pub struct SourceError {
 }
 
 impl Source {
+    /// Migrations that were checked before.
+    pub fn of(migrations: impl IntoIterator<Item = Migration>) -> Self {
+        let pairs = migrations.into_iter().map(|migration| (migration.version, migration));
+        Self {
+            migrations: pairs.collect(),
+        }
+    }
+
     /// Reads every `*.sql` file of the folders, which are merged in the order given. Subfolders, hidden files (the
     /// bookkeeping of a mounted ConfigMap) and files that are not SQL are passed over.
     pub fn load(dirs: &[PathBuf]) -> Result<Self, SourceError> {
@@ -147,8 +155,19 @@ pub fn base_name(path: &str) -> &str {
     path.rsplit('/').next().unwrap_or(path)
 }
 
-/// Checks one file's bytes: UTF-8 without a byte order mark, not empty, no NUL.
-pub fn text(name: &str, bytes: Vec<u8>) -> Result<String, String> {
+/// The text of a file that does something.
+pub fn statements_of(name: &str, bytes: Vec<u8>) -> Result<String, String> {
+    let sql = text(name, bytes)?;
+    if sql.trim().is_empty() {
+        return Err(format!(
+            "{name}: is empty; write at least one statement (SELECT 1; if there is nothing to do)"
+        ));
+    }
+    Ok(sql)
+}
+
+/// Checks one file's bytes: UTF-8 without a byte order mark, no NUL.
+fn text(name: &str, bytes: Vec<u8>) -> Result<String, String> {
     if bytes.starts_with(b"\xEF\xBB\xBF") {
         return Err(format!(
             "{name}: starts with a byte order mark; save it as UTF-8 without one"
@@ -158,11 +177,6 @@ pub fn text(name: &str, bytes: Vec<u8>) -> Result<String, String> {
         let offset = error.utf8_error().valid_up_to();
         format!("{name}: is not UTF-8 (first bad byte at offset {offset}); save it as UTF-8")
     })?;
-    if sql.trim().is_empty() {
-        return Err(format!(
-            "{name}: is empty; write at least one statement (SELECT 1; if there is nothing to do)"
-        ));
-    }
     if sql.contains('\0') {
         return Err(format!(
             "{name}: contains a NUL character, which PostgreSQL cannot take; remove it"
@@ -242,9 +256,14 @@ impl Draft {
         }
         self.seen.insert((name.version, name.kind));
         let checksum = Checksum::of(&bytes);
+        // An empty down file is how many a set says that there is nothing to take back.
+        let sql = match name.kind {
+            Kind::Down => text(path, bytes)?,
+            _ => statements_of(path, bytes)?,
+        };
         let script = Script {
             file,
-            sql: text(path, bytes)?.into(),
+            sql: sql.into(),
             checksum,
         };
         if name.kind == Kind::Down {
@@ -344,6 +363,7 @@ mod tests {
             (&[("1_.sql", "s")], "no description"),
             (&[("1_x.UP.sql", "s")], "capitals"),
             (&[("1_x.sql", " \n")], "is empty"),
+            (&[("1_x.up.sql", ""), ("1_x.down.sql", "")], "1_x.up.sql: is empty"),
             (&[("1_x.sql", "\u{feff}SELECT 1")], "byte order mark"),
             (&[("1_x.sql", "a\0b")], "NUL"),
             (&[], "no migration file"),

@@ -43,14 +43,20 @@ pub fn split(sql: &str) -> Result<Vec<Statement>, Unrunnable> {
     Ok(scanner.done)
 }
 
-/// Splits a text and refuses what the runner cannot send: a text without a statement, transaction control inside the
-/// runner's own transaction, and COPY from the client.
-pub fn runnable(sql: &str) -> Result<Vec<Statement>, Unrunnable> {
-    let statements = split(sql)?;
+/// [`runnable`], and there is a statement: only a down text may have nothing to do.
+pub fn doing(sql: &str) -> Result<Vec<Statement>, Unrunnable> {
+    let statements = runnable(sql)?;
     if statements.is_empty() {
         let what = "there is no statement; write SELECT 1; if there is nothing to do".to_owned();
         return Err(Unrunnable { line: 1, what });
     }
+    Ok(statements)
+}
+
+/// Splits a text and refuses what the runner cannot send: transaction control inside the runner's own transaction, and
+/// COPY from the client.
+pub fn runnable(sql: &str) -> Result<Vec<Statement>, Unrunnable> {
+    let statements = split(sql)?;
     for statement in &statements {
         let refused = if statement.stdio && statement.words.first().is_some_and(|w| w == "COPY") {
             Some("COPY from or to the client (STDIN, STDOUT) needs psql; use INSERT ... VALUES".to_owned())
@@ -367,7 +373,6 @@ mod tests {
     #[test]
     fn refuses_what_cannot_be_sent() {
         let cases = [
-            ("-- only a comment", 1, "no statement"),
             ("a;\nCOMMIT;", 2, "COMMIT inside"),
             ("a;\n\n  rollback;", 3, "ROLLBACK inside"),
             ("begin; a; end", 1, "BEGIN inside"),
@@ -379,6 +384,7 @@ mod tests {
             ("\n\nDO $$ x;", 3, "dollar quote"),
             ("a \"b", 1, "quoted name"),
         ];
+        assert!(runnable("-- only a comment").is_ok() && doing("-- only a comment").is_err());
         for (sql, line, what) in cases {
             let error = runnable(sql).unwrap_err();
             assert!(error.line == line && error.what.contains(what), "{sql}: {error}");

@@ -22,7 +22,7 @@ pub type Span = (usize, usize);
 /// A file taken apart.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Parts {
-    /// In the order of the file; at least one if there is a statement.
+    /// In the order of the file; none only if there is no statement.
     pub units: Vec<Unit>,
     /// It waits for nobody, nobody waits for it, and it changes nothing of the session: it may share a transaction with
     /// its neighbours.
@@ -127,7 +127,7 @@ pub fn parts(sql: &str, made: &mut BTreeSet<TableName>) -> Result<Parts, Unrunna
         units, fresh, light, ..
     } = cutter;
     made.extend(fresh);
-    let light = light && matches!(units.as_slice(), [one] if one.is_light());
+    let light = light && units.iter().all(Unit::is_light) && units.len() <= 1;
     Ok(Parts { units, light })
 }
 
@@ -301,6 +301,8 @@ mod tests {
             ("SAVEPOINT a", false),
             ("-- no-transaction\nCREATE TABLE z ()", false),
             ("CREATE INDEX CONCURRENTLY ON t (id)", false),
+            ("-- nothing to take back", true),
+            ("-- no-transaction", false),
         ] {
             assert_eq!(light(sql), expected, "{sql}");
         }

@@ -46,6 +46,16 @@ pub struct Endpoint {
     pub password: Sensitive,
 }
 
+impl Endpoint {
+    /// Where and as whom, whatever the password is.
+    pub fn without_password(&self) -> Self {
+        Self {
+            password: Sensitive::new(""),
+            ..self.clone()
+        }
+    }
+}
+
 /// Why a server could not do what was asked. The text is safe to show: it never contains a credential.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum StoreError {

@@ -20,6 +20,15 @@ use crate::stores::{
     health::{Attention, Health},
 };
 
+/// A wrong password, or certificate, does not become right by itself, and servers lock accounts out: after the first retry wait longer. A new one is
+/// tried at once. In seconds.
+const LOGIN_DELAYS: [u64; 5] = [1, 5, 5, 15, 30];
+
+/// The pause after so many refused logins in a row.
+fn login_delay(refused: usize) -> Duration {
+    Duration::from_secs(LOGIN_DELAYS[refused.saturating_sub(1).min(LOGIN_DELAYS.len() - 1)])
+}
+
 /// What a keeper is asked to hold true: the store's own part (from the AmasDatabase) and one part a policy or schema on it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Duty<S: Store> {
@@ -35,6 +44,8 @@ pub struct Snapshot<S: Store> {
     pub health: Health,
     /// What was read from the server and which duty is in; see each store's `Facts`. Kept while the server is down.
     pub facts: S::Facts,
+    /// Since when the server refuses a login that the work needs, although the sentinel's connection may be open.
+    pub refused_since: Option<jiff::Timestamp>,
 }
 
 /// A sign from a sentinel's connection.

@@ -1,10 +1,11 @@
 //! The migration engine against a real PostgreSQL, as a non-superuser owner.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use amas_operator::{
     api::names::SqlName,
     migrate::{
+        consent::Consent,
         history::{self, State},
         plan::{self, Options},
         report::{Failure, Report, StatementFailure},
@@ -23,6 +24,10 @@ use crate::support::postgres::Postgres;
 mod command;
 #[path = "migrate_crashes.rs"]
 mod crashes;
+#[path = "migrate_model.rs"]
+mod model;
+#[path = "migrate_public.rs"]
+mod public_sets;
 #[path = "migrate_running.rs"]
 mod running;
 
@@ -164,6 +169,10 @@ fn request(goal: Goal, source: Source) -> Request {
         goal,
         options: Options::default(),
         plan_hash: None,
+        consent: match goal {
+            Goal::Up(_) => Consent::Versions(BTreeSet::new()),
+            _ => Consent::Everything,
+        },
         attempt: "test".into(),
         lock_timeout: Duration::from_secs(20),
         login: None,
@@ -688,6 +697,7 @@ async fn only_the_plan_that_was_asked_for() {
     let hash = plan.hash(&identity, &options);
     let down = Request {
         goal: Goal::Down(1),
+        consent: Consent::Everything,
         ..job(source(&FIVE), &hash, "job-4")
     };
     succeeded(&db.run(down).await);

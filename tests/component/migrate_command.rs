@@ -13,6 +13,8 @@ use super::{Database, FIVE, File, bytes};
 
 #[path = "migrate_plan.rs"]
 mod plan;
+#[path = "migrate_verbs.rs"]
+mod verbs;
 
 /// A folder that goes when the test does.
 pub(super) struct Dir(PathBuf);

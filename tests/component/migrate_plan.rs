@@ -72,3 +72,42 @@ async fn without_a_database_the_hash_needs_its_identity() {
         "an untouched pair is refused: {err}"
     );
 }
+
+#[tokio::test]
+async fn a_loss_needs_its_version_and_what_the_batch_has_made_does_not_count() {
+    const LOSSES: [File; 4] = [
+        ("0001_a", "CREATE TABLE a (id int);", "DROP TABLE a;"),
+        ("0002_b", "CREATE TABLE b (id int);\nDROP TABLE a;", "SELECT 1;"),
+        ("0003_c", "SELECT 1/0;", "SELECT 1;"),
+        ("0004_d", "SELECT 1;\nTRUNCATE b;", "SELECT 1;"),
+    ];
+    let db = Database::new("losses").await;
+    let dir = Dir::of("losses", &LOSSES);
+    let up = |args: &[&str]| {
+        let args = [&["up"], args].concat();
+        output(command(&db, &args, &[("--dir", &dir.0)]))
+    };
+    let (code, _, err) = up(&[]).await;
+    assert_eq!(code, 10, "all that is lost was made by the plan itself: {err}");
+    dir.file("0003_c.up.sql", "SELECT 1;");
+    let (code, _, err) = up(&["--to", "4"]).await;
+    assert_eq!(code, 0, "the rest of a run that failed: {err}");
+
+    dir.file("0005_e.up.sql", "SELECT 1;\n\nUPDATE b SET id = 1;");
+    dir.file("0005_e.down.sql", "SELECT 1;");
+    dir.file("0006_f.sql", "DROP TABLE b;");
+    let (code, _, err) = up(&["--allow-destructive", "6,1"]).await;
+    assert_eq!(code, 19, "{err}");
+    for part in [
+        "0005_e.up.sql:3: overwrites every row (UPDATE without a WHERE): UPDATE b SET id = 1",
+        "--allow-destructive 5",
+        "nothing was run",
+    ] {
+        assert!(err.contains(part), "{part}: {err}");
+    }
+    assert_eq!(db.versions().await, [1, 2, 3, 4]);
+    let (_, text, _) = output(command(&db, &["plan"], &[("--dir", &dir.0)])).await;
+    assert!(text.contains("up needs --allow-destructive 5,6"), "{text}");
+    let (code, _, err) = up(&["--allow-destructive", "5,6"]).await;
+    assert_eq!(code, 0, "{err}");
+}

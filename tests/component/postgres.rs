@@ -11,6 +11,7 @@ use amas_operator::{
         sensitive::Sensitive,
     },
     migrate::{
+        consent::Consent,
         plan::Options,
         runner::{self, Goal, Request, Urgency},
         source::Source,
@@ -103,6 +104,7 @@ pub fn duty(server: &Server) -> PostgresDuty {
         attention: Default::default(),
         take_over: None,
         configuration: None,
+        kept: false,
         look_again: String::new(),
     }
 }
@@ -277,6 +279,7 @@ async fn migrate(owner: &mut PgConnection, sql: &str) {
         goal: Goal::Up(None),
         options: Options::default(),
         plan_hash: None,
+        consent: Consent::Everything,
         attempt: "test".into(),
         lock_timeout: Duration::from_secs(5),
         login: None,

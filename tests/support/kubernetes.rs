@@ -301,6 +301,13 @@ impl Namespace {
             .await;
     }
 
+    /// Asks something of an AmasDatabase by annotation.
+    pub async fn annotate(&self, name: &str, annotation: &str, value: &str) {
+        let patch = json!({"metadata": {"annotations": {annotation: value}}});
+        let (params, patch) = (PatchParams::default(), Patch::Merge(patch));
+        self.kind("AmasDatabase").patch(name, &params, &patch).await.unwrap();
+    }
+
     pub async fn get(&self, kind: &str, name: &str) -> Option<Value> {
         let found = self.kind(kind).get_opt(name).await.unwrap();
         found.map(|object| serde_json::to_value(object).unwrap())

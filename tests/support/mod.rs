@@ -2,6 +2,7 @@
 
 pub mod audit;
 pub mod kubernetes;
+pub mod managed;
 pub mod neo4j;
 pub mod operator;
 pub mod pgbouncer;
@@ -11,4 +12,5 @@ pub mod postmaster;
 pub mod process;
 pub mod proxy;
 pub mod redis;
+pub mod relay;
 pub mod wire;

@@ -30,6 +30,7 @@ const OPENS: [&str; 4] = ["java.nio", "java.io", "sun.nio.ch", "java.util.concur
 pub struct Neo4jServer {
     pub process: Process,
     pub port: u16,
+    host: String,
     /// What signed the server's certificate, and what a client's must be signed by, if it shows one.
     pub authority: Authority,
     folder: Folder,
@@ -38,15 +39,20 @@ pub struct Neo4jServer {
 impl Neo4jServer {
     /// A server that speaks Bolt with and without TLS; `None`, said aloud, where there are no jars.
     pub async fn start() -> Option<Self> {
+        let auth = auth_ini("neo4j", &Sensitive::new(PASSWORD), [7; 32]);
+        let server = Self::start_at(("127.0.0.1", free_port()), &auth)?;
+        server.answers().await;
+        Some(server)
+    }
+
+    /// The same at this address, with this file of its first login; it does not answer yet.
+    pub fn start_at((host, port): (&str, u16), auth: &str) -> Option<Self> {
         let Some(jars) = std::env::var_os("AMAS_NEO4J_LIB") else {
             println!("SKIPPED: AMAS_NEO4J_LIB names no folder with the jars of Neo4j");
             return None;
         };
-        let (folder, port) = (Folder::new("neo4j"), free_port());
-        folder.write(
-            "data/dbms/auth.ini",
-            &auth_ini("neo4j", &Sensitive::new(PASSWORD), [7; 32]),
-        );
+        let folder = Folder::new("neo4j");
+        folder.write("data/dbms/auth.ini", auth);
         let authority = Authority::new();
         let own = authority.issue("graph", "IP:127.0.0.1", Years::NOW);
         folder.write("tls/tls.crt", &own.certificate);
@@ -55,7 +61,7 @@ impl Neo4jServer {
         folder.write(
             "conf/neo4j.conf",
             &format!(
-                "server.bolt.listen_address=127.0.0.1:{port}\nserver.bolt.tls_level=OPTIONAL\n\
+                "server.bolt.listen_address={host}:{port}\nserver.bolt.tls_level=OPTIONAL\n\
                  server.http.enabled=false\nserver.https.enabled=false\ndbms.usage_report.enabled=false\n\
                  server.memory.pagecache.size=32m\ndbms.ssl.policy.bolt.enabled=true\n\
                  dbms.ssl.policy.bolt.base_directory={}\ndbms.ssl.policy.bolt.private_key=tls.key\n\
@@ -64,14 +70,13 @@ impl Neo4jServer {
             ),
         );
         let process = launch(&PathBuf::from(jars), &folder);
-        let server = Self {
+        Some(Self {
             process,
             port,
+            host: host.to_owned(),
             authority,
             folder,
-        };
-        server.answers().await;
-        Some(server)
+        })
     }
 
     async fn answers(&self) {
@@ -110,7 +115,9 @@ impl Neo4jServer {
         let jars = std::env::var_os("AMAS_NEO4J_LIB").unwrap();
         self.process = launch(&PathBuf::from(jars), &self.folder);
         eventually("Neo4j listens", Duration::from_secs(120), || async {
-            tokio::net::TcpStream::connect(("127.0.0.1", self.port)).await.is_ok()
+            tokio::net::TcpStream::connect((self.host.as_str(), self.port))
+                .await
+                .is_ok()
         })
         .await;
     }
@@ -143,7 +150,7 @@ impl Neo4jServer {
 
     pub fn endpoint(&self) -> Endpoint {
         Endpoint {
-            host: "127.0.0.1".into(),
+            host: self.host.clone(),
             port: self.port,
             tls: Tls::Disable,
             user: "neo4j".into(),

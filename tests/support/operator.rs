@@ -14,6 +14,7 @@ use super::{
 pub struct Operator {
     process: Process,
     settings: Vec<(String, String)>,
+    hosts: Option<PathBuf>,
     log: PathBuf,
     starts: u32,
     /// Of /healthz, /readyz and /metrics.
@@ -23,6 +24,16 @@ pub struct Operator {
 impl Operator {
     /// Watches `namespace` alone and has its lease there. `settings` are environment variables; they win over these defaults.
     pub fn start(namespace: &Namespace, kubeconfig: &Path, settings: &[(&str, &str)]) -> Self {
+        Self::start_knowing(None, namespace, kubeconfig, settings)
+    }
+
+    /// The same with a file in place of /etc/hosts, which needs a mount namespace of its own.
+    pub fn start_knowing(
+        hosts: Option<PathBuf>,
+        namespace: &Namespace,
+        kubeconfig: &Path,
+        settings: &[(&str, &str)],
+    ) -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(1);
         let name = format!("operator-{}", NEXT.fetch_add(1, Ordering::Relaxed));
         let http_port = free_port();
@@ -41,8 +52,9 @@ impl Operator {
         let settings: Vec<_> = defaults.chain(given).collect();
         let log = namespace.api.folder().join(name);
         Self {
-            process: spawn(&settings, &log, 1),
+            process: spawn(hosts.as_deref(), &settings, &log, 1),
             settings,
+            hosts,
             log,
             starts: 1,
             http_port,
@@ -64,7 +76,7 @@ impl Operator {
     pub fn again(&mut self) {
         self.kill();
         self.starts += 1;
-        self.process = spawn(&self.settings, &self.log, self.starts);
+        self.process = spawn(self.hosts.as_deref(), &self.settings, &self.log, self.starts);
     }
 
     /// Any other signal, such as `STOP` and `CONT`.
@@ -88,8 +100,17 @@ fn log_file(log: &Path, start: u32) -> PathBuf {
     log.with_extension(format!("{start}.log"))
 }
 
-fn spawn(settings: &[(String, String)], log: &Path, start: u32) -> Process {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_amas-operator"));
+fn spawn(hosts: Option<&Path>, settings: &[(String, String)], log: &Path, start: u32) -> Process {
+    const PROGRAM: &str = env!("CARGO_BIN_EXE_amas-operator");
+    let mut command = match hosts {
+        None => Command::new(PROGRAM),
+        Some(hosts) => {
+            let mut command = Command::new("unshare");
+            command.args(["-rm", "sh", "-c", "mount --bind \"$0\" /etc/hosts && exec \"$@\""]);
+            command.arg(hosts).arg(PROGRAM);
+            command
+        }
+    };
     command
         .arg("run")
         .envs(settings.iter().map(|(key, value)| (key, value)));

@@ -17,6 +17,7 @@ const PASSWORD: &str = "superuser-password";
 
 /// Runs until dropped.
 pub struct Postmaster {
+    host: String,
     pub port: u16,
     /// Of the role `postgres`.
     pub password: String,
@@ -36,13 +37,19 @@ impl Postmaster {
     /// Everything but the process.
     pub fn prepare() -> Self {
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let directory = std::env::temp_dir().join(format!("amas-postmaster-{}-{port}", std::process::id()));
+        Self::prepare_at(("127.0.0.1", port), PASSWORD)
+    }
+
+    /// The same under another address and with another password.
+    pub fn prepare_at((host, port): (&str, u16), password: &str) -> Self {
+        let directory = std::env::temp_dir().join(format!("amas-postmaster-{}-{host}-{port}", std::process::id()));
         fs::create_dir(&directory).unwrap();
         fs::set_permissions(&directory, fs::Permissions::from_mode(0o777)).unwrap();
-        fs::write(directory.join("password"), PASSWORD).unwrap();
+        fs::write(directory.join("password"), password).unwrap();
         let server = Self {
+            host: host.to_owned(),
             port,
-            password: PASSWORD.to_owned(),
+            password: password.to_owned(),
             directory,
             process: None,
         };
@@ -56,6 +63,7 @@ impl Postmaster {
             .status()
             .unwrap();
         assert!(initialised.success());
+        server.append("pg_hba.conf", "host all all 127.0.0.0/8 scram-sha-256\n");
         server
     }
 
@@ -150,17 +158,7 @@ impl Postmaster {
         let port = self.port.to_string();
         let process = self
             .command("postgres")
-            .args([
-                "-p",
-                &port,
-                "-h",
-                "127.0.0.1",
-                "-k",
-                "",
-                "-F",
-                "-c",
-                "log_statement=all",
-            ])
+            .args(["-p", &port, "-h", &self.host, "-k", "", "-F", "-c", "log_statement=all"])
             .args(["-c", "log_line_prefix=%a|%u|%m|", "-c", "log_connections=on", "-D"])
             .arg(self.data())
             .stderr(log)

@@ -37,6 +37,7 @@ impl Program {
 pub struct RedisServer {
     pub process: Process,
     pub port: u16,
+    host: String,
     /// Present when the server was started with TLS.
     pub tls_port: Option<u16>,
     _folder: Folder,
@@ -98,40 +99,55 @@ impl RedisServer {
 
     async fn launch(program: Program, users: &str, further: &[&str], tls: Option<String>) -> Self {
         let folder = Folder::new("redis");
-        let acl = folder.write(
-            "users.acl",
-            &format!("{}{users}", acl_file([&Sensitive::new(PASSWORD)])),
-        );
-        let port = free_port();
+        let acl = format!("{}{users}", acl_file([&Sensitive::new(PASSWORD)]));
+        let acl = folder.write("users.acl", &acl);
+        let address = ("127.0.0.1", free_port());
         let mut command = program.command();
-        command
-            .args([
-                "--port",
-                &port.to_string(),
-                "--bind",
-                "127.0.0.1",
-                "--save",
-                "",
-                "--dir",
-            ])
-            .arg(folder.path());
-        command.arg("--aclfile").arg(acl).args(further);
+        command.args([
+            "--port",
+            &address.1.to_string(),
+            "--bind",
+            address.0,
+            "--save",
+            "",
+            "--dir",
+        ]);
+        command.arg(folder.path()).arg("--aclfile").arg(acl).args(further);
         let tls_port = tls.as_ref().map(|_| free_port());
         if let (Some(options), Some(tls_port)) = (tls, tls_port) {
             command
                 .args(["--tls-port", &tls_port.to_string()])
                 .args(options.split(' '));
         }
+        Self::run(command, folder, address, tls_port).await
+    }
+
+    /// A server as the operator's files for its pod describe it, at this address.
+    pub async fn start_at(address: (&str, u16), config: &str, acl: &str) -> Self {
+        let folder = Folder::new("redis");
+        folder.write("users.acl", acl);
+        // Its folders are this one.
+        let own = path(folder.path());
+        let config = config.replace("/run/amas", &own).replace("/data", &own);
+        let mut command = Program::Redis.command();
+        command
+            .arg(folder.write("redis.conf", &config))
+            .args(["--bind", address.0]);
+        Self::run(command, folder, address, None).await
+    }
+
+    async fn run(mut command: Command, folder: Folder, address: (&str, u16), tls_port: Option<u16>) -> Self {
         let process = Process::spawn(&mut command, &folder.path().join("log"));
         let server = Self {
             process,
-            port,
+            host: address.0.to_owned(),
+            port: address.1,
             tls_port,
             _folder: folder,
             certificates: None,
         };
         eventually("the server answers", Duration::from_secs(20), || async {
-            tokio::net::TcpStream::connect(("127.0.0.1", port)).await.is_ok()
+            tokio::net::TcpStream::connect(address).await.is_ok()
         })
         .await;
         server
@@ -139,7 +155,7 @@ impl RedisServer {
 
     pub fn endpoint(&self) -> Endpoint {
         Endpoint {
-            host: "127.0.0.1".into(),
+            host: self.host.clone(),
             port: self.port,
             tls: Tls::Disable,
             user: "default".into(),

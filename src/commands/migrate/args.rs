@@ -1,20 +1,24 @@
 //! The command line of `migrate`.
 
-use std::{path::PathBuf, str::FromStr, time::Duration};
+use std::{collections::BTreeSet, path::PathBuf, str::FromStr, time::Duration};
 
 use clap::{Parser, Subcommand, ValueEnum};
 use sqlx::postgres::PgConnectOptions;
 
+use super::{
+    look::{CurrentArgs, HistoryArgs, ShowArgs},
+    records::{RepairArgs, StampArgs},
+};
 use crate::{
     api::names::SqlName,
-    migrate::{plan::Options, report::Failure, seed::HashSource},
+    migrate::{consent::Consent, plan::Options, report::Failure, seed::HashSource},
 };
 
 /// Run, take back and check PostgreSQL migrations.
 ///
 /// Exit codes: 0 done or nothing to do; 10 a statement failed; 11 invalid files; 12 files and history disagree;
 /// 13 plan is not --plan-hash; 14 seed failed; 15 unknown target or no way back; 16 login or right missing;
-/// 17 unusable option; 18 lint found risks; 20 server not reachable; 21 lock not obtained; 22 stopped by a signal; 23 connection lost;
+/// 17 unusable option; 18 lint found risks; 19 a statement loses data and is not accepted; 20 server not reachable; 21 lock not obtained; 22 stopped by a signal; 23 connection lost;
 /// 24 server could not do it now. 10-19 need a change, 20-29 may be tried again.
 #[derive(Debug, Parser)]
 pub struct Args {
@@ -28,8 +32,21 @@ pub(super) enum Verb {
     Up(UpArgs),
     /// Take applied migrations back by their stored down texts. Never asks.
     Down(DownArgs),
-    /// Show what is applied, pending or edited. Changes nothing.
+    /// Take the newest migrations back and apply them again from their files. Never asks.
+    Redo(RedoArgs),
+    /// Print the version that the database is at. Changes nothing.
+    Current(CurrentArgs),
+    /// Show what is applied, pending or edited, and the seeds. Changes nothing.
     Status(StatusArgs),
+    /// Show what was done to the database, newest first. Changes nothing.
+    History(HistoryArgs),
+    /// Show one version: its state, what was done to it, its statements, its stored way back. Changes nothing.
+    Show(ShowArgs),
+    /// Record exactly the versions up to one as applied, and run nothing: for a database that was migrated by other means.
+    #[command(visible_alias = "baseline")]
+    Stamp(StampArgs),
+    /// Say what files and records disagree on, and settle it as told. Runs nothing.
+    Repair(RepairArgs),
     /// Check the files; with a database also against its history. Changes nothing.
     Validate(ValidateArgs),
     /// Show what would run, what it locks, and the plan's hash. Changes nothing.
@@ -92,6 +109,9 @@ pub(super) struct SeedOptions {
     /// Folder of NNNN_name.sql to run after the migrations; several run in the order given.
     #[arg(long = "seed-dir", value_name = "DIR")]
     pub(super) seed_dirs: Vec<PathBuf>,
+    /// Run the seeds of this profile after the migrations: the folders common, NAME and last, in that order, below the folder seed in --dir.
+    #[arg(long, value_name = "NAME", conflicts_with = "seed_dirs")]
+    pub(super) seed_profile: Option<String>,
     /// NAME=FILE: setting amas.seed.NAME_hash is the bcrypt hash of the password in FILE.
     #[arg(long = "seed-hash", value_name = "NAME=FILE", value_parser = hash_source)]
     pub(super) seed_hashes: Vec<HashSource>,
@@ -108,6 +128,35 @@ pub(super) struct UpArgs {
     /// Stop after this version.
     #[arg(long, value_name = "VERSION")]
     pub(super) to: Option<i64>,
+    #[command(flatten)]
+    pub(super) losses: LossArgs,
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct LossArgs {
+    /// Versions whose statements may lose data (drop, truncate, narrow a type, change all rows), or `all`.
+    #[arg(long = "allow-destructive", value_name = "VERSION,...", value_delimiter = ',', value_parser = accepted)]
+    accepted: Vec<Accepted>,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Accepted {
+    All,
+    Version(i64),
+}
+
+impl LossArgs {
+    pub(super) fn consent(&self) -> Consent {
+        let versions: Option<BTreeSet<i64>> = self
+            .accepted
+            .iter()
+            .map(|one| match one {
+                Accepted::All => None,
+                Accepted::Version(version) => Some(*version),
+            })
+            .collect();
+        versions.map_or(Consent::Everything, Consent::Versions)
+    }
 }
 
 #[derive(Debug, clap::Args)]
@@ -121,6 +170,17 @@ pub(super) struct DownArgs {
     #[arg(long, value_name = "VERSION", conflicts_with = "steps")]
     pub(super) to: Option<i64>,
     /// How many versions to take back.
+    #[arg(long, default_value_t = 1)]
+    pub(super) steps: usize,
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct RedoArgs {
+    #[command(flatten)]
+    pub(super) dirs: DirArgs,
+    #[command(flatten)]
+    pub(super) run: RunArgs,
+    /// How many versions.
     #[arg(long, default_value_t = 1)]
     pub(super) steps: usize,
 }
@@ -144,6 +204,9 @@ pub(super) struct ValidateArgs {
     /// Seed folders to check too.
     #[arg(long = "seed-dir", value_name = "DIR")]
     pub(super) seed_dirs: Vec<PathBuf>,
+    /// Seed profile to check too.
+    #[arg(long, value_name = "NAME")]
+    pub(super) seed_profile: Option<String>,
 }
 
 #[derive(Debug, clap::Args)]
@@ -186,6 +249,9 @@ pub(super) struct NewArgs {
 
 #[derive(Debug, clap::Args)]
 pub(super) struct SeedArgs {
+    /// Folder of the migrations, whose folder seed has the profiles.
+    #[arg(long = "dir", value_name = "DIR", requires = "seed_profile")]
+    pub(super) dirs: Vec<PathBuf>,
     #[command(flatten)]
     pub(super) run: RunArgs,
     #[command(flatten)]
@@ -237,7 +303,7 @@ impl DatabaseArgs {
 }
 
 /// `500ms`, `60s`, `5m`, `1h`.
-fn duration(text: &str) -> Result<Duration, String> {
+pub(super) fn duration(text: &str) -> Result<Duration, String> {
     let bad = || "write a number with its unit: 500ms, 60s, 5m, 1h".to_owned();
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
     let number: u64 = digits.parse().map_err(|_| bad())?;
@@ -249,6 +315,16 @@ fn duration(text: &str) -> Result<Duration, String> {
         _ => return Err(bad()),
     };
     number.checked_mul(millis).map(Duration::from_millis).ok_or_else(bad)
+}
+
+fn accepted(text: &str) -> Result<Accepted, String> {
+    match text {
+        "all" => Ok(Accepted::All),
+        _ => text
+            .parse()
+            .map(Accepted::Version)
+            .map_err(|_| "write versions, or all".to_owned()),
+    }
 }
 
 fn hash_source(text: &str) -> Result<HashSource, String> {

@@ -1,13 +1,14 @@
 //! `migrate plan`: what would run, statement by statement, and the hash that approves exactly that.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 use sqlx::{Connection, PgConnection};
 
 use crate::migrate::{
+    consent::Consent,
     history::{self, State},
-    plan::{self, Plan, PlanError, Planned},
+    plan::{self, Direction, Plan, Planned},
     report::Failure,
     session,
     source::Source,
@@ -39,9 +40,7 @@ pub(super) async fn plan(args: &PlanArgs) -> Result<(), Failure> {
         None => (State::default(), args.identity.clone()),
     };
     let plan = plan::plan(&source, &state.applied, args.to)?;
-    let statements = plan
-        .statements()
-        .map_err(|(file, problem)| PlanError::Unrunnable { file, problem })?;
+    let statements = plan.statements(&source, &state)?;
     let hash = identity.map(|identity| plan.hash(&identity, &options));
     let tables = match &mut conn {
         Some(conn) => estimates(conn, &statements).await?,
@@ -89,37 +88,17 @@ fn print_json(plan: &Plan, hash: Option<&str>, statements: &[Planned], tables: &
 }
 
 fn table(plan: &Plan, hash: Option<&str>, statements: &[Planned], tables: &BTreeMap<String, Estimate>) -> String {
-    let mut text = format!(
-        "{} from version {} to {}: {} migrations, {} statements\n",
-        plan.direction,
-        plan.from,
-        plan.to,
-        plan.steps.len(),
-        statements.len()
-    );
+    let mut text = format!("{}\n", plan.headline(statements.len()));
     match hash {
         Some(hash) => text.push_str(&format!("hash {hash}\n")),
         None => text.push_str("no hash: it is bound to a database; name it by --database-url or --identity\n"),
     }
     for statement in statements {
-        text.push_str(&format!(
-            "{}:{}: {}\n",
-            statement.file, statement.line, statement.statement
-        ));
-        for lock in &statement.locks {
-            text.push_str(&format!(
-                "    {} on {}{}\n",
-                lock.mode,
-                lock.table,
-                size(tables.get(&lock.table))
-            ));
-        }
-        if statement.more_locks {
-            text.push_str("    may take more locks than can be read from its text\n");
-        }
-        for word in statement.work.iter().chain(&statement.loses) {
-            text.push_str(&format!("    {word}\n"));
-        }
+        text.push_str(&statement.print(&statement.statement, &|table| size(tables.get(table))));
+    }
+    let nothing = Consent::Versions(BTreeSet::new());
+    if let Some(losses) = nothing.refuse(statements).filter(|_| plan.direction == Direction::Up) {
+        text.push_str(&format!("up needs --allow-destructive {}\n", losses.list(",")));
     }
     text
 }

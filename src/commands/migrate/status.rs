@@ -5,11 +5,10 @@ use sqlx::Connection;
 
 use crate::migrate::{
     history::{self, State},
-    plan::{self, PlanError},
+    plan,
     report::Failure,
     session,
     source::Source,
-    statements,
 };
 
 use super::{
@@ -20,11 +19,11 @@ use super::{
 /// One version, seen from both sides.
 #[derive(Debug, Serialize, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
-struct Line {
-    version: i64,
-    description: String,
+pub(super) struct Line {
+    pub(super) version: i64,
+    pub(super) description: String,
     /// applied, pending, edited, missing (no file) or unfinished.
-    state: &'static str,
+    pub(super) state: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     applied_at: Option<String>,
 }
@@ -51,13 +50,9 @@ pub(super) async fn status(args: &StatusArgs) -> Result<(), Failure> {
 
 pub(super) async fn validate(args: &ValidateArgs) -> Result<(), Failure> {
     let source = Source::load(&args.dirs.dirs)?;
-    load_profiles(&args.seed_dirs)?;
-    for script in source.migrations().flat_map(|m| std::iter::once(&m.up).chain(&m.down)) {
-        let refused = |problem| PlanError::Unrunnable {
-            file: script.file.clone(),
-            problem,
-        };
-        statements::runnable(&script.sql).map_err(refused)?;
+    load_profiles(&args.seed_dirs, args.seed_profile.as_deref(), &args.dirs.dirs)?;
+    for migration in source.migrations() {
+        plan::check(migration)?;
     }
     let count = source.migrations().count();
     if !args.database.given() {
@@ -74,7 +69,7 @@ pub(super) async fn validate(args: &ValidateArgs) -> Result<(), Failure> {
     Ok(())
 }
 
-async fn read(database: &DatabaseArgs) -> Result<State, Failure> {
+pub(super) async fn read(database: &DatabaseArgs) -> Result<State, Failure> {
     let options = database.options();
     let mut conn = session::connect(&database.login()?, &options, database.connect_timeout).await?;
     let state = history::read(&mut conn, &options.schema, None).await?;
@@ -82,7 +77,7 @@ async fn read(database: &DatabaseArgs) -> Result<State, Failure> {
     Ok(state.unwrap_or_default())
 }
 
-fn compare(source: &Source, state: &State) -> Vec<Line> {
+pub(super) fn compare(source: &Source, state: &State) -> Vec<Line> {
     let applied = state.applied.iter().map(|applied| {
         let file = source.get(applied.version);
         let state = match file {
@@ -113,7 +108,7 @@ fn compare(source: &Source, state: &State) -> Vec<Line> {
     lines
 }
 
-fn seconds(at: jiff::Timestamp) -> String {
+pub(super) fn seconds(at: jiff::Timestamp) -> String {
     at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
 }
 

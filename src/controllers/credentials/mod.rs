@@ -1,6 +1,8 @@
 //! The Secrets that we make: what is in each, and how a password gets into it. `rotation` says how one password takes the place of another,
+//! `calendar` when a schedule wants that,
 //! `given` what a user's own Secret must be like, `memory` what was read or written. Nothing here asks the API.
 
+pub mod calendar;
 pub mod certificates;
 pub mod given;
 pub mod memory;
@@ -12,6 +14,7 @@ use base64::{Engine as _, prelude::BASE64_STANDARD, prelude::BASE64_URL_SAFE_NO_
 use serde_json::{Value, json};
 
 pub use self::{
+    calendar::Calendar,
     certificates::Certificates,
     given::Given,
     memory::{Known, Memory, Reason},
@@ -21,6 +24,22 @@ use crate::{
     api::{common::Connection, sensitive::Sensitive},
     stores::{neo4j, postgres, redis, workload::Family},
 };
+
+/// The keys of each Secret that can be named otherwise; further ones are for the server's pod.
+pub const POSTGRES_KEYS: [&str; 6] = ["DATABASE_URL", "PGHOST", "PGPORT", "PGDATABASE", "PGUSER", "PGPASSWORD"];
+pub const REDIS_KEYS: [&str; 5] = [
+    "REDIS_URL",
+    "REDIS_HOST",
+    "REDIS_PORT",
+    "REDIS_USERNAME",
+    "REDIS_PASSWORD",
+];
+pub const NEO4J_KEYS: [&str; 4] = ["NEO4J_URI", "NEO4J_USER", "NEO4J_DATABASE", "NEO4J_PASSWORD"];
+
+/// Whether a key of a Secret is for the operator or a server's pod, and cannot be used otherwise.
+pub fn is_own_key(key: &str) -> bool {
+    Rotation::is_note(key) || [redis::workload::ACL_KEY, neo4j::workload::AUTH_KEY].contains(&key)
+}
 
 /// The decoded entries of a Secret.
 pub type Entries = BTreeMap<String, Sensitive>;
@@ -234,7 +253,8 @@ impl SecretSpec {
 
     fn query(&self) -> String {
         let mode = self.connection.extra.get("PGSSLMODE");
-        mode.map(|mode| format!("?sslmode={mode}")).unwrap_or_default()
+        mode.map(|mode| format!("?sslmode={}", escape(mode)))
+            .unwrap_or_default()
     }
 
     fn parts(&self, state: &State, old: &Entries) -> Vec<(&'static str, String)> {

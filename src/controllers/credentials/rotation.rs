@@ -74,6 +74,8 @@ pub struct Moment {
     pub is_in: bool,
     /// The oldest that a password may be; `None`: any age.
     pub every: Option<Duration>,
+    /// The next time that the schedule names, or one that was missed.
+    pub calendar: Option<Timestamp>,
     pub overlap: Duration,
     /// Since when the first password is in use.
     pub created: Timestamp,
@@ -157,10 +159,13 @@ pub fn ends_at(state: &State, overlap: Duration) -> Option<Timestamp> {
     Some(state.rotation.at.unwrap_or_default() + overlap)
 }
 
-/// When the present password is due by its age.
+/// When the present password is due by its age or the schedule.
 pub fn due_at(spec: &SecretSpec, state: &State, moment: &Moment) -> Option<Timestamp> {
-    let every = moment.every.filter(|_| spec.given == Given::No)?;
-    Some(state.rotation.at.unwrap_or(moment.created) + every)
+    let by_age = moment
+        .every
+        .map(|every| state.rotation.at.unwrap_or(moment.created) + every);
+    let first = by_age.into_iter().chain(moment.calendar).min();
+    first.filter(|_| spec.given == Given::No)
 }
 
 fn begun(spec: &SecretSpec, state: &State, moment: &Moment) -> Option<State> {
@@ -176,9 +181,7 @@ fn begun(spec: &SecretSpec, state: &State, moment: &Moment) -> Option<State> {
         // The server is told the user's name again.
         Given::Password(given) if state.twin => given.clone(),
         Given::Password(_) | Given::Unusable(_) => return None,
-        Given::No if asked.is_some() || due_at(spec, state, moment) <= Some(moment.now) && moment.every.is_some() => {
-            generate()
-        }
+        Given::No if asked.is_some() || due_at(spec, state, moment).is_some_and(|due| due <= moment.now) => generate(),
         Given::No => return None,
     };
     // A role's password is set by the admin, so it needs no preparation.
@@ -250,6 +253,7 @@ mod tests {
             now: at(hours),
             is_in,
             every: None,
+            calendar: None,
             overlap: HOUR,
             created: at(0),
             request: request.map(|value| Request::Rotate(value.into())),

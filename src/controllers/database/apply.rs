@@ -10,6 +10,7 @@ use crate::{
         credentials::{Entries, Known, Rotation, SecretSpec, read_entries},
     },
     engine::{
+        answers::Verdict,
         child::ChildKind,
         children::owner_of,
         events::News,
@@ -92,9 +93,13 @@ async fn apply_one(context: &Context, object: &AmasDatabase, family: &Family, st
         Step::CreateSecret(spec) => return create_secret(context, family, spec).await,
         Step::UpdateSecret { spec, from, to } => update_secret(context, family, spec, (from, to)).await?,
         Step::Create(kind, body) => match context.writer.create(*kind, namespace, database, body).await? {
-            Created::New(made) | Created::Ours(made) => {
+            Created::New(made) => {
                 context.brought.to(namespace, *kind, body);
-                context.children.wrote(*kind, &made);
+                take_answer(context, object, *kind, (body, &made)).await;
+            }
+            Created::Ours(found) => {
+                context.brought.to(namespace, *kind, body);
+                context.children.wrote(*kind, &found);
             }
             Created::Foreign => {
                 let name = body["metadata"]["name"].as_str().unwrap_or_default();
@@ -104,8 +109,8 @@ async fn apply_one(context: &Context, object: &AmasDatabase, family: &Family, st
         },
         Step::Update(kind, body) => {
             let updated = context.writer.update(*kind, namespace, body).await?;
-            context.children.wrote(*kind, &updated);
-            if was_moved(context, object, *kind, body) {
+            let as_written = take_answer(context, object, *kind, (body, &updated)).await;
+            if was_moved(context, object, *kind, body) && as_written {
                 let name = body["metadata"]["name"].as_str().unwrap_or_default();
                 let news = News {
                     warning: false,
@@ -117,7 +122,7 @@ async fn apply_one(context: &Context, object: &AmasDatabase, family: &Family, st
         }
         Step::Replace(body, why) => {
             let updated = context.writer.update(ChildKind::StatefulSet, namespace, body).await?;
-            context.children.wrote(ChildKind::StatefulSet, &updated);
+            take_answer(context, object, ChildKind::StatefulSet, (body, &updated)).await;
             let name = body["metadata"]["name"].as_str().unwrap_or_default();
             let news = News {
                 warning: false,
@@ -167,6 +172,37 @@ async fn apply_one(context: &Context, object: &AmasDatabase, family: &Family, st
         }
     }
     Ok(Done::Yes)
+}
+
+/// Takes in what became of a write. False where the cluster has made something else of it, which is told once.
+async fn take_answer(
+    context: &Context,
+    object: &AmasDatabase,
+    kind: ChildKind,
+    (body, answer): (&serde_json::Value, &serde_json::Value),
+) -> bool {
+    let namespace = object.meta().namespace.as_deref().unwrap_or_default();
+    let verdict = context.answers.take(namespace, kind, body, answer);
+    context.children.wrote(kind, answer);
+    if let Verdict::Changed(fields) = &verdict {
+        let name = body["metadata"]["name"].as_str().unwrap_or_default();
+        tracing::warn!(
+            namespace,
+            ?kind,
+            name,
+            fields,
+            "a webhook or policy of the cluster changes what is written"
+        );
+        let news = News {
+            warning: true,
+            reason: "ChildMutated".into(),
+            note: format!(
+                "{kind:?} {name}: a webhook or policy of the cluster changes {fields}; it is left so until that or the specification changes"
+            ),
+        };
+        context.events.publish(object, &news).await;
+    }
+    verdict == Verdict::AsWritten
 }
 
 /// Whether somebody else has changed a child that we now put right: we had brought it to the same before. Of what a process before

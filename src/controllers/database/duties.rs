@@ -27,7 +27,7 @@ use crate::{
 };
 
 use super::{
-    configuration,
+    configuration, losses,
     observe::{Observed, StoreKind},
     validate::{Valid, role_secret},
 };
@@ -121,6 +121,7 @@ pub fn leaving(spec: &AmasDatabaseSpec, valid: &Valid, observed: &Observed, sett
             claim: claim(valid, settings),
             take_over: None,
             configuration: None,
+            kept: false,
             look_again: String::new(),
         })
     });
@@ -317,6 +318,7 @@ fn postgres_duty(postgres: &PostgresSpec, valid: &Valid, observed: &Observed, cl
         claim: claim.clone(),
         take_over: observed.take_over.clone(),
         configuration: configuration::judge(postgres, valid, observed).map(|judged| judged.duty),
+        kept: losses::is_kept(StoreKind::Postgres, observed),
         look_again: String::new(),
     })
 }

@@ -147,6 +147,9 @@ impl Situation {
             same_generation: false,
             restart: None,
             take_over: None,
+            accept_empty: None,
+            approved_plan: None,
+            plans: Arc::default(),
             policies: ["CachePolicy", "GraphSchema"]
                 .map(|kind| Policy {
                     kind,
@@ -234,14 +237,17 @@ impl Situation {
         self.observed.postgres = Some(Arc::new(Snapshot::<Postgres> {
             health: up(),
             facts: postgres,
+            refused_since: None,
         }));
         self.observed.redis = Some(Arc::new(Snapshot::<Redis> {
             health: up(),
             facts: redis,
+            refused_since: None,
         }));
         self.observed.neo4j = Some(Arc::new(Snapshot::<Neo4j> {
             health: up(),
             facts: neo4j,
+            refused_since: None,
         }));
     }
 

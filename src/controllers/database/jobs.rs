@@ -1,16 +1,24 @@
 //! Migration Jobs: whether one is due. Pure: the history in the database, never a Job, is the truth.
 
 mod manifest;
+mod pending;
+
+use std::sync::Arc;
 
 use sha2::Digest;
 
-pub use self::manifest::{JobInput, job};
+pub use self::{
+    manifest::{JobInput, job},
+    pending::{MAP, Pending, Plans},
+};
 use crate::{
+    api::migrations::{Approval, Migrations},
     controllers::credentials::hex,
     engine::{child::ChildKind, children},
     migrate::{
+        consent::{Consent, Unaccepted},
         history::{Run, State},
-        plan::{self, Direction, Options, PlanError},
+        plan::{self, Direction, Options, Plan, PlanError},
         report::{self, Termination},
         source::Source,
     },
@@ -31,6 +39,11 @@ pub struct Known<'a> {
     pub seeds: Option<&'a Seeds>,
     pub target: Option<i64>,
     pub children: &'a children::Family,
+    /// What the specification says of approval and losses.
+    pub migrations: &'a Migrations,
+    /// The plan that the annotation approves.
+    pub approved: Option<&'a str>,
+    pub plans: &'a Plans,
 }
 
 /// The seed files of the profile that is asked for.
@@ -58,6 +71,14 @@ pub enum Decision {
         pending: usize,
         job: String,
     },
+    /// A Job would be due, but a person has to say yes first.
+    Held {
+        plan: String,
+        pending: Arc<Pending>,
+        /// The ConfigMap that shows all of it, if that shall be one.
+        map: Option<String>,
+        why: Hold,
+    },
     /// The last Job of this plan failed; it waits for a change of the files or the specification.
     Failed {
         plan: String,
@@ -66,6 +87,15 @@ pub enum Decision {
     },
     /// Files and history disagree.
     Impossible { problem: PlanError },
+}
+
+/// What a person has to say yes to.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Hold {
+    /// The plan. What was approved is another, if anything was.
+    Approval { approved: Option<String> },
+    /// Data that would be lost.
+    Loss(Unaccepted),
 }
 
 /// Why a Job failed.
@@ -96,6 +126,7 @@ pub fn decide(family: &Family, known: &Known<'_>) -> Decision {
     }
     let seeds = known.seeds.filter(|seeds| seeds.pending > 0);
     if plan.is_empty() && seeds.is_none() {
+        known.plans.forget(&family.uid);
         return Decision::Done;
     }
     let steps = plan.hash(known.identity, &Options::default());
@@ -109,6 +140,19 @@ pub fn decide(family: &Family, known: &Known<'_>) -> Decision {
             failure,
         };
     }
+    match hold(family, known, &plan, &steps) {
+        Ok(None) => {}
+        Ok(Some((pending, why))) => {
+            let shown = known.migrations.approval == Approval::Manual || pending.is_long();
+            return Decision::Held {
+                plan: hash,
+                map: shown.then(|| pending.map_name(family)),
+                pending,
+                why,
+            };
+        }
+        Err(problem) => return Decision::Impossible { problem },
+    }
     let highest = known.state.map_or(0, |state| state.highest_history_id);
     let job = family.child_name(&format!("migrate-{}-{highest}-{}", plan::hash8(&hash), attempts + 1));
     Decision::Start {
@@ -118,6 +162,59 @@ pub fn decide(family: &Family, known: &Known<'_>) -> Decision {
         direction: plan.direction,
         pending,
     }
+}
+
+/// Whether a person has to say yes to a plan before it runs. Seeds alone need nobody.
+fn hold(
+    family: &Family,
+    known: &Known<'_>,
+    plan: &Plan,
+    hash: &str,
+) -> Result<Option<(Arc<Pending>, Hold)>, PlanError> {
+    if plan.is_empty() {
+        return Ok(None);
+    }
+    let nothing = State::default();
+    let state = known.state.unwrap_or(&nothing);
+    let pending = known.plans.get(&family.uid, hash, || {
+        let statements = plan.statements(known.source, state)?;
+        Ok(Pending::new(plan, hash, statements))
+    })?;
+    let accepted = known.migrations.allow_destructive.iter().copied().collect();
+    if let Some(refused) = Consent::Versions(accepted).refuse(&pending.losses) {
+        return Ok(Some((pending, Hold::Loss(refused))));
+    }
+    if known.migrations.approval == Approval::Automatic {
+        return Ok(None);
+    }
+    let approvals = [known.approved, known.migrations.approved_plan.as_deref()];
+    if approvals
+        .into_iter()
+        .flatten()
+        .any(|approved| is_approved(known, hash, approved))
+    {
+        return Ok(None);
+    }
+    let approved = approvals.into_iter().flatten().next().map(str::to_owned);
+    Ok(Some((pending, Hold::Approval { approved })))
+}
+
+/// An approval holds for its plan, and for what a run that did not come to its end has left of it.
+fn is_approved(known: &Known<'_>, hash: &str, approved: &str) -> bool {
+    let last = known.state.and_then(|state| state.latest_run.as_ref());
+    let unfinished = last.filter(|run| run.outcome.as_deref() != Some("succeeded"));
+    approved == hash || unfinished.and_then(|run| hash_before(known, run)).as_deref() == Some(approved)
+}
+
+/// Hash of the plan as it was before a run, from the files as they are now. What that run has committed is no longer pending.
+fn hash_before(known: &Known<'_>, run: &Run) -> Option<String> {
+    let applied = known.state?.applied.iter();
+    let before: Vec<_> = applied
+        .filter(|applied| applied.version <= run.from_version)
+        .cloned()
+        .collect();
+    let plan = plan::plan(known.source, &before, known.target).ok()?;
+    Some(plan.hash(known.identity, &Options::default()))
 }
 
 /// A migration Job as its name tells it: `<database>-migrate-<plan>-<history>-<attempt>`.
@@ -150,24 +247,15 @@ fn job_hash(steps: &str, seeds: Option<&Seeds>) -> String {
     hex(&sha2::Sha256::digest(format!("{steps}\n{:?}", seeds.files)))
 }
 
-/// The failure that the database has recorded, if it was of exactly these files: then only an edit can help. What the failed run has
-/// committed is no longer pending, so the plan is made again as it was before that run.
+/// The failure that the database has recorded, if it was of exactly these files: then only an edit can help.
 fn recorded_failure(known: &Known<'_>, ours: &[&Job<'_>]) -> Option<Failure> {
     let state = known.state?;
     let run = state
         .latest_run
         .as_ref()
         .filter(|run| run.outcome.as_deref() == Some("failed") && !is_transient(run))?;
-    let before: Vec<_> = state
-        .applied
-        .iter()
-        .filter(|applied| applied.version <= run.from_version)
-        .cloned()
-        .collect();
-    let then = plan::plan(known.source, &before, known.target)
-        .ok()
-        .map(|plan| plan.hash(known.identity, &Options::default()));
-    let same_files = run.failed_version.is_some() && run.plan_hash.is_some() && then == run.plan_hash;
+    let same_files =
+        run.failed_version.is_some() && run.plan_hash.is_some() && hash_before(known, run) == run.plan_hash;
     (same_files || ours.iter().any(|job| job.name == run.attempt)).then(|| run_failure(run))
 }
 
@@ -309,7 +397,9 @@ mod tests {
         index.of(&("n".into(), "d".into()))
     }
 
-    fn decision(source: &Source, state: Option<&State>, children: &children::Family) -> Decision {
+    fn decide_with(source: &Source, state: Option<&State>, children: &children::Family, settings: Value) -> Decision {
+        let mut settings = settings;
+        settings["source"] = json!({"bundle": "b"});
         decide(
             &family(),
             &Known {
@@ -319,8 +409,15 @@ mod tests {
                 seeds: None,
                 target: Some(3),
                 children,
+                migrations: &serde_json::from_value(settings).unwrap(),
+                approved: None,
+                plans: &Plans::default(),
             },
         )
+    }
+
+    fn decision(source: &Source, state: Option<&State>, children: &children::Family) -> Decision {
+        decide_with(source, state, children, json!({}))
     }
 
     #[test]
@@ -387,6 +484,68 @@ mod tests {
         assert!(matches!(
             decision(&source, None, &children(Some((&third, Some("Failed"))))),
             Decision::Failed { .. }
+        ));
+    }
+
+    #[test]
+    fn a_plan_waits_until_its_hash_is_approved() {
+        let source = source("SELECT 3");
+        let manual = |approved: &str, state: Option<&State>| {
+            let mut settings = json!({"approval": "Manual"});
+            if !approved.is_empty() {
+                settings["approvedPlan"] = approved.into();
+            }
+            decide_with(&source, state, &children(None), settings)
+        };
+        let Decision::Held { pending, why, .. } = manual("", None) else {
+            panic!("held")
+        };
+        assert_eq!(why, Hold::Approval { approved: None });
+        let hash = pending.status.hash.clone();
+        let other = "0".repeat(64);
+        let still = manual(&other, None);
+        assert!(
+            matches!(&still, Decision::Held { why: Hold::Approval { approved: Some(one) }, .. } if *one == other),
+            "{still:?}"
+        );
+        assert!(matches!(manual(&hash, None), Decision::Start { steps, .. } if steps == hash));
+        // A Job whose pods were lost has applied the first: what is left was approved too.
+        let lost = |outcome: Option<&str>| {
+            let mut run = failed_run("job", hash.clone());
+            (run.outcome, run.failed_version) = (outcome.map(Into::into), None);
+            state(&[(1, "SELECT 1")], Some(run))
+        };
+        assert!(matches!(
+            manual(&hash, Some(&lost(None))),
+            Decision::Start { pending: 2, .. }
+        ));
+        assert!(matches!(
+            manual(&hash, Some(&lost(Some("succeeded")))),
+            Decision::Held { .. }
+        ));
+    }
+
+    #[test]
+    fn a_loss_waits_for_its_version() {
+        let source = source("SELECT 1;\nDROP TABLE t");
+        let with = |allowed: Value| {
+            let settings = json!({"approval": "Manual", "allowDestructive": allowed});
+            decide_with(&source, None, &children(None), settings)
+        };
+        let Decision::Held {
+            why: Hold::Loss(refused),
+            ..
+        } = with(json!([2]))
+        else {
+            panic!("held")
+        };
+        assert_eq!(refused.to_string(), "0003_m.sql:2: drops a table: DROP TABLE t");
+        assert!(matches!(
+            with(json!([3])),
+            Decision::Held {
+                why: Hold::Approval { .. },
+                ..
+            }
         ));
     }
 

@@ -10,6 +10,8 @@ mod facts;
 #[cfg(test)]
 mod fixtures;
 mod jobs;
+mod keys;
+mod losses;
 mod observe;
 mod pins;
 mod plan;
@@ -25,6 +27,7 @@ use std::{sync::Arc, time::Duration};
 
 use kube::Resource;
 
+pub use jobs::Plans;
 pub use observe::{StoreKind, eviction_owner};
 
 use crate::{
@@ -185,8 +188,10 @@ pub fn forget(context: &Context, object: &AmasDatabase) {
     }
     context.books.databases.forget(&family.uid);
     context.sources.forget(&family.uid);
+    context.plans.forget(&family.uid);
     context.credentials.forget_reason(&family.namespace, &family.database);
     context.brought.forget(&family.namespace, &family.database);
+    context.answers.forget(&family.namespace, &family.database);
     for secret in validate::wanted_secrets(&family, &object.spec) {
         context.credentials.forget(&family.namespace, &secret.name);
     }

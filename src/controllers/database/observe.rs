@@ -9,7 +9,7 @@ use kube::Resource;
 
 use crate::{
     api::{
-        REISSUE, REREAD_SECRETS, RESTART, ROTATE, TAKE_OVER,
+        ACCEPT_EMPTY, APPROVE_PLAN, REISSUE, REREAD_SECRETS, RESTART, ROTATE, TAKE_OVER,
         amas_database::{AmasDatabase, AmasDatabaseStatus},
         common::External,
         conditions::{ConditionType, shorten},
@@ -36,7 +36,9 @@ use crate::{
 };
 
 use super::{
-    external, secrets,
+    external,
+    jobs::Plans,
+    losses, secrets,
     validate::{self, externals, given_names},
 };
 
@@ -117,6 +119,12 @@ pub struct Observed {
     pub restart: Option<String>,
     /// The annotation that asks to take over what somebody else claims, until it is handled.
     pub take_over: Option<String>,
+    /// The annotation that lets a store begin anew, empty, until it is handled.
+    pub accept_empty: Option<String>,
+    /// The plan that the annotation approves.
+    pub approved_plan: Option<String>,
+    /// Plans that were read before.
+    pub plans: Arc<Plans>,
 }
 
 impl Observed {
@@ -139,12 +147,26 @@ impl Observed {
         }
     }
 
+    /// Since when a store's server refuses a login of ours, or cannot be trusted, if so: what only another Secret puts right.
+    pub fn barred_since(&self, store: StoreKind) -> Option<Timestamp> {
+        let refused = match store {
+            StoreKind::Postgres => self.postgres.as_ref().and_then(|snapshot| snapshot.refused_since),
+            StoreKind::Redis => self.redis.as_ref().and_then(|snapshot| snapshot.refused_since),
+            StoreKind::Neo4j => self.neo4j.as_ref().and_then(|snapshot| snapshot.refused_since),
+        };
+        let health = self.health(store).filter(|health| health.reason.bars());
+        health.map(|health| health.since).or(refused)
+    }
+
     /// Whether the keeper of a store has looked at its server since this process started.
     pub fn is_read(&self, store: StoreKind) -> bool {
         match store {
             StoreKind::Postgres => self.postgres.as_ref().is_some_and(|snapshot| {
                 let facts = &snapshot.facts;
-                facts.migrations.is_some() || facts.error.is_some() || facts.conflict.is_some()
+                facts.migrations.is_some()
+                    || facts.error.is_some()
+                    || facts.conflict.is_some()
+                    || facts.database_missing
             }),
             StoreKind::Redis => self.redis.as_ref().is_some_and(|snapshot| {
                 let facts = &snapshot.facts;
@@ -190,7 +212,8 @@ pub async fn observe(context: &Context, object: &AmasDatabase, wanted: &[SecretS
     };
     let written = context.books.databases.last(&uid).map(|(status, _)| status);
     let status = written.or_else(|| object.status.clone()).unwrap_or_default();
-    let children = context.children.of(&(namespace.clone(), name.clone()));
+    let mut children = context.children.of(&(namespace.clone(), name.clone()));
+    context.answers.read(&namespace, &mut children);
     let mut observed = Observed {
         now: Timestamp::now(),
         taken: context.taken.of(&namespace),
@@ -211,11 +234,14 @@ pub async fn observe(context: &Context, object: &AmasDatabase, wanted: &[SecretS
         redis: context.keepers.redis.snapshot(&key),
         neo4j: context.keepers.neo4j.snapshot(&key),
         files: files(context, object, &status).await?,
-        seed_files: seed_files(context, object),
+        seed_files: seed_files(context, object, &status).await?,
         same_generation: status.observed_generation == meta.generation,
         policies: policies::of(context, object),
         restart: one_shot(object, RESTART),
+        approved_plan: one_shot(object, APPROVE_PLAN),
+        plans: context.plans.clone(),
         take_over: one_shot(object, TAKE_OVER).filter(|value| status.handled.get(HANDLED_TAKE_OVER) != Some(value)),
+        accept_empty: one_shot(object, ACCEPT_EMPTY).filter(|value| status.handled.get(losses::HANDLED) != Some(value)),
         status,
         children,
     };
@@ -300,8 +326,8 @@ fn forget_secrets(context: &Context, object: &AmasDatabase, observed: &mut Obser
         .as_ref()
         .is_some_and(|snapshot| !snapshot.facts.unsure.is_empty());
     observed.sure = unsure;
-    let refused = |store: StoreKind| observed.health(store).is_some_and(|health| health.reason.bars());
-    let again = |store: StoreKind| all || refused(store) || unsure && store == StoreKind::Postgres;
+    let again =
+        |store: StoreKind| all || observed.barred_since(store).is_some() || unsure && store == StoreKind::Postgres;
     for spec in wanted {
         if secrets::store_of(spec).map_or(all, again) {
             context.credentials.forget(&namespace, &spec.name);
@@ -383,19 +409,52 @@ async fn files(
     let Some(migrations) = &object.spec.migrations else {
         return Ok(None);
     };
-    let meta = &object.metadata;
-    let (uid, namespace) = (
-        meta.uid.clone().unwrap_or_default(),
-        meta.namespace.clone().unwrap_or_default(),
-    );
-    let reason = Reason {
-        generation: meta.generation.unwrap_or_default(),
-        asked: annotation(object, REREAD),
-        failures: status.migrations.as_ref().map_or(0, |migrations| migrations.attempts),
-    };
+    let (uid, namespace) = address(object);
+    let reason = reading(object, status);
     context
         .sources
-        .get(&context.writer, &uid, &namespace, &migrations.source, reason)
+        .get(&context.writer, uid, namespace, &migrations.source, reason)
+        .await
+        .map(Some)
+}
+
+fn address(object: &AmasDatabase) -> (&str, &str) {
+    let meta = &object.metadata;
+    (
+        meta.uid.as_deref().unwrap_or_default(),
+        meta.namespace.as_deref().unwrap_or_default(),
+    )
+}
+
+/// Why ConfigMaps would be read again.
+fn reading(object: &AmasDatabase, status: &AmasDatabaseStatus) -> Reason {
+    Reason {
+        generation: object.metadata.generation.unwrap_or_default(),
+        asked: annotation(object, REREAD),
+        failures: status.migrations.as_ref().map_or(0, |migrations| migrations.attempts),
+    }
+}
+
+async fn seed_files(
+    context: &Context,
+    object: &AmasDatabase,
+    status: &AmasDatabaseStatus,
+) -> Result<Option<SeedFiles>, WriteError> {
+    let spec = &object.spec;
+    let (Some(seed), Some(migrations)) = (&spec.seed, &spec.migrations) else {
+        return Ok(None);
+    };
+    let Some(profile) = seed.profile.folder() else {
+        return Ok(None);
+    };
+    if seed.config_maps.is_empty() {
+        let bundle = migrations.source.bundle.as_ref();
+        return Ok(bundle.map(|bundle| context.sources.seeds(bundle.as_str(), profile)));
+    }
+    let files = (seed.config_maps.as_slice(), profile);
+    context
+        .sources
+        .seed_maps(&context.writer, address(object), files, reading(object, status))
         .await
         .map(Some)
 }
@@ -407,10 +466,4 @@ fn annotation(object: &AmasDatabase, name: &str) -> Option<String> {
 /// An annotation that asks for something once, as its handled value is kept.
 fn one_shot(object: &AmasDatabase, name: &str) -> Option<String> {
     annotation(object, name).map(|value| shorten(&value, HANDLED_LIMIT))
-}
-
-fn seed_files(context: &Context, object: &AmasDatabase) -> Option<SeedFiles> {
-    let profile = object.spec.seed.as_ref()?.profile.folder()?;
-    let bundle = object.spec.migrations.as_ref()?.source.bundle.as_ref()?;
-    Some(context.sources.seeds(bundle.as_str(), profile))
 }

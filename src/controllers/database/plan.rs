@@ -1,6 +1,6 @@
 //! What has to be written, as a list of small steps. Pure: from valid values and what was seen.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use serde_json::Value;
 
@@ -15,6 +15,7 @@ use crate::{
         sources::Files,
     },
     engine::{child::ChildKind, children::owner_of},
+    migrate::seed::{Profile, Recorded},
     stores::{
         postgres::PostgresDuty,
         revisions::{self, Stamp},
@@ -25,7 +26,8 @@ use crate::{
 use super::{
     configuration::{self, Judged, Writing},
     duties::{Duties, duties},
-    jobs::{self, Decision, JobInput, Seeds},
+    jobs::{self, Decision, JobInput, Pending, Seeds},
+    losses,
     observe::{Observed, StoreKind},
     rollout::{self, Asked, Rollout},
     secrets,
@@ -88,6 +90,27 @@ pub struct Plan {
     pub held: usize,
     /// The clock may change something: the maintenance window opens.
     pub look_again: Option<Duration>,
+}
+
+impl Plan {
+    /// Whether a server has everything that its keeper is to hold true.
+    pub fn is_in(&self, store: StoreKind, observed: &Observed) -> bool {
+        let (wanted, have) = match store {
+            StoreKind::Postgres => (
+                self.duties.postgres.as_ref().map(|duty| duty.fingerprint()),
+                observed.postgres.as_ref().and_then(|snapshot| snapshot.facts.duty_in),
+            ),
+            StoreKind::Redis => (
+                self.duties.redis.as_ref().map(|duty| duty.fingerprint()),
+                observed.redis.as_ref().and_then(|snapshot| snapshot.facts.duty_in),
+            ),
+            StoreKind::Neo4j => (
+                self.duties.neo4j.as_ref().map(|duty| duty.fingerprint()),
+                observed.neo4j.as_ref().and_then(|snapshot| snapshot.facts.duty_in),
+            ),
+        };
+        wanted.is_some() && have == wanted
+    }
 }
 
 /// Where the status keeps the last handled value of the annotation that asks for a restart.
@@ -180,7 +203,8 @@ fn child_steps(spec: &AmasDatabaseSpec, valid: &Valid, observed: &Observed, sett
         let asked = asked_of(valid, workload, &asked, judged, observed);
         let keeps_config = judged.is_some_and(|judged| judged.writing != Writing::Allowed);
         let rollout = roll_out(valid, workload, observed, settings, (&asked, shared));
-        let volume = volumes::judge(valid, workload, observed);
+        let volume = losses::of_volume(spec, valid, workload, observed)
+            .unwrap_or_else(|| volumes::judge(valid, workload, observed));
         for mut template in server_templates(valid, workload, observed, settings, (&rollout, shared)) {
             let kind = child_kind(template.kind);
             let key = (kind, name_of(&template).to_owned());
@@ -191,7 +215,7 @@ fn child_steps(spec: &AmasDatabaseSpec, valid: &Valid, observed: &Observed, sett
                 template.body["spec"]["resources"]["requests"]["storage"] = size.into();
             }
             match seen {
-                None if kind == ChildKind::StatefulSet && matches!(volume, volumes::State::Foreign(_)) => {}
+                None if volume.keeps_out(kind) => {}
                 None if observed.taken.contains(&key) => plan.taken.push(key.clone()),
                 None => plan.steps.push(Step::Create(kind, template.body)),
                 Some(seen)
@@ -218,7 +242,8 @@ fn child_steps(spec: &AmasDatabaseSpec, valid: &Valid, observed: &Observed, sett
         plan.look_again = None;
     }
     plan.steps.extend(stuck_pods(valid, observed));
-    // What a store that is no longer asked for has left: its workload goes, its volume stays.
+    // What a store that is no longer asked for has left: its workload goes, its volume stays. Plans are looked after by themselves.
+    let plans = valid.family.child_name(jobs::MAP);
     let ours = |kind: ChildKind| {
         !matches!(
             kind,
@@ -228,7 +253,7 @@ fn child_steps(spec: &AmasDatabaseSpec, valid: &Valid, observed: &Observed, sett
     let left = observed
         .children
         .iter()
-        .filter(|(key, seen)| ours(key.0) && !seen.deleting && !names.contains(key));
+        .filter(|(key, seen)| ours(key.0) && !seen.deleting && !names.contains(key) && !key.1.starts_with(&plans));
     plan.steps
         .extend(left.map(|((kind, name), _)| Step::Delete(*kind, name.clone())));
 }
@@ -378,6 +403,9 @@ fn server_templates(
 }
 
 fn migration_steps(spec: &AmasDatabaseSpec, valid: &Valid, observed: &Observed, settings: &Settings, plan: &mut Plan) {
+    let Some(migrations) = &spec.migrations else {
+        return plan_maps(valid, observed, None, plan);
+    };
     let (Some(Files::Read(source)), Some(owner)) = (&observed.files, &valid.owner) else {
         return;
     };
@@ -401,6 +429,9 @@ fn migration_steps(spec: &AmasDatabaseSpec, valid: &Valid, observed: &Observed, 
         seeds: seeds.as_ref(),
         target: Some(target),
         children: &observed.children,
+        migrations,
+        approved: observed.approved_plan.as_deref(),
+        plans: &observed.plans,
     };
     let decision = jobs::decide(&valid.family, &known);
     // A Job needs the roles and extensions; until they are in, it waits.
@@ -433,7 +464,37 @@ fn migration_steps(spec: &AmasDatabaseSpec, valid: &Valid, observed: &Observed, 
         plan.steps
             .push(Step::Create(ChildKind::Job, jobs::job(&input, job, managed)));
     }
+    match &decision {
+        Decision::Held { pending, map, .. } => {
+            plan_maps(valid, observed, map.as_ref().map(|name| (name, pending)), plan)
+        }
+        Decision::Done => plan_maps(valid, observed, None, plan),
+        // the plan that was approved stays to be read
+        _ => {}
+    }
     plan.migrations = Some(decision);
+}
+
+/// The ConfigMap with the plan that waits for a person, and none of another plan.
+fn plan_maps(valid: &Valid, observed: &Observed, wanted: Option<(&String, &Arc<Pending>)>, plan: &mut Plan) {
+    let prefix = valid.family.child_name(jobs::MAP);
+    let others = observed.children.iter().filter(|((kind, name), seen)| {
+        *kind == ChildKind::ConfigMap
+            && name.starts_with(&prefix)
+            && !seen.deleting
+            && wanted.is_none_or(|(wanted, _)| wanted != name)
+    });
+    plan.steps
+        .extend(others.map(|((kind, name), _)| Step::Delete(*kind, name.clone())));
+    let Some((name, pending)) = wanted else { return };
+    let body = pending.map(&valid.family);
+    let key = (ChildKind::ConfigMap, name.clone());
+    match observed.children.get(&key) {
+        None if observed.taken.contains(&key) => plan.taken.push(key),
+        None => plan.steps.push(Step::Create(key.0, body)),
+        Some(seen) if seen.deleting || seen.hash == key.0.hash(&body) => {}
+        Some(_) => plan.steps.push(Step::Update(key.0, body)),
+    }
 }
 
 /// The version asked for. Without one: the newest known when this generation was first seen, so that an upgrade of the operator starts nothing.
@@ -453,21 +514,18 @@ pub fn target(spec: &AmasDatabaseSpec, observed: &Observed, newest: i64) -> i64 
 }
 
 /// The seed files of the profile with how many are not in.
-pub fn pending_seeds(
-    all: &[(String, crate::migrate::seed::Profile)],
-    recorded: &std::collections::BTreeMap<(String, String), crate::migrate::source::Checksum>,
-) -> Seeds {
+pub fn pending_seeds(all: &[Profile], recorded: &Recorded) -> Seeds {
     let files = all
         .iter()
-        .flat_map(|(folder, profile)| profile.files.iter().map(move |script| (folder, script)));
+        .flat_map(|profile| profile.files.iter().map(move |script| (&profile.label, script)));
     let pending = files
         .clone()
-        .filter(|(folder, script)| recorded.get(&((*folder).clone(), script.file.clone())) != Some(&script.checksum))
+        .filter(|(label, script)| recorded.get(&((*label).clone(), script.file.clone())) != Some(&script.checksum))
         .count();
     Seeds {
-        folders: all.iter().map(|(folder, _)| folder.clone()).collect(),
+        folders: all.iter().map(|profile| profile.label.clone()).collect(),
         files: files
-            .map(|(folder, script)| (folder.clone(), script.file.clone(), script.checksum.to_string()))
+            .map(|(label, script)| (label.clone(), script.file.clone(), script.checksum.to_string()))
             .collect(),
         pending,
     }

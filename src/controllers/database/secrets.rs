@@ -5,9 +5,9 @@ use std::time::Duration;
 use k8s_openapi::jiff::Timestamp;
 
 use crate::{
-    api::amas_database::AmasDatabaseSpec,
+    api::{amas_database::AmasDatabaseSpec, credentials::RotationSettings},
     controllers::credentials::{
-        Entries, Given, Known, Purpose, Rotation, SecretSpec, State,
+        Calendar, Entries, Given, Known, Purpose, Rotation, SecretSpec, State,
         rotation::{self, Moment, Request},
     },
     engine::child::ChildKind,
@@ -66,7 +66,7 @@ pub fn steps(spec: &AmasDatabaseSpec, valid: &Valid, observed: &Observed, plan: 
                     lost(secret, observed, plan)
                 }
                 (state, _) => {
-                    let moment = moment(spec, secret, observed, plan);
+                    let moment = moment(spec, (secret, state.as_ref()), observed, plan);
                     let owner = valid.family.data_goes.then(|| valid.family.uid.clone());
                     let other = observed.secret_owners.get(&name).is_some_and(|found| *found != owner);
                     if state.as_ref().is_some_and(|state| is_moving(state, &moment)) {
@@ -148,32 +148,37 @@ pub fn store_of(secret: &SecretSpec) -> Option<StoreKind> {
 }
 
 /// What decides on the next step of a credential.
-pub fn moment(spec: &AmasDatabaseSpec, secret: &SecretSpec, observed: &Observed, plan: &Plan) -> Moment {
-    let duties = &plan.duties;
-    let is_in = match store_of(secret) {
-        Some(StoreKind::Postgres) => observed.postgres.as_ref().is_some_and(|snapshot| {
-            let wanted = duties.postgres.as_ref().map(|duty| duty.fingerprint());
-            wanted.is_some() && snapshot.facts.duty_in == wanted
-        }),
-        Some(StoreKind::Redis) => observed.redis.as_ref().is_some_and(|snapshot| {
-            let wanted = duties.redis.as_ref().map(|duty| duty.fingerprint());
-            wanted.is_some() && snapshot.facts.duty_in == wanted
-        }),
-        Some(StoreKind::Neo4j) => observed.neo4j.as_ref().is_some_and(|snapshot| {
-            let wanted = duties.neo4j.as_ref().map(|duty| duty.fingerprint());
-            wanted.is_some() && snapshot.facts.duty_in == wanted
-        }),
-        None => false,
-    };
+pub fn moment(
+    spec: &AmasDatabaseSpec,
+    (secret, state): (&SecretSpec, Option<&State>),
+    observed: &Observed,
+    plan: &Plan,
+) -> Moment {
+    let is_in = store_of(secret).is_some_and(|store| plan.is_in(store, observed));
     let settings = &spec.credentials.rotation;
     Moment {
         now: observed.now,
         is_in,
         every: settings.every.map(|every| every.get()),
+        calendar: calendar(settings, (secret, state), observed),
         overlap: settings.overlap.get(),
         created: observed.created,
         request: request(secret, observed),
     }
+}
+
+/// When the schedule wants a new password: what the status has announced holds, also when that time has passed.
+fn calendar(
+    settings: &RotationSettings,
+    (secret, state): (&SecretSpec, Option<&State>),
+    observed: &Observed,
+) -> Option<Timestamp> {
+    let calendar = Calendar::read(settings).ok().flatten()?;
+    let name = secret.credential()?;
+    let told = observed.status.credentials.iter().find(|one| one.name == name);
+    let announced = told.and_then(|told| Some(told.next_rotation_at.as_ref()?.0));
+    let rotated = state.and_then(|state| state.rotation.at);
+    calendar.due(announced, rotated, observed.now)
 }
 
 /// What is asked for by annotation of this credential and not yet handled.
@@ -238,6 +243,8 @@ pub fn wakes_at(secret: &SecretSpec, state: &State, moment: &Moment) -> Option<T
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
+
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
     use super::*;
     use crate::{
@@ -323,6 +330,40 @@ mod tests {
                 .credentials
                 .iter()
                 .all(|one| one.previous_valid_until.is_none())
+        );
+    }
+
+    #[test]
+    fn a_schedule_is_announced_and_kept_by_an_operator_that_comes_late() {
+        let mut situation = Situation::converged(platform());
+        situation.object.spec.credentials.rotation.schedule = Some("0 1 * * *".into());
+        // The fixture's time begins at 13:46:40.
+        let (due, late) = (at(40_400), at(50_000));
+        assert!(ready(&mut situation));
+        let status = situation.settle();
+        assert!(status.credentials.len() >= 5);
+        assert!(
+            status
+                .credentials
+                .iter()
+                .all(|one| one.next_rotation_at == Some(Time(due)))
+        );
+        let left = due.duration_since(situation.observed.now);
+        assert_eq!(situation.report().look_again, Duration::try_from(left).ok());
+        situation.observed.now = late;
+        let credentials = write(&mut situation);
+        assert_eq!(credentials, status.credentials.len(), "all are replaced");
+        take_in(&mut situation);
+        assert_eq!(write(&mut situation), credentials, "published");
+        take_in(&mut situation);
+        assert_eq!(write(&mut situation), 0, "once");
+        let status = situation.settle();
+        let tomorrow = Some(Time(at(40_400 + 86_400)));
+        assert!(status.credentials.iter().all(|one| one.rotations == 1));
+        assert!(
+            status.credentials.iter().all(|one| one.next_rotation_at == tomorrow),
+            "{:?}",
+            status.credentials
         );
     }
 

@@ -21,6 +21,7 @@ use super::{
     duties::Duties,
     facts,
     jobs::Decision,
+    losses,
     observe::{HANDLED_TAKE_OVER, Observed, StoreKind},
     pins,
     plan::{HANDLED_RESTART, Plan, role_secrets},
@@ -151,6 +152,20 @@ fn as_before(observed: &Observed) -> Report {
         verdict,
         look_again: None,
     }
+}
+
+/// A status is no longer than this, serialised.
+const STATUS_BYTES: usize = 32 * 1024;
+
+/// Shows less of a pending plan until the status is short enough: everything else in it has its bound.
+fn fit(status: &mut AmasDatabaseStatus) {
+    let is_long = |status: &AmasDatabaseStatus| serde_json::to_vec(status).is_ok_and(|text| text.len() > STATUS_BYTES);
+    let shows = |status: &mut AmasDatabaseStatus| {
+        let plan = status.migrations.as_mut()?.pending_plan.as_mut()?;
+        plan.statements.pop()
+    };
+    let has_plan = status.migrations.as_ref().is_some_and(|one| one.pending_plan.is_some());
+    while has_plan && is_long(status) && shows(status).is_some() {}
 }
 
 struct Draft<'a> {
@@ -286,7 +301,7 @@ impl Draft<'_> {
         wanted.append(&mut self.conditions);
         wanted.sort_by_key(|condition| condition.kind);
         let old = &self.observed.status;
-        let status = AmasDatabaseStatus {
+        let mut status = AmasDatabaseStatus {
             observed_generation: Some(generation),
             conditions: merge(&old.conditions, &wanted, generation, self.observed.now),
             stores: facts::stores(self.object, valid, self.observed),
@@ -297,6 +312,7 @@ impl Draft<'_> {
             pinned: pins::next(&self.object.spec, self.observed),
             volumes: self.volumes(),
         };
+        fit(&mut status);
         Report {
             status,
             verdict,
@@ -354,6 +370,7 @@ impl Draft<'_> {
         }
         let requests = secrets::handled(valid, self.observed);
         handled.extend(requests.into_iter().map(|(name, value)| (name.into(), value)));
+        handled.extend(losses::handled(self.plan, self.observed).map(|value| (losses::HANDLED.into(), value)));
         if let Some(value) = self.observed.take_over.as_ref().filter(|value| self.taken_over(value)) {
             handled.insert(HANDLED_TAKE_OVER.into(), value.clone());
         }

@@ -11,12 +11,13 @@ use crate::{
     },
     engine::child::ChildKind,
     stores::{
-        health::{Health, Reason as HealthReason, Verdict},
+        health::{Reason as HealthReason, Verdict},
         postgres::{self, ConfigurationFacts},
     },
 };
 
 use super::{
+    losses,
     observe::{Observed, StoreKind},
     plan::Plan,
     validate::Valid,
@@ -104,6 +105,18 @@ pub fn state(
             message: message.clone(),
         };
     }
+    if let volumes::State::Missing(message) = volume {
+        let (reason, message) = (Reason::VolumeMissing, message.clone());
+        let up = observed.health(store).is_some_and(|health| health.is_up());
+        return match up {
+            true => StoreState::Refusing(reason, message),
+            false => StoreState::Away {
+                human: true,
+                reason,
+                message,
+            },
+        };
+    }
     let prefix = valid.family.child_name(store.component());
     let trouble = observed.trouble(&format!("{prefix}-0")).filter(|_| managed);
     let provisioning = || {
@@ -132,6 +145,12 @@ pub fn state(
     match (health.verdict, before) {
         // The keepers of a suspended object never look.
         (Verdict::Up, Some(before)) if suspended && !observed.is_read(store) => as_before(before),
+        // The Secret was read again just now; perhaps somebody has changed both.
+        (Verdict::Up, Some(before))
+            if before.status == "True" && observed.same_generation && just_refused(store, observed) =>
+        {
+            as_before(before)
+        }
         (Verdict::Up, _) => match (serving(store, valid, observed, plan), volume) {
             // While passwords are replaced the server serves as before.
             (StoreState::Changing(_), _)
@@ -149,7 +168,7 @@ pub fn state(
             (state, _) => state,
         },
         // The Secret was read again just now; perhaps somebody has changed both.
-        (Verdict::Down, Some(before)) if before.status == "True" && just_refused(health, observed) => as_before(before),
+        (Verdict::Down, Some(before)) if before.status == "True" && just_refused(store, observed) => as_before(before),
         (Verdict::Unknown, Some(before)) => as_before(before),
         (Verdict::Unknown, None) => provisioning(),
         (Verdict::Down, before) => match health.reason {
@@ -221,17 +240,21 @@ fn was_ready(observed: &Observed) -> bool {
 /// How long a login may be refused before it is a condition: the Secret is read again first, and the login tried with what it says.
 pub const LOGIN_GRACE: Duration = Duration::from_secs(3);
 
-fn just_refused(health: &Health, observed: &Observed) -> bool {
-    let since = Duration::try_from(observed.now.duration_since(health.since)).unwrap_or_default();
-    health.reason == HealthReason::LoginRefused && since < LOGIN_GRACE
+fn just_refused(store: StoreKind, observed: &Observed) -> bool {
+    let untrusted = observed
+        .health(store)
+        .is_some_and(|health| health.reason.bars() && health.reason != HealthReason::LoginRefused);
+    !untrusted && barred_for(store, observed).is_some_and(|time| time < LOGIN_GRACE)
+}
+
+fn barred_for(store: StoreKind, observed: &Observed) -> Option<Duration> {
+    let since = observed.barred_since(store)?;
+    Some(Duration::try_from(observed.now.duration_since(since)).unwrap_or_default())
 }
 
 /// How soon a Secret whose login is refused is read again: soon at first, seldom in the end, since reading it does not help by itself.
-pub fn reread_in(health: &Health, observed: &Observed) -> Option<Duration> {
-    if !health.reason.bars() {
-        return None;
-    }
-    let since = Duration::try_from(observed.now.duration_since(health.since)).unwrap_or_default();
+pub fn reread_in(store: StoreKind, observed: &Observed) -> Option<Duration> {
+    let since = barred_for(store, observed)?;
     Some((since / 8).clamp(Duration::from_secs(2), Duration::from_secs(60)))
 }
 
@@ -288,6 +311,7 @@ fn serving(store: StoreKind, valid: &Valid, observed: &Observed, plan: &Plan) ->
         conflict: Option<String>,
         error: Option<String>,
         missing: Option<String>,
+        lost: Option<String>,
         configuration: Option<StoreState>,
     }
     let said = match store {
@@ -312,6 +336,12 @@ fn serving(store: StoreKind, valid: &Valid, observed: &Observed, plan: &Plan) ->
                 conflict: facts.conflict.clone(),
                 error: facts.error.clone(),
                 missing,
+                lost: plan
+                    .duties
+                    .postgres
+                    .as_ref()
+                    .filter(|_| facts.database_missing)
+                    .map(|duty| losses::of_database(duty.database.as_str(), valid)),
                 configuration: configuration_state(plan, facts.configuration.as_ref()),
             }
         }),
@@ -324,6 +354,7 @@ fn serving(store: StoreKind, valid: &Valid, observed: &Observed, plan: &Plan) ->
                 conflict: facts.claim_conflict.clone(),
                 error: facts.error.clone(),
                 missing: None,
+                lost: None,
                 configuration: None,
             }
         }),
@@ -336,6 +367,7 @@ fn serving(store: StoreKind, valid: &Valid, observed: &Observed, plan: &Plan) ->
                 conflict: facts.claim_conflict.clone(),
                 error: facts.error.clone(),
                 missing: None,
+                lost: None,
                 configuration: None,
             }
         }),
@@ -347,6 +379,11 @@ fn serving(store: StoreKind, valid: &Valid, observed: &Observed, plan: &Plan) ->
             conflict: Some(conflict),
             ..
         } => conflicted(store, &conflict, observed, &valid.family.database),
+        Said { lost: Some(lost), .. } => StoreState::Away {
+            human: true,
+            reason: Reason::DatabaseMissing,
+            message: lost,
+        },
         Said {
             missing: Some(missing), ..
         } => StoreState::Refusing(Reason::ExtensionMissing, missing),
@@ -354,6 +391,9 @@ fn serving(store: StoreKind, valid: &Valid, observed: &Observed, plan: &Plan) ->
             configuration: Some(state),
             ..
         } => state,
+        Said { error: Some(error), .. } if observed.barred_since(store).is_some() => {
+            StoreState::Refusing(Reason::LoginRefused, error)
+        }
         Said { error: Some(error), .. } => StoreState::Refusing(Reason::Refused, error),
         Said {
             duty_in: Some(duty_in),

@@ -16,7 +16,7 @@ use crate::{
     },
     controllers::{
         Settings,
-        credentials::{Certificates, Encryption, Given, Guest, Known, Purpose, SecretSpec, given},
+        credentials::{Calendar, Certificates, Encryption, Given, Guest, Known, Purpose, SecretSpec, given},
     },
     stores::{
         images::Images,
@@ -26,7 +26,7 @@ use crate::{
 };
 
 use super::{
-    external,
+    external, keys,
     observe::{ExternalServer, StoreKind},
     window,
 };
@@ -86,7 +86,8 @@ pub fn validate(
             problems.extend(external::owner_problems(postgres, owner.as_ref(), server));
         }
     }
-    problems.extend(connection_problems(spec));
+    problems.extend(keys::connection_problems(spec));
+    problems.extend(keys::pod_problems(spec));
     problems.extend(rotation_problems(spec));
     problems.extend(health_problems(spec));
     if let Some(Err(problem)) = spec
@@ -175,53 +176,6 @@ fn postgres_problems(spec: &PostgresSpec, owner: Option<&SqlName>) -> Vec<String
             "spec.postgres: the roles' connection limits, with 7 for the operator, migrations and superusers, come to {wanted}, but max_connections is {limit}; \
              lower the limits or raise parameters.max_connections"
         ));
-    }
-    problems
-}
-
-/// Keys of Secrets are limited by Kubernetes, and two of ours must not fall on one name.
-fn connection_problems(spec: &AmasDatabaseSpec) -> Vec<String> {
-    let roles = spec.postgres.iter().flat_map(|postgres| &postgres.roles);
-    let mut all: Vec<(String, &Connection)> = roles
-        .map(|role| (format!("spec.postgres.roles[{}]", role.name), &role.connection))
-        .collect();
-    all.extend(
-        spec.redis
-            .iter()
-            .map(|redis| ("spec.redis".to_owned(), &redis.connection)),
-    );
-    all.extend(
-        spec.neo4j
-            .iter()
-            .map(|neo4j| ("spec.neo4j".to_owned(), &neo4j.connection)),
-    );
-    let valid = |key: &str| {
-        !key.is_empty()
-            && key.len() <= 253
-            && key
-                .chars()
-                .all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.'))
-    };
-    let mut problems = Vec::new();
-    for (place, connection) in all {
-        for key in connection
-            .keys
-            .values()
-            .chain(connection.extra.keys())
-            .filter(|key| !valid(key))
-        {
-            problems.push(format!(
-                "{place}.connection: {key:?} is not a valid key of a Secret: use letters, digits, '-', '_' and '.'"
-            ));
-        }
-        let mut names: Vec<&String> = connection.keys.values().collect();
-        names.sort();
-        if let Some(twice) = names.windows(2).find(|pair| pair[0] == pair[1]) {
-            problems.push(format!(
-                "{place}.connection.keys: two values would be written under {:?}",
-                twice[0]
-            ));
-        }
     }
     problems
 }
@@ -327,14 +281,23 @@ pub fn given_names(spec: &AmasDatabaseSpec) -> Vec<String> {
         .collect()
 }
 
-fn rotation_problems(spec: &AmasDatabaseSpec) -> Option<String> {
+fn rotation_problems(spec: &AmasDatabaseSpec) -> Vec<String> {
     let rotation = &spec.credentials.rotation;
-    rotation.every.filter(|every| *every <= rotation.overlap).map(|every| {
+    let too_often = |what: String| {
         format!(
-            "spec.credentials.rotation: every ({every}) must be longer than overlap ({}), or a password would be replaced before the one before it ends",
+            "spec.credentials.rotation: {what} must be longer than overlap ({}), or a password would be replaced before the one before it ends",
             rotation.overlap
         )
-    })
+    };
+    let every = rotation.every.filter(|every| *every <= rotation.overlap);
+    let by_age = every.map(|every| too_often(format!("every ({every})")));
+    let by_calendar = match Calendar::read(rotation) {
+        Ok(None) => None,
+        Ok(Some(calendar)) if calendar.closest() > rotation.overlap.get() => None,
+        Ok(Some(_)) => Some(too_often("the time between two times of schedule".into())),
+        Err(problem) => Some(problem),
+    };
+    by_age.into_iter().chain(by_calendar).collect()
 }
 
 /// A user's Secret must not be one that the operator writes, and a role must not have the name of another's twin.

@@ -19,8 +19,21 @@ pub enum State {
     Growing(String),
     /// Stays as it is, and why.
     Refused(Reason, String),
+    /// Is gone, with its data: no other takes its place.
+    Missing(String),
     /// Holds what this server cannot open: it must not be started on it.
     Foreign(String),
+}
+
+impl State {
+    /// Whether an object must not be made on such a volume.
+    pub fn keeps_out(&self, kind: ChildKind) -> bool {
+        match self {
+            Self::Foreign(_) => kind == ChildKind::StatefulSet,
+            Self::Missing(_) => matches!(kind, ChildKind::StatefulSet | ChildKind::PersistentVolumeClaim),
+            _ => false,
+        }
+    }
 }
 
 /// Judges the volume of a server.

@@ -1,15 +1,17 @@
-//! A plan as its statements: what each locks, reads or writes, and risks. Pure; nothing of it is in the plan's hash.
+//! A plan as its statements: what each locks, reads or writes, and loses. Pure; nothing of it is in the plan's hash.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, sync::Arc};
 
 use serde::Serialize;
 
 use crate::migrate::{
-    analysis::{self, LockMode, TableName, Work},
+    analysis::{self, Cause, LockMode, StatementFacts, TableName, Work},
+    history::State,
+    source::Source,
     statements::{self, Unrunnable, line_at},
 };
 
-use super::{Plan, Step};
+use super::{Direction, Plan, PlanError, Step};
 
 /// A statement shows no more of its text.
 const SHOWN: usize = 200;
@@ -31,11 +33,43 @@ pub struct Planned {
     /// `rewrite`, `scan`, or nothing.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub work: Option<&'static str>,
-    /// What of the data is lost.
+    /// What is lost of the data that is there before the plan.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub loses: Option<&'static str>,
     /// Its beginning.
     pub statement: String,
+    #[serde(skip)]
+    whole: Whole,
+}
+
+/// Where the whole statement is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Whole {
+    sql: Arc<str>,
+    start: usize,
+    end: usize,
+}
+
+impl Planned {
+    /// The whole statement as it is written.
+    pub fn text(&self) -> &str {
+        &self.whole.sql[self.whole.start..self.whole.end]
+    }
+
+    /// For people: where it is, `text`, and a line for each thing that it does. `note` may tell more of a table.
+    pub fn print(&self, text: &str, note: &dyn Fn(&str) -> String) -> String {
+        let mut lines = format!("{}:{}: {text}\n", self.file, self.line);
+        for lock in &self.locks {
+            lines.push_str(&format!("    {} on {}{}\n", lock.mode, lock.table, note(&lock.table)));
+        }
+        if self.more_locks {
+            lines.push_str("    may take more locks than can be read from its text\n");
+        }
+        for word in self.work.iter().chain(&self.loses) {
+            lines.push_str(&format!("    {word}\n"));
+        }
+        lines
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -46,15 +80,51 @@ pub struct PlannedLock {
 }
 
 impl Plan {
-    /// Every statement in the order it runs. Tables that the plan itself has made are left out of the locks.
-    pub fn statements(&self) -> Result<Vec<Planned>, (String, Unrunnable)> {
-        let (mut all, mut made) = (Vec::new(), BTreeSet::new());
+    /// What it is, in a line.
+    pub fn headline(&self, statements: usize) -> String {
+        format!(
+            "{} from version {} to {}: {} migrations, {statements} statements",
+            self.direction,
+            self.from,
+            self.to,
+            self.steps.len(),
+        )
+    }
+
+    /// Every statement in the order it runs. Tables that the plan itself makes are left out of locks and losses: they hold
+    /// nothing yet. So are those that an unfinished run has made, whose rest this plan is.
+    pub fn statements(&self, source: &Source, state: &State) -> Result<Vec<Planned>, PlanError> {
+        let mut made = BTreeSet::new();
+        if self.direction == Direction::Up {
+            for sql in begun(source, state) {
+                let parts = statements::split(sql).unwrap_or_default();
+                for part in parts {
+                    remember(&analysis::facts(&sql[part.start..part.end]), &mut made);
+                }
+            }
+        }
+        let mut all = Vec::new();
         for step in &self.steps {
-            let listed = of_step(step, &mut made).map_err(|problem| (step.file.clone(), problem))?;
+            let listed = of_step(step, &mut made).map_err(|problem| PlanError::Unrunnable {
+                file: step.file.clone(),
+                problem,
+            })?;
             all.extend(listed);
         }
         Ok(all)
     }
+}
+
+/// The texts that the last run has applied, if that was a way up which has not come to its end.
+fn begun<'a>(source: &'a Source, state: &State) -> impl Iterator<Item = &'a str> {
+    let unfinished =
+        |run: &&crate::migrate::history::Run| run.direction == "up" && run.outcome.as_deref() != Some("succeeded");
+    let from = state.latest_run.as_ref().filter(unfinished).map(|run| run.from_version);
+    let current = state.current();
+    let texts = source
+        .migrations()
+        .filter(move |one| from.is_some_and(|from| one.version > from && one.version <= current));
+    texts.map(|one| &*one.up.sql)
 }
 
 fn of_step(step: &Step, made: &mut BTreeSet<TableName>) -> Result<Vec<Planned>, Unrunnable> {
@@ -64,21 +134,38 @@ fn of_step(step: &Step, made: &mut BTreeSet<TableName>) -> Result<Vec<Planned>, 
         let facts = analysis::facts(text);
         let there = |(name, _): &&(TableName, LockMode)| !made.contains(name);
         let locks: Vec<PlannedLock> = facts.locks.iter().filter(there).map(lock).collect();
+        let touches_what_is_there = !locks.is_empty() || facts.locks.is_empty();
         let words: Vec<&str> = text.split_whitespace().collect();
+        remember(&facts, made);
         listed.push(Planned {
             version: step.version,
             file: step.file.clone(),
             line: line_at(&step.sql, statement.start),
             more_locks: facts.unlisted || !facts.index_locks.is_empty(),
-            work: work(facts.work).filter(|_| !locks.is_empty() || facts.locks.is_empty()),
-            loses: facts.destructive.map(analysis::Loss::what),
+            work: work(facts.work).filter(|_| touches_what_is_there),
+            loses: facts
+                .destructive
+                .map(analysis::Loss::what)
+                .filter(|_| touches_what_is_there),
             locks,
             kind: facts.kind,
             statement: words.join(" ").chars().take(SHOWN).collect(),
+            whole: Whole {
+                sql: step.sql.clone(),
+                start: statement.start,
+                end: statement.end,
+            },
         });
-        made.extend(facts.creates);
     }
     Ok(listed)
+}
+
+/// Takes in what a statement has made. After a rename nobody knows which name is whose.
+fn remember(facts: &StatementFacts, made: &mut BTreeSet<TableName>) {
+    if facts.causes.contains(&Cause::Renames) {
+        made.clear();
+    }
+    made.extend(facts.creates.clone());
 }
 
 fn lock((name, mode): &(TableName, LockMode)) -> PlannedLock {
@@ -98,20 +185,30 @@ fn work(work: Work) -> Option<&'static str> {
 
 #[cfg(test)]
 mod tests {
-    use crate::migrate::{plan, source::Source};
+    use super::*;
+    use crate::migrate::plan;
+
+    fn source(files: &[(&str, &str)]) -> Source {
+        let files = files
+            .iter()
+            .map(|(name, sql)| ((*name).to_owned(), sql.as_bytes().to_vec()));
+        Source::from_files(files.collect()).unwrap()
+    }
+
+    fn listed(source: &Source) -> Vec<Planned> {
+        let plan = plan::plan(source, &[], None).unwrap();
+        plan.statements(source, &State::default()).unwrap()
+    }
 
     #[test]
     fn statements_say_what_they_lock_of_what_is_there() {
-        let files = [
+        let all = listed(&source(&[
             (
                 "1_a.sql",
                 "CREATE TABLE t (id int);\nALTER TABLE t ADD u int REFERENCES u;",
             ),
-            ("2_b.sql", "\nDROP TABLE t; CREATE INDEX\n ON w (x)"),
-        ];
-        let files = files.map(|(name, sql)| (name.to_owned(), sql.as_bytes().to_vec()));
-        let source = Source::from_files(files.into()).unwrap();
-        let all = plan::plan(&source, &[], None).unwrap().statements().unwrap();
+            ("2_b.sql", "\nDROP TABLE v; CREATE INDEX\n ON w (x)"),
+        ]));
         let lines: Vec<_> = all
             .iter()
             .map(|s| (s.file.as_str(), s.line, s.kind.as_str(), s.work))
@@ -130,8 +227,32 @@ mod tests {
             .collect();
         assert_eq!(locks, [("\"u\"", "SHARE ROW EXCLUSIVE")]);
         assert_eq!(
-            (all[2].loses, all[3].statement.as_str()),
-            (Some("drops a table"), "CREATE INDEX ON w (x)")
+            (all[2].loses, all[3].statement.as_str(), all[3].text()),
+            (
+                Some("drops a table"),
+                "CREATE INDEX ON w (x)",
+                "CREATE INDEX\n ON w (x)"
+            )
         );
+    }
+
+    #[test]
+    fn what_the_plan_has_made_itself_is_no_loss() {
+        let losses = |files: &[(&str, &str)]| -> Vec<String> {
+            let all = listed(&source(files));
+            all.iter()
+                .filter(|one| one.loses.is_some())
+                .map(|one| one.statement.clone())
+                .collect()
+        };
+        let make = ("1_a.sql", "CREATE TABLE t (id int)");
+        assert_eq!(losses(&[make, ("2_b.sql", "DELETE FROM t; DROP TABLE t")]), [""; 0]);
+        assert_eq!(losses(&[make, ("2_b.sql", "DROP TABLE t, u")]), ["DROP TABLE t, u"]);
+        assert_eq!(
+            losses(&[("1_a.sql", "CREATE TABLE IF NOT EXISTS t (id int); DROP TABLE t")]),
+            ["DROP TABLE t"]
+        );
+        let swapped = "ALTER TABLE t RENAME TO s; ALTER TABLE u RENAME TO t; DROP TABLE t";
+        assert_eq!(losses(&[make, ("2_b.sql", swapped)]), ["DROP TABLE t"], "that was u");
     }
 }

@@ -16,7 +16,7 @@ use crate::migrate::{
     record::{self, Committed},
     report::Failure,
     session,
-    units::{self, Kind, Parts},
+    units::{self, Kind, Needs, Parts},
 };
 
 use super::{Event, Runner, send::Undelivered, transact::Work};
@@ -103,22 +103,29 @@ impl Runner<'_, '_> {
     /// One file.
     async fn alone(&mut self, one: &Committed<'_>, parts: &Parts) -> Result<(), Failure> {
         let [step] = one.steps else { return Ok(()) };
+        let nothing = Needs::default();
         let started = Instant::now();
         (self.tell)(Event::Starting(step));
-        match parts.units.as_slice() {
-            [unit] if matches!(unit.kind, Kind::Transaction(None)) && step.unfinished.is_none() => {
+        // a way down may have no statement: then its rows are all that is sent
+        let whole = match parts.units.as_slice() {
+            [] => Some(&nothing),
+            [unit] => Some(&unit.needs).filter(|_| matches!(unit.kind, Kind::Transaction(None))),
+            _ => None,
+        };
+        match whole.filter(|_| step.unfinished.is_none()) {
+            Some(needs) => {
                 let tail = record::commit_steps(&self.request.options.schema, self.id(), one);
                 let work = Work {
                     step,
                     span: (0, step.sql.len()),
                     begin: "BEGIN",
-                    needs: &unit.needs,
+                    needs,
                     settings: &[],
                     tail: &tail,
                 };
                 self.transact(&work).await.map_err(Undelivered::into_failure)?;
             }
-            units => self.in_parts(one, step, units).await?,
+            None => self.in_parts(one, step, &parts.units).await?,
         }
         self.applied(one, started.elapsed());
         Ok(())

@@ -89,8 +89,9 @@ impl<S: Store> Shared<S> {
         self.snapshot.send_if_modified(|current| {
             let mut next = Snapshot::clone(current);
             change(&mut next);
-            material =
-                next.health.differs_materially(&current.health) || S::differs_materially(&current.facts, &next.facts);
+            material = next.health.differs_materially(&current.health)
+                || next.refused_since != current.refused_since
+                || S::differs_materially(&current.facts, &next.facts);
             let modified = next != **current;
             if modified {
                 *current = Arc::new(next);

@@ -12,7 +12,7 @@ use tokio::{
     time::{Instant, sleep, sleep_until, timeout},
 };
 
-use super::{Duty, Sentinel, ServerIdentity, Sign, Store, registry::Shared};
+use super::{Duty, Sentinel, ServerIdentity, Sign, Store, login_delay, registry::Shared};
 use crate::stores::{
     endpoint::{Endpoint, StoreError},
     health::{Attention, Event, Moment, Monitor, PING_INTERVAL, Reason, Verdict},
@@ -30,9 +30,6 @@ const LONGEST_DELAY: Duration = Duration::from_secs(2);
 const LONGEST_DELAY_ON_DEMAND: Duration = Duration::from_secs(60);
 /// A server that is looked at on demand is not looked at more often than this, whatever happens around it.
 const LOOK_SPACING: Duration = Duration::from_secs(5);
-/// A wrong password, or certificate, does not become right by itself, and servers lock accounts out: after the first retry wait longer. A new one is
-/// tried at once. In seconds.
-const LOGIN_DELAYS: [u64; 5] = [1, 5, 5, 15, 30];
 
 /// Why a connected stretch ended.
 enum End {
@@ -170,7 +167,7 @@ impl<S: Store> Watcher<S> {
                 Ok(sentinel) => return sentinel,
                 Err(StoreError::LoginRefused(_) | StoreError::Untrusted(_) | StoreError::Pooled(_)) => {
                     refused_logins += 1;
-                    Duration::from_secs(LOGIN_DELAYS[(refused_logins - 1).min(LOGIN_DELAYS.len() - 1)])
+                    login_delay(refused_logins)
                 }
                 Err(_) => {
                     let jitter = rand::random_range(0.8..1.2);

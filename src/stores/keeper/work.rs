@@ -6,12 +6,13 @@ use std::{
 };
 
 use futures::FutureExt;
+use jiff::Timestamp;
 use tokio::{
     sync::watch,
     time::{Instant, sleep, sleep_until, timeout},
 };
 
-use super::{Duty, Progress, Store, registry::Shared};
+use super::{Duty, Progress, Store, login_delay, registry::Shared};
 use crate::stores::{endpoint::StoreError, health::Attention};
 
 /// A slice that takes this long is stuck.
@@ -34,8 +35,9 @@ struct Worker<S: Store> {
     serving: watch::Receiver<bool>,
     paused: watch::Receiver<bool>,
     state: S::Worker,
-    /// Slices in a row that could not reach the server.
+    /// Slices in a row that could not reach the server, and those whose login was refused.
     failures: u32,
+    refused_logins: usize,
 }
 
 /// Runs until aborted.
@@ -52,6 +54,7 @@ pub(super) async fn work_duty<S: Store>(shared: Arc<Shared<S>>) {
         paused,
         state: S::Worker::default(),
         failures: 0,
+        refused_logins: 0,
     };
     loop {
         // Both ends live in `shared`, so waiting cannot fail.
@@ -81,7 +84,19 @@ impl<S: Store> Worker<S> {
             outcome = timeout(SLICE_DEADLINE, S::work(&mut self.state, &duty, &mut facts)) => outcome.ok(),
             _ = self.serving.wait_for(|serving| !serving) => None,
         };
-        self.shared.publish(|snapshot| snapshot.facts = facts);
+        let refused = match &outcome {
+            Some(Err(StoreError::LoginRefused(_))) => Some(true),
+            // Not reached, or cut off: that says nothing about the login.
+            None | Some(Err(StoreError::Unreachable(_))) => None,
+            Some(_) => Some(false),
+        };
+        self.shared.publish(|snapshot| {
+            snapshot.facts = facts;
+            if let Some(refused) = refused {
+                let since = snapshot.refused_since.unwrap_or_else(Timestamp::now);
+                snapshot.refused_since = refused.then_some(since);
+            }
+        });
         match outcome {
             Some(Ok(progress)) => self.went_well(progress),
             Some(Err(error)) => self.failed(&error),
@@ -93,7 +108,7 @@ impl<S: Store> Worker<S> {
     }
 
     fn went_well(&mut self, progress: Progress) -> Next {
-        self.failures = 0;
+        (self.failures, self.refused_logins) = (0, 0);
         self.shared.worked.notify_one();
         match progress {
             // The watching task says when to look again.
@@ -111,6 +126,9 @@ impl<S: Store> Worker<S> {
             StoreError::Unreachable(_) => self.failures.saturating_add(1),
             _ => 0,
         };
+        if matches!(error, StoreError::LoginRefused(_)) {
+            self.refused_logins += 1;
+        }
         self.shared.live.failed_slices.fetch_add(1, Ordering::Relaxed);
         let key = &self.shared.key;
         tracing::debug!(namespace = %key.namespace, database = %key.database, %error, failures = self.failures, "slice failed");
@@ -118,7 +136,10 @@ impl<S: Store> Worker<S> {
             S::rest(&mut self.state);
             return Next::Never;
         }
-        Next::In(retry_delay(error, self.failures, rand::random_range(0.8..1.2)))
+        Next::In(match error {
+            StoreError::LoginRefused(_) => login_delay(self.refused_logins),
+            _ => retry_delay(error, self.failures, rand::random_range(0.8..1.2)),
+        })
     }
 
     fn on_demand(&self) -> bool {
@@ -135,7 +156,7 @@ impl<S: Store> Worker<S> {
         };
         tokio::select! {
             () = due => {}
-            _ = self.duty.changed() => {}
+            _ = self.duty.changed() => self.refused_logins = 0,
             _ = self.serving.wait_for(|serving| !serving) => {}
             () = async {
                 self.shared.nudge.notified().await;

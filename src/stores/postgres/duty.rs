@@ -48,6 +48,8 @@ pub struct PostgresDuty {
     pub take_over: Option<String>,
     /// What a managed server runs with; an external one's is not ours.
     pub configuration: Option<Configuration>,
+    /// The database was there with its data: if it is gone, it is not made again. Not part of the fingerprint.
+    pub kept: bool,
     /// Any change of it makes the whole database be looked at again.
     pub look_again: String,
 }
@@ -57,12 +59,20 @@ impl PostgresDuty {
     pub fn fingerprint(&self) -> u64 {
         let mut hasher = DefaultHasher::new();
         // Handled once, these change nothing that is to be.
-        let lasting = Self {
+        let mut lasting = Self {
             sure: false,
+            kept: false,
             serves: None,
             take_over: None,
             ..self.clone()
         };
+        // The admin of a server that is not ours has a password that is somebody else's to hold.
+        if !self.exclusive {
+            lasting.admin = self.admin.without_password();
+            if self.is_owner_only() {
+                lasting.owner_login = self.owner_login.without_password();
+            }
+        }
         lasting.hash(&mut hasher);
         hasher.finish()
     }
@@ -196,6 +206,8 @@ pub struct PostgresFacts {
     pub error: Option<String>,
     /// The claim of somebody else on this database or on a role of that name: nothing is done then.
     pub conflict: Option<String>,
+    /// The database is gone that was there: nothing is done then.
+    pub database_missing: bool,
     /// The word to take over under which claim and roles were last judged.
     pub take_over_seen: Option<String>,
     /// Extensions that are there and not asked for; they are never dropped.

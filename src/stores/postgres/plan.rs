@@ -248,6 +248,7 @@ mod tests {
             attention: Default::default(),
             take_over: None,
             configuration: None,
+            kept: false,
             look_again: String::new(),
         }
     }

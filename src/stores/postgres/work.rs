@@ -31,7 +31,7 @@ use crate::{
 
 /// The whole database is looked at again this often, for what was changed by hand.
 const FULL_LOOK: Duration = Duration::from_secs(600);
-/// How often somebody else's claim is looked at again: it may have been released.
+/// How often somebody else's claim is looked at again: it may have been released; and a database that is gone: it may be back.
 const CONFLICT_LOOK: Duration = Duration::from_secs(30);
 const FIGURES_AGE: Duration = Duration::from_secs(60);
 /// After statements met objects that changed under them.
@@ -90,7 +90,7 @@ async fn towards(
         worker.rights_for = None;
         settle(worker, duty, facts).await?;
         facts.take_over_seen.clone_from(&duty.take_over);
-        if facts.conflict.is_some() {
+        if facts.conflict.is_some() || facts.database_missing {
             return Ok(Progress::Done {
                 again_in: Some(CONFLICT_LOOK),
             });
@@ -104,8 +104,15 @@ async fn towards(
     } else if is_moving(duty, facts) {
         follow_configuration(worker, duty, facts).await?;
     }
-    if let Some(pause) = look(worker, duty, fingerprint, facts).await? {
-        return Ok(Progress::More { pause });
+    match look(worker, duty, fingerprint, facts).await {
+        Ok(None) => {}
+        Ok(Some(pause)) => return Ok(Progress::More { pause }),
+        // No such database: somebody has dropped it since it was seen.
+        Err(error) if settled && error.is("3D000") => {
+            (worker.settled, worker.exists) = (None, false);
+            return Ok(Progress::More { pause: Duration::ZERO });
+        }
+        Err(error) => return Err(error.into()),
     }
     if !is_configured(duty, facts) {
         return Ok(Progress::More { pause: FILE_ARRIVES });
@@ -129,6 +136,11 @@ async fn settle(worker: &mut PostgresWorker, duty: &PostgresDuty, facts: &mut Po
     facts.max_connections = Some(have.max_connections);
     facts.limits = Some(have.limits().into_iter().chain(in_front).collect());
     let created = have.database_owner.is_none();
+    facts.database_missing = created && duty.kept;
+    if facts.database_missing {
+        (worker.exists, facts.duty_in) = (false, None);
+        return Ok(());
+    }
     if created {
         facts.conflict = conflict(&have, duty);
         if facts.conflict.is_some() {

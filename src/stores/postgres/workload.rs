@@ -57,12 +57,19 @@ const DENIED: [&str; 37] = [
 /// The same by how their names begin: certificates, and what concerns standbys and recoveries, which a single server has not.
 const DENIED_BEGINNINGS: [&str; 5] = ["ssl_", "recovery_", "primary_", "amas.", "sync_replication"];
 
+/// PostgreSQL's own limit of names.
+const LONGEST_NAME: usize = 63;
+
 /// What is wrong with a parameter of the specification, if anything.
 pub fn refuse_parameter(name: &str, value: &str) -> Option<String> {
     let allowed = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_' || c == '.';
-    if name.is_empty() || !name.chars().all(allowed) || !name.starts_with(|c: char| c.is_ascii_lowercase()) {
+    if name.is_empty()
+        || name.len() > LONGEST_NAME
+        || !name.chars().all(allowed)
+        || !name.starts_with(|c: char| c.is_ascii_lowercase())
+    {
         return Some(format!(
-            "{name:?} is not a parameter name: use lower-case letters, digits, underscores and dots"
+            "{name:?} is not a parameter name: use at most {LONGEST_NAME} lower-case letters, digits, underscores and dots"
         ));
     }
     if DENIED.contains(&name) || name == "ssl" || DENIED_BEGINNINGS.iter().any(|begin| name.starts_with(begin)) {

@@ -35,11 +35,15 @@ impl RedisDuty {
     pub fn fingerprint(&self) -> u64 {
         let mut hasher = DefaultHasher::new();
         // Handled once, it changes nothing that is to be.
-        let lasting = Self {
+        let mut lasting = Self {
             take_over: None,
             serves: None,
             ..self.clone()
         };
+        // The password of a server that is not ours is somebody else's to hold.
+        if !self.managed {
+            lasting.endpoint = self.endpoint.without_password();
+        }
         lasting.hash(&mut hasher);
         hasher.finish()
     }

@@ -1,6 +1,6 @@
-//! Published Secrets log in, rights hold, and generated passwords are seen nowhere but in Secrets.
+//! Published Secrets log in, rights hold, and generated passwords, those before a rotation and those after it, are seen nowhere but in Secrets.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, str::FromStr};
 
 use amas_operator::api::{amas_database::AmasDatabase, cache_policy::CachePolicy, graph_schema::GraphSchema};
 use base64::Engine;
@@ -11,15 +11,18 @@ use k8s_openapi::api::{
 };
 use kube::{
     Api, Resource, ResourceExt,
-    api::{ListParams, LogParams},
+    api::{DynamicObject, ListParams, LogParams, Patch, PatchParams},
 };
+use serde_json::{Value, json};
+use sqlx::{Connection, PgConnection, postgres::PgConnectOptions};
 
 use crate::{
     cluster::{
         clients::{self, Stores, Values, role_secret},
         objects, operator,
-        platform::{Platform, READER, WRITER},
+        platform::{PATIENCE, Platform, READER, WRITER},
         process,
+        wait::Watch,
     },
     ensure,
     harness::{About, Result, context::Ctx},
@@ -33,7 +36,69 @@ pub async fn run(ctx: &Ctx) -> Result {
     let namespace = platform.up(ctx, "amas").await?;
     rights(ctx, &platform, &namespace).await?;
     wrong_passwords(ctx, &platform, &namespace).await?;
-    nowhere_else(ctx, &platform, &namespace).await
+    count_statements(ctx, &platform, &namespace).await?;
+    let mut all = passwords(ctx, &namespace).await?;
+    let before = all.len();
+    rotate(ctx, &platform, &namespace).await?;
+    all.extend(passwords(ctx, &namespace).await?);
+    // Two forms of each; those for seeds stay.
+    ensure!(
+        all.len() >= before + 10,
+        "a rotation replaces at least five passwords: {before} forms before, {} in all",
+        all.len()
+    );
+    nowhere_else(ctx, &platform, &namespace, &all).await
+}
+
+/// From here on the server keeps the text of statements: it is restarted once to load the library.
+async fn count_statements(ctx: &Ctx, platform: &Platform, namespace: &str) -> Result {
+    let mut database = platform.database.clone();
+    let postgres = database.spec.postgres.as_mut().about("the platform has PostgreSQL")?;
+    postgres.extensions.push("pg_stat_statements".parse()?);
+    let object = serde_json::from_value(serde_json::to_value(&database)?)?;
+    objects::apply(&ctx.client, namespace, &[object]).await?;
+    platform.wait_ready(ctx, namespace).await
+}
+
+/// All credentials get new passwords, and the old ones end.
+async fn rotate(ctx: &Ctx, platform: &Platform, namespace: &str) -> Result {
+    let databases = objects::api::<AmasDatabase>(&ctx.client, namespace);
+    let patch = json!({
+        "metadata": {"annotations": {"amas.dev/rotate-credentials": "e2e"}},
+        "spec": {"credentials": {"rotation": {"overlap": "10s"}}},
+    });
+    let name = platform.name();
+    databases
+        .patch(&name, &PatchParams::default(), &Patch::Merge(patch))
+        .await?;
+    let over = |object: Option<&DynamicObject>| {
+        let all = object.and_then(|object| object.data["status"]["credentials"].as_array().cloned());
+        let ended =
+            |one: &Value| one["rotations"] == 1 && one["previousValidUntil"].is_null() && one["preparing"].is_null();
+        all.is_some_and(|all| all.len() >= 5 && all.iter().all(ended))
+    };
+    let mut watch = Watch::open(&databases, &name).await?;
+    watch.until(PATIENCE, "all credentials rotated", over).await?;
+    platform.wait_ready(ctx, namespace).await
+}
+
+/// What the server remembers of the statements that it was sent, by whoever.
+async fn statements(ctx: &Ctx, platform: &Platform, namespace: &str) -> Result<String> {
+    let admin = Values::read(&ctx.client, namespace, &format!("{}-postgres-admin", platform.name())).await?;
+    let role = Values::read(&ctx.client, namespace, &role_secret(&platform.name(), WRITER)).await?;
+    let options = PgConnectOptions::from_str(role.get("DATABASE_URL")?)?
+        .username(admin.get("PGUSER")?)
+        .password(admin.get("PGPASSWORD")?);
+    let mut session = PgConnection::connect_with(&options)
+        .await
+        .about("log in as the superuser")?;
+    let query = "SELECT string_agg(query, E'\\n') FROM pg_stat_statements";
+    let all = clients::value(&mut session, query).await?;
+    ensure!(
+        all.contains("ALTER ROLE") && all.contains("pg_authid"),
+        "pg_stat_statements has the statements of the rotation: {all}"
+    );
+    Ok(all)
 }
 
 async fn rights(ctx: &Ctx, platform: &Platform, namespace: &str) -> Result {
@@ -122,14 +187,17 @@ async fn wrong_passwords(ctx: &Ctx, platform: &Platform, namespace: &str) -> Res
 }
 
 /// Looks for every generated password, as it is and in base64, in all that is told to people or stored beside Secrets.
-async fn nowhere_else(ctx: &Ctx, platform: &Platform, namespace: &str) -> Result {
-    let passwords = passwords(ctx, namespace).await?;
+async fn nowhere_else(ctx: &Ctx, platform: &Platform, namespace: &str, passwords: &BTreeMap<String, String>) -> Result {
     ensure!(
         passwords.len() >= 5,
         "expected at least five generated passwords, seen {:?}",
         passwords.values()
     );
-    let places = places(ctx, namespace).await?;
+    let mut places = places(ctx, namespace).await?;
+    places.insert(
+        "pg_stat_statements".to_owned(),
+        statements(ctx, platform, namespace).await?,
+    );
     let mut found = Vec::new();
     for (place, text) in &places {
         ensure!(!text.is_empty(), "{place} is empty: nothing was looked at");

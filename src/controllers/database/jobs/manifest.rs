@@ -13,6 +13,8 @@ use crate::{
     stores::workload::{CA_CERTIFICATE, Family, add_pod_settings, certificates_secret, security},
 };
 
+/// Where a Job has the seed files that come in ConfigMaps, in a folder named as the profile.
+const SEED_FILES: &str = "/run/amas/seed-files";
 /// How long a finished Job is kept.
 const KEEP_SECONDS: u32 = 86_400;
 
@@ -95,17 +97,21 @@ fn arguments(input: &JobInput<'_>, source: &MigrationSource, name: &str) -> Vec<
         ]
         .map(Into::into),
     );
+    if input.direction == Direction::Up {
+        // Judged already, and the hash binds it: a pod that goes on after another would judge only the rest.
+        arguments.extend(["--allow-destructive", "all"].map(Into::into));
+    }
     if let Some(target) = input.target {
         arguments.extend(["--to".into(), target.to_string()]);
     }
-    let seeds = input.seeds.filter(|_| input.direction == Direction::Up).zip(bundle);
-    for (folder, bundle) in seeds
-        .iter()
-        .flat_map(|(seeds, bundle)| seeds.folders.iter().map(move |folder| (folder, bundle)))
-    {
-        arguments.extend(["--seed-dir".into(), format!("{bundle}/seed/{folder}")]);
-    }
-    if seeds.is_some() {
+    if let Some(seeds) = input.seeds.filter(|_| input.direction == Direction::Up) {
+        let below = match (seed_maps(input), bundle) {
+            ([], Some(bundle)) => format!("{bundle}/seed"),
+            _ => SEED_FILES.to_owned(),
+        };
+        for folder in &seeds.folders {
+            arguments.extend(["--seed-dir".into(), format!("{below}/{folder}")]);
+        }
         for value in input.spec.seed.iter().flat_map(|seed| &seed.generate) {
             let SeedHash::Bcrypt = value.hash;
             arguments.extend(["--seed-hash".into(), format!("{0}=/run/amas/seed/{0}", value.name)]);
@@ -203,6 +209,16 @@ fn login(input: &JobInput<'_>) -> (String, &'static str) {
     }
 }
 
+/// ConfigMaps with seed files, while a profile is asked for.
+fn seed_maps<'a>(input: &JobInput<'a>) -> &'a [String] {
+    let seed = input
+        .spec
+        .seed
+        .as_ref()
+        .filter(|seed| seed.profile != SeedProfile::None);
+    seed.map_or(&[], |seed| &seed.config_maps)
+}
+
 fn seed_secret(input: &JobInput<'_>) -> Option<String> {
     let seed = input.spec.seed.as_ref()?;
     (seed.profile != SeedProfile::None && !seed.generate.is_empty()).then(|| input.family.child_name("seed"))
@@ -216,6 +232,10 @@ fn volume_mounts(input: &JobInput<'_>, source: &MigrationSource) -> Vec<Value> {
     }
     if seed_secret(input).is_some() {
         mounts.push(mount("seed", "/run/amas/seed"));
+    }
+    let profile = input.spec.seed.as_ref().and_then(|seed| seed.profile.folder());
+    if let (false, Some(profile)) = (seed_maps(input).is_empty(), profile) {
+        mounts.push(mount("seed-files", &format!("{SEED_FILES}/{profile}")));
     }
     for file in certificates(input) {
         mounts.push(mount(file.volume, &file.folder()));
@@ -235,13 +255,15 @@ fn volumes(input: &JobInput<'_>, source: &MigrationSource) -> Vec<Value> {
     for file in certificates(input) {
         volumes.push(secret(file.volume, &file.secret, file.key, file.key));
     }
+    let projected = |volume: &str, maps: &[String]| {
+        let maps: Vec<Value> = maps.iter().map(|name| json!({"configMap": {"name": name}})).collect();
+        json!({"name": volume, "projected": {"sources": maps}})
+    };
     if source.bundle.is_none() {
-        let maps: Vec<Value> = source
-            .config_maps
-            .iter()
-            .map(|name| json!({"configMap": {"name": name}}))
-            .collect();
-        volumes.push(json!({"name": "source", "projected": {"sources": maps}}));
+        volumes.push(projected("source", &source.config_maps));
+    }
+    if !seed_maps(input).is_empty() {
+        volumes.push(projected("seed-files", seed_maps(input)));
     }
     if let Some(secret) = seed_secret(input) {
         volumes.push(json!({"name": "seed", "secret": {"secretName": secret, "defaultMode": 0o440}}));

@@ -32,7 +32,7 @@ impl Draft<'_> {
                 continue;
             };
             let Some(state) = secret.state(entries) else { continue };
-            let moment = secrets::moment(&self.object.spec, secret, self.observed, self.plan);
+            let moment = secrets::moment(&self.object.spec, (secret, Some(&state)), self.observed, self.plan);
             if let Some(at) = secrets::wakes_at(secret, &state, &moment) {
                 let left = Duration::try_from(at.duration_since(self.observed.now)).unwrap_or_default();
                 self.look_within(left.max(Duration::from_millis(10)));

@@ -65,11 +65,7 @@ impl Draft<'_> {
         for (store, declared) in declared {
             let Some((required, managed)) = declared else { continue };
             let state = state(store, (managed, spec.suspend), valid, self.observed, self.plan);
-            if let Some(time) = self
-                .observed
-                .health(store)
-                .and_then(|health| reread_in(health, self.observed))
-            {
+            if let Some(time) = reread_in(store, self.observed) {
                 self.look_within(time);
             }
             let awaited = !required && managed && self.still_awaited(store);

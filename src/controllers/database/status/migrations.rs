@@ -4,8 +4,9 @@ use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
 
 use crate::{
     api::{
+        APPROVE_PLAN,
         conditions::{ConditionType, Reason, shorten},
-        status::{AppliedMigration, MigrationFailure, MigrationsStatus},
+        status::{AppliedMigration, MigrationFailure, MigrationsStatus, PendingPlan},
     },
     controllers::sources::Files,
     engine::child::ChildKind,
@@ -14,12 +15,15 @@ use crate::{
 
 use super::{
     super::{
-        jobs::{Decision, Failure},
+        jobs::{Decision, Failure, Hold, Pending},
         plan::target,
         validate::source_name,
     },
     Draft,
 };
+
+/// Of the description of an applied migration, the status shows no more.
+const DESCRIPTION_BYTES: usize = 200;
 
 impl Draft<'_> {
     pub(super) fn migrations(&mut self) {
@@ -78,6 +82,10 @@ impl Draft<'_> {
                     self.in_the_way()
                 ),
             ),
+            Decision::Held { pending, map, why, .. } => {
+                let (reason, message) = self.held(pending, map.as_deref(), why);
+                (false, true, reason, message)
+            }
             Decision::Failed { failure, .. } => (false, true, Reason::MigrationFailed, failure_text(failure)),
             Decision::Impossible { problem } => {
                 let reason = if matches!(problem, PlanError::DatabaseAhead { .. }) {
@@ -103,6 +111,43 @@ impl Draft<'_> {
             .filter(|run| run.outcome.is_none());
         let waiting = run.and_then(|run| run.waiting.as_ref());
         waiting.map_or_else(String::new, |text| format!("; {text}"))
+    }
+
+    /// Whom a plan waits for, and what to do.
+    fn held(&self, pending: &Pending, map: Option<&str>, why: &Hold) -> (Reason, String) {
+        let plan = &pending.status;
+        let name = self.object.metadata.name.as_deref().unwrap_or_default();
+        match why {
+            Hold::Loss(refused) => (
+                Reason::DestructiveNotAllowed,
+                format!(
+                    "{refused}; nothing of the plan was run; if the data may be lost, add to spec.migrations.allowDestructive: [{}]",
+                    refused.list(", ")
+                ),
+            ),
+            Hold::Approval { approved } => {
+                let other = approved.as_ref().map(|approved| {
+                    format!(
+                        "what was approved ({}) is not the plan that is pending; ",
+                        shorten(approved, 64)
+                    )
+                });
+                let hash = &plan.hash;
+                let text = format!(
+                    "{}plan {hash} waits: {} from version {} to {}, {} migrations, {} statements, {} of which lose data; read it \
+                     (kubectl get configmap {} -o yaml), then: kubectl annotate amasdb {name} {APPROVE_PLAN}={hash} --overwrite",
+                    other.unwrap_or_default(),
+                    plan.direction,
+                    plan.from,
+                    plan.to,
+                    plan.migrations,
+                    plan.statement_count,
+                    pending.losses.len(),
+                    map.unwrap_or_default(),
+                );
+                (Reason::WaitingForApproval, text)
+            }
+        }
     }
 
     /// The newest version of the source, where that is beyond the one asked for.
@@ -158,6 +203,20 @@ impl Draft<'_> {
         }
     }
 
+    /// The plan that waits; the one that was approved is shown until it is in.
+    fn pending_plan(&self) -> Option<PendingPlan> {
+        match self.plan.migrations.as_ref()? {
+            Decision::Held { pending, map, .. } => Some(PendingPlan {
+                config_map: map.clone(),
+                ..pending.status.clone()
+            }),
+            Decision::Done | Decision::Impossible { .. } => None,
+            Decision::Start { .. } | Decision::Running { .. } | Decision::Failed { .. } => {
+                self.observed.status.migrations.as_ref()?.pending_plan.clone()
+            }
+        }
+    }
+
     pub(super) fn migrations_status(&self) -> Option<MigrationsStatus> {
         self.object.spec.migrations.as_ref()?;
         let old = self.observed.status.migrations.clone();
@@ -186,6 +245,7 @@ impl Draft<'_> {
             Some(Decision::Running { plan, pending, .. } | Decision::Start { plan, pending, .. }) => {
                 (Some(plan), *pending, None)
             }
+            Some(Decision::Held { pending, .. }) => (None, pending.status.migrations as usize, None),
             Some(Decision::Failed { plan, pending, failure }) => (Some(plan), *pending, Some(failure)),
             _ => (None, 0, None),
         };
@@ -194,7 +254,7 @@ impl Draft<'_> {
             .or_else(|| old.as_ref()?.plan.clone());
         let history = applied.iter().rev().take(10).map(|applied| AppliedMigration {
             version: applied.version,
-            description: applied.description.clone(),
+            description: shorten(&applied.description, DESCRIPTION_BYTES),
             applied_at: Some(whole_seconds(applied.applied_at)),
         });
         let attempts = self.observed.children.keys().filter(|(kind, name)| {
@@ -221,6 +281,7 @@ impl Draft<'_> {
                 .and_then(|seed| seed.profile.folder())
                 .filter(|_| self.plan.migrations == Some(Decision::Done))
                 .map(Into::into),
+            pending_plan: self.pending_plan(),
             failure: failure.map(failure_status),
             history: history.collect(),
             plan,

@@ -1,7 +1,14 @@
 //! The status in every situation, against the rules of kstatus.
 
+use std::sync::Arc;
+
+use serde_json::json;
+
 use super::*;
-use crate::controllers::database::fixtures::{Situation, at, platform};
+use crate::controllers::database::{
+    fixtures::{Situation, at, platform},
+    plan::Step,
+};
 use crate::{
     api::amas_database::AmasDatabaseStatus,
     controllers::{
@@ -9,6 +16,10 @@ use crate::{
         sources::Files,
     },
     engine::status::Weight,
+    migrate::{
+        history::Applied,
+        source::{Checksum, Source},
+    },
 };
 
 /// What kstatus makes of conditions, by its own rules: Stalled first, then Reconciling, then Ready.
@@ -73,7 +84,7 @@ fn a_converged_object_is_current_and_stays_so_without_a_write() {
     situation.observed.now = at(500);
     assert_eq!(weight(&status, &situation.report().status), Weight::None);
     let serialised = serde_json::to_string(&status).unwrap();
-    assert!(serialised.len() < 32 * 1024);
+    assert!(serialised.len() < STATUS_BYTES);
 }
 
 #[test]
@@ -330,4 +341,128 @@ fn a_claimed_store_names_the_holder_and_the_way_out() {
         (status.handled.get("take-over"), condition(&status, "Ready").as_str()),
         (word.as_ref(), "True/Ready")
     );
+}
+
+/// A converged database whose source has these files beside those that are applied.
+fn with_pending(settings: serde_json::Value, applied: i64, pending: &[&str]) -> Situation {
+    let mut situation = Situation::converged(platform());
+    situation.settle();
+    let file = |version: i64, sql: &str| (format!("{version:06}_m.sql"), sql.as_bytes().to_vec());
+    let old = (1..=applied).map(|version| file(version, "SELECT 1"));
+    let new = pending
+        .iter()
+        .zip(applied + 1..)
+        .map(|(sql, version)| file(version, sql));
+    let source = Source::from_files(old.chain(new).collect()).unwrap();
+    situation.observed.files = Some(Files::Read(Arc::new(source)));
+    let row = |version| Applied {
+        version,
+        description: "ä".repeat(250),
+        checksum: Checksum::of(b"SELECT 1"),
+        success: true,
+        unfinished: None,
+        applied_at: at(5),
+        down: None,
+    };
+    let facts = &mut Arc::make_mut(situation.observed.postgres.as_mut().unwrap()).facts;
+    facts.migrations.as_mut().unwrap().state.as_mut().unwrap().applied = (1..=applied).map(row).collect();
+    let migrations = situation.object.spec.migrations.as_mut().unwrap();
+    let mut settings = settings;
+    settings["source"] = json!({"bundle": "amas"});
+    *migrations = serde_json::from_value(settings).unwrap();
+    // The specification has changed.
+    situation.object.metadata.generation = Some(2);
+    situation.observed.same_generation = false;
+    situation
+}
+
+/// The steps about ConfigMaps of plans.
+fn plan_maps(situation: &Situation) -> Vec<Step> {
+    let name = |step: &Step| match step {
+        Step::Create(ChildKind::ConfigMap, body) => body["metadata"]["name"].as_str().unwrap().to_owned(),
+        Step::Delete(ChildKind::ConfigMap, name) => name.clone(),
+        _ => String::new(),
+    };
+    let steps = situation.plan().steps.into_iter();
+    steps.filter(|step| name(step).starts_with("amas-plan-")).collect()
+}
+
+#[test]
+fn a_plan_waits_to_be_approved_and_is_shown() {
+    let mut situation = with_pending(
+        json!({"approval": "Manual"}),
+        1,
+        &["CREATE TABLE t (id int);\nSELECT 1"],
+    );
+    let [Step::Create(kind, map)] = &plan_maps(&situation)[..] else {
+        panic!("the plan's ConfigMap is made")
+    };
+    situation.see(*kind, map);
+    let status = situation.settle();
+    assert_eq!(condition(&status, "Ready"), "False/WaitingForApproval");
+    assert_eq!(
+        (kstatus(&status, 2), condition(&status, "Available").as_str()),
+        ("Failed", "True/Serving")
+    );
+    let plan = status.migrations.unwrap().pending_plan.unwrap();
+    assert_eq!((plan.from, plan.to, plan.statement_count), (1, 2, 2));
+    assert_eq!(plan.statements[1].place, "000002_m.sql:2");
+    assert_eq!(plan.config_map.as_deref(), map["metadata"]["name"].as_str());
+    let stalled = situation.report().status.conditions;
+    let message = &stalled.iter().find(|one| one.type_ == "Stalled").unwrap().message;
+    assert!(
+        message.contains(&format!("amas.dev/approve-plan={}", plan.hash)),
+        "{message}"
+    );
+    // Another hash is reported; the right one starts the Job, and the plan stays to be read until it is in.
+    situation.observed.approved_plan = Some("f".repeat(64));
+    let (reason, message) = situation.ready();
+    assert!(reason == "WaitingForApproval" && message.contains("(fff"), "{message}");
+    situation.observed.approved_plan = Some(plan.hash);
+    let job = |step: &Step| matches!(step, Step::Create(ChildKind::Job, _));
+    assert!(situation.plan().steps.iter().any(job) && plan_maps(&situation).is_empty());
+    let facts = &mut Arc::make_mut(situation.observed.postgres.as_mut().unwrap()).facts;
+    let applied = &mut facts.migrations.as_mut().unwrap().state.as_mut().unwrap().applied;
+    applied.push(Applied {
+        version: 2,
+        checksum: Checksum::of(b"CREATE TABLE t (id int);\nSELECT 1"),
+        ..applied[0].clone()
+    });
+    assert!(matches!(plan_maps(&situation)[..], [Step::Delete(..)]));
+}
+
+#[test]
+fn a_loss_waits_for_its_version_and_says_what_to_write() {
+    let mut situation = with_pending(json!({}), 1, &["SELECT 1", "SELECT 1;\n\nDROP TABLE users"]);
+    assert!(plan_maps(&situation).is_empty(), "the status shows all of it");
+    let (reason, message) = situation.ready();
+    assert_eq!(reason, "DestructiveNotAllowed");
+    for part in [
+        "000003_m.sql:3: drops a table: DROP TABLE users",
+        "allowDestructive: [3]",
+    ] {
+        assert!(message.contains(part), "{message}");
+    }
+    let migrations = situation.object.spec.migrations.as_mut().unwrap();
+    migrations.allow_destructive = vec![3];
+    let job = |step: &Step| matches!(step, Step::Create(ChildKind::Job, _));
+    assert!(situation.plan().steps.iter().any(job));
+}
+
+#[test]
+fn a_status_is_bounded_whatever_is_applied_or_pending() {
+    let long = format!("SELECT '{}'", "\u{1F600}\"".repeat(300));
+    let mut situation = with_pending(json!({"approval": "Manual"}), 10_000, &vec![long.as_str(); 5_000]);
+    let status = situation.settle();
+    let length = serde_json::to_vec(&status).unwrap().len();
+    assert!(length <= STATUS_BYTES, "{length}");
+    let migrations = status.migrations.unwrap();
+    assert_eq!((migrations.pending, migrations.history.len()), (5_000, 10));
+    let plan = migrations.pending_plan.unwrap();
+    assert!(
+        plan.statement_count == 5_000 && plan.statements.len() > 10,
+        "{}",
+        plan.statements.len()
+    );
+    assert_eq!(plan.statements[0].statement.chars().count(), 200);
 }

@@ -1,0 +1,61 @@
+//! `redo`: the newest versions back and in again, in two runs of one session.
+
+use sqlx::PgConnection;
+use tokio::sync::watch;
+
+use crate::migrate::{
+    consent::Consent,
+    history, plan,
+    report::{Failure, Report},
+    runner::{self, Goal, Request, Urgency},
+    source::Source,
+};
+
+use super::{
+    args::{RedoArgs, SeedOptions},
+    close, open, prepare,
+    progress::print_event,
+};
+
+pub(super) async fn redo(args: &RedoArgs) -> Report {
+    if args.run.plan_hash.is_some() {
+        return Report::early(Failure::Usage("redo has two plans; --plan-hash names one".to_owned()));
+    }
+    let wanted = (Goal::DownSteps(args.steps), Consent::Everything);
+    let source = Source::load(&args.dirs.dirs);
+    let (request, login) = match prepare(&args.run, wanted, source, (SeedOptions::default(), &[])) {
+        Ok(prepared) => prepared,
+        Err(failure) => return Report::early(failure),
+    };
+    let (mut conn, stop) = match open(&args.run, &request, &login).await {
+        Ok(opened) => opened,
+        Err(failure) => return Report::early(failure),
+    };
+    let report = both(&mut conn, request, args.steps, stop).await;
+    close(conn, report.failure.is_none()).await;
+    report
+}
+
+async fn both(conn: &mut PgConnection, mut request: Request, steps: usize, stop: watch::Receiver<Urgency>) -> Report {
+    let current = match way_up(conn, &request, steps).await {
+        Ok(current) => current,
+        Err(failure) => return Report::early(failure),
+    };
+    let down = runner::run(conn, &request, stop.clone(), &mut print_event()).await;
+    if down.failure.is_some() {
+        return down;
+    }
+    request.goal = Goal::Up(Some(current));
+    runner::run(conn, &request, stop, &mut print_event()).await
+}
+
+/// The version to come back to. Nothing is taken back that could not be applied again: its file is there and can be sent.
+async fn way_up(conn: &mut PgConnection, request: &Request, steps: usize) -> Result<i64, Failure> {
+    let state = history::read(conn, &request.options.schema, None)
+        .await?
+        .unwrap_or_default();
+    let stays = state.applied.len().saturating_sub(steps);
+    let current = state.current();
+    plan::plan(&request.source, &state.applied[..stays], Some(current))?;
+    Ok(current)
+}

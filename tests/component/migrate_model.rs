@@ -1,0 +1,303 @@
+//! A random walk of up, down, edits, stamps, repairs and kills beside a model of what files, records and tables must say after each.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::{Duration, Instant},
+};
+
+use amas_operator::migrate::{
+    adjust::{self, Verdicts},
+    report::Report,
+    runner::{self, Goal, Request, Urgency},
+    source::Source,
+};
+use tokio::sync::watch;
+
+use super::{Database, public, request};
+
+/// Versions there are.
+const VERSIONS: i64 = 6;
+const STEPS: usize = 160;
+/// Another walk is one number away: `AMAS_WALK=7`.
+const WALK: u64 = 20_261_126;
+
+/// The edition of a file: which column its table has.
+type Edition = u32;
+
+/// What must be.
+#[derive(Clone, Debug, Default, PartialEq)]
+struct Model {
+    files: BTreeMap<i64, Edition>,
+    /// Always the versions from 1 to some other.
+    recorded: BTreeMap<i64, Edition>,
+    tables: BTreeMap<i64, Edition>,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Act {
+    Up(Option<i64>),
+    Down(usize),
+    /// The connection is cut on the way up, after this many microseconds.
+    Kill(u64),
+    Edit(i64),
+    Unedit(i64),
+    Stamp(i64),
+    Repair(i64),
+}
+
+fn up_text(version: i64, edition: Edition) -> String {
+    format!("CREATE TABLE t{version} (e{edition} int);")
+}
+
+impl Model {
+    fn new() -> Self {
+        Self {
+            files: (1..=VERSIONS).map(|version| (version, 0)).collect(),
+            ..Self::default()
+        }
+    }
+
+    fn current(&self) -> i64 {
+        self.recorded.keys().next_back().copied().unwrap_or(0)
+    }
+
+    fn source(&self) -> Source {
+        let pair = |(&version, &edition): (&i64, &Edition)| {
+            [
+                (format!("{version}_m.up.sql"), up_text(version, edition).into_bytes()),
+                (
+                    format!("{version}_m.down.sql"),
+                    format!("DROP TABLE t{version};").into_bytes(),
+                ),
+            ]
+        };
+        Source::from_files(self.files.iter().flat_map(pair).collect()).unwrap()
+    }
+
+    /// What an act makes of it, and the exit code it ends with.
+    fn act(&mut self, act: Act) -> u8 {
+        match act {
+            Act::Up(target) => self.up(target, usize::MAX),
+            Act::Kill(_) => 0,
+            Act::Down(steps) => self.down(steps),
+            Act::Edit(version) => {
+                *self.files.get_mut(&version).unwrap() += 1;
+                0
+            }
+            Act::Unedit(version) => {
+                let recorded = self.recorded.get(&version).copied();
+                self.files.insert(version, recorded.unwrap_or(0));
+                0
+            }
+            Act::Stamp(to) => {
+                self.recorded.retain(|version, _| *version <= to);
+                for (version, edition) in self.files.range(..=to) {
+                    self.recorded.entry(*version).or_insert(*edition);
+                }
+                0
+            }
+            Act::Repair(version) => {
+                if let Some(recorded) = self.recorded.get_mut(&version) {
+                    *recorded = self.files[&version];
+                }
+                0
+            }
+        }
+    }
+
+    /// At most `steps` of the way up.
+    fn up(&mut self, target: Option<i64>, steps: usize) -> u8 {
+        let target = target.unwrap_or(VERSIONS);
+        if target < self.current() {
+            return 17;
+        }
+        if self
+            .recorded
+            .iter()
+            .any(|(version, edition)| self.files[version] != *edition)
+        {
+            return 12;
+        }
+        for version in (self.current() + 1..=target).take(steps) {
+            if self.tables.contains_key(&version) {
+                return 10;
+            }
+            self.tables.insert(version, self.files[&version]);
+            self.recorded.insert(version, self.files[&version]);
+        }
+        0
+    }
+
+    fn down(&mut self, steps: usize) -> u8 {
+        for _ in 0..steps {
+            let current = self.current();
+            if current > 0 && self.tables.remove(&current).is_none() {
+                return 10;
+            }
+            self.recorded.remove(&current);
+        }
+        0
+    }
+}
+
+/// Random enough, and the same each time.
+struct Dice(u64);
+
+impl Dice {
+    fn below(&mut self, limit: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0 % limit
+    }
+
+    fn version(&mut self) -> i64 {
+        self.below(VERSIONS as u64) as i64 + 1
+    }
+
+    fn act(&mut self) -> Act {
+        match self.below(16) {
+            0..4 => Act::Up(None),
+            4..6 => Act::Up(Some(self.version())),
+            6..9 => Act::Down(self.below(4) as usize),
+            9..12 => Act::Kill(self.below(25_000)),
+            12 => Act::Edit(self.version()),
+            13 => Act::Unedit(self.version()),
+            14 => Act::Stamp(self.below(VERSIONS as u64 + 1) as i64),
+            _ => Act::Repair(self.version()),
+        }
+    }
+}
+
+impl Database {
+    async fn perform(&self, model: &Model, act: Act) -> u8 {
+        let source = model.source();
+        let code = |report: Report| report.exit_code();
+        match act {
+            Act::Up(target) => code(self.run(request(Goal::Up(target), source)).await),
+            Act::Down(steps) => code(self.run(request(Goal::DownSteps(steps), Source::default())).await),
+            Act::Kill(after) => {
+                self.killed(request(Goal::Up(None), source), Duration::from_micros(after))
+                    .await
+            }
+            Act::Stamp(to) => self.adjusted(|applied| adjust::stamp(&source, applied, to)).await,
+            Act::Repair(version) if model.recorded.contains_key(&version) => {
+                let verdicts = Verdicts {
+                    applied: [version].into(),
+                    ..Verdicts::default()
+                };
+                self.adjusted(|applied| adjust::repair(&source, applied, &verdicts))
+                    .await
+            }
+            Act::Edit(_) | Act::Unedit(_) | Act::Repair(_) => 0,
+        }
+    }
+
+    async fn adjusted(
+        &self,
+        decide: impl FnOnce(
+            &[amas_operator::migrate::history::Applied],
+        ) -> Result<Vec<adjust::Change>, amas_operator::migrate::report::Failure>,
+    ) -> u8 {
+        let mut conn = self.connect().await;
+        let result = adjust::adjust(&mut conn, &public(), Duration::from_secs(20), decide).await;
+        result.err().map_or(0, |failure| failure.exit_code())
+    }
+
+    /// A way up whose session the server ends in the middle.
+    async fn killed(&self, request: Request, after: Duration) -> u8 {
+        let mut conn = self.connect().await;
+        let mut other = self.server.connect("postgres", &self.name).await;
+        let (_keep, stop) = watch::channel(Urgency::No);
+        let running =
+            tokio::spawn(async move { runner::run(&mut conn, &request, stop, &mut |_| {}).await.exit_code() });
+        tokio::time::sleep(after).await;
+        let theirs = "FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'amas-migrate'";
+        sqlx::raw_sql(sqlx::AssertSqlSafe(format!(
+            "SELECT pg_terminate_backend(pid) {theirs}"
+        )))
+        .execute(&mut other)
+        .await
+        .unwrap();
+        let code = running.await.unwrap();
+        let started = Instant::now();
+        while self.ask(&format!("SELECT pid::text {theirs}")).await != [""; 0] {
+            assert!(started.elapsed() < Duration::from_secs(10), "the session ends");
+        }
+        code
+    }
+
+    /// What is there, in the model's words.
+    async fn found(&self, model: &Model) -> Model {
+        let applied = match self.ask("SELECT to_regclass('_sqlx_migrations')::text").await[0].as_str() {
+            "NULL" => Vec::new(),
+            _ => self.state().await.applied,
+        };
+        assert!(
+            applied.iter().all(|row| row.success),
+            "nothing is half done: {applied:?}"
+        );
+        let edition = |row: &amas_operator::migrate::history::Applied| {
+            let sums = |edition: &Edition| {
+                let text = up_text(row.version, *edition);
+                amas_operator::migrate::source::Checksum::of(text.as_bytes()) == row.checksum
+            };
+            (0..STEPS as Edition).find(sums).unwrap()
+        };
+        let tables = self
+            .ask("SELECT substr(table_name, 2) || ' ' || substr(column_name, 2) FROM information_schema.columns WHERE table_schema = 'public' AND table_name ~ '^t[0-9]$'")
+            .await;
+        let last =
+            "SELECT DISTINCT ON (version) version, direction FROM amas_migrate.history ORDER BY version, id DESC";
+        let told = match applied.is_empty() {
+            true => Vec::new(),
+            false => {
+                self.ask(&format!(
+                    "SELECT version::text FROM ({last}) last WHERE direction <> 'down' ORDER BY 1"
+                ))
+                .await
+            }
+        };
+        let versions: Vec<String> = applied.iter().map(|row| row.version.to_string()).collect();
+        assert_eq!(told, versions, "the history ends with what is recorded");
+        let table = |text: &String| {
+            let (version, edition) = text.split_once(' ').unwrap();
+            (version.parse().unwrap(), edition.parse().unwrap())
+        };
+        Model {
+            files: model.files.clone(),
+            recorded: applied.iter().map(|row| (row.version, edition(row))).collect(),
+            tables: tables.iter().map(table).collect(),
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_random_walk_never_leaves_the_model() {
+    let walk = std::env::var("AMAS_WALK").map_or(WALK, |text| text.parse().unwrap());
+    let db = Database::new("walk").await;
+    let (mut dice, mut model, mut codes) = (Dice(walk | 1), Model::new(), BTreeSet::new());
+    let mut cut = BTreeSet::new();
+    for step in 0..STEPS {
+        let act = dice.act();
+        let place = format!("AMAS_WALK={walk}, step {step}, {act:?}, before it {model:?}");
+        let code = db.perform(&model, act).await;
+        if let Act::Kill(_) = act {
+            let found = db.found(&model).await;
+            let done = (0..=VERSIONS as usize).find(|&steps| {
+                let mut cut = model.clone();
+                cut.up(None, steps);
+                cut == found
+            });
+            let done = done.unwrap_or_else(|| panic!("{place}: {found:?}"));
+            cut.insert(done);
+            model.up(None, done);
+        } else {
+            assert_eq!(code, model.act(act), "{place}");
+            assert_eq!(db.found(&model).await, model, "{place}");
+            codes.insert(code);
+        }
+    }
+    assert_eq!(codes, BTreeSet::from([0, 10, 12, 17]), "the walk saw every ending");
+    assert!(cut.len() > 2, "and was cut in different places: {cut:?}");
+}

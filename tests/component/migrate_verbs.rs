@@ -1,0 +1,164 @@
+//! `stamp`, `repair`, `redo`, `current`, `history` and `show` as processes.
+
+use serde_json::Value;
+
+use super::{Dir, command, output};
+use crate::migrate::{Database, FIVE, source};
+
+/// A folder with the five migrations beside a database of its own.
+async fn five(name: &str) -> (Database, Dir) {
+    (Database::new(name).await, Dir::of(name, &FIVE))
+}
+
+impl Dir {
+    /// Runs a verb on the folder: exit code, standard output, standard error.
+    async fn run(&self, db: &Database, args: &[&str]) -> (i32, String, String) {
+        output(command(db, args, &[("--dir", &self.0)])).await
+    }
+
+    async fn does(&self, db: &Database, args: &[&str]) -> String {
+        let (code, text, err) = self.run(db, args).await;
+        assert_eq!(code, 0, "{args:?}: {text}{err}");
+        text + &err
+    }
+}
+
+#[tokio::test]
+async fn a_database_made_by_hand_is_taken_over() {
+    let (db, dir) = five("stamped").await;
+    let mut owner = db.connect().await;
+    for file in &FIVE[..2] {
+        sqlx::raw_sql(file.1).execute(&mut owner).await.unwrap();
+    }
+    assert_eq!(dir.run(&db, &["up"]).await.0, 10, "the tables are there already");
+    assert_eq!(dir.run(&db, &["stamp", "--to", "7"]).await.0, 15);
+    dir.does(&db, &["baseline", "--to", "2"]).await;
+    assert_eq!(
+        dir.does(&db, &["stamp", "--to", "2"]).await,
+        "the records say so already\n"
+    );
+    let text = dir.does(&db, &["up"]).await;
+    assert!(text.contains("up from version 2 to 5"), "{text}");
+    // The ways back came with the stamp: no file is needed.
+    let down = ["down", "--to", "0"];
+    let (code, _, err) = output(command(&db, &down, &[])).await;
+    assert_eq!(code, 0, "{err}");
+    assert_eq!(db.ask("SELECT to_regclass('users')::text").await, ["NULL"]);
+
+    dir.does(&db, &["up"]).await;
+    let text = dir.does(&db, &["stamp", "--to", "4"]).await;
+    assert_eq!(text, "5  no longer recorded\n");
+    assert_eq!(db.versions().await, [1, 2, 3, 4]);
+    assert_eq!(
+        db.ask("SELECT count(*)::text FROM users").await,
+        ["1"],
+        "nothing is run"
+    );
+}
+
+#[tokio::test]
+async fn disagreements_are_told_and_settled() {
+    let (db, dir) = five("repaired").await;
+    dir.does(&db, &["up"]).await;
+    assert_eq!(dir.does(&db, &["repair"]).await, "files and records agree\n");
+    dir.file(
+        "0002_posts.up.sql",
+        "CREATE TABLE posts (id int PRIMARY KEY); -- as it is now",
+    );
+    dir.file("0002_posts.down.sql", "DROP TABLE posts; SELECT 'new way back';");
+    std::fs::remove_file(dir.0.join("0003_more_posts.up.sql")).unwrap();
+    std::fs::remove_file(dir.0.join("0003_more_posts.down.sql")).unwrap();
+    db.ask("UPDATE _sqlx_migrations SET success = false WHERE version = 5")
+        .await;
+    let (code, text, _) = dir.run(&db, &["repair"]).await;
+    assert_eq!(code, 12);
+    for part in [
+        "--applied 2 if",
+        "--pending 3 if",
+        "--applied 5 if all of it",
+        "was edited",
+        "half done",
+    ] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+    assert_eq!(dir.run(&db, &["up"]).await.0, 12);
+    let text = dir.does(&db, &["repair", "--applied", "2,5", "--pending", "3"]).await;
+    assert_eq!(text.lines().count(), 3, "{text}");
+    assert!(dir.does(&db, &["up"]).await.contains("nothing to do, version 5"));
+    let shown = dir.does(&db, &["show", "2"]).await;
+    assert!(shown.contains("new way back") && shown.contains("stamp"), "{shown}");
+    // What sqlx makes of it.
+    let files = [
+        ("0001_users", FIVE[0].1, FIVE[0].2),
+        (
+            "0002_posts",
+            "CREATE TABLE posts (id int PRIMARY KEY); -- as it is now",
+            "SELECT 1",
+        ),
+        FIVE[3],
+        FIVE[4],
+    ];
+    let recorded: Vec<_> = db.state().await.applied.into_iter().map(|row| row.checksum).collect();
+    let expected: Vec<_> = source(&files)
+        .migrations()
+        .map(|file| file.up.checksum.clone())
+        .collect();
+    assert_eq!(recorded, expected);
+}
+
+#[tokio::test]
+async fn redo_brings_the_newest_back_as_its_file_is_now() {
+    let (db, dir) = five("redone").await;
+    dir.does(&db, &["up"]).await;
+    dir.file("0005_rows.up.sql", "INSERT INTO users VALUES (7, 'redone')");
+    let text = dir.does(&db, &["redo"]).await;
+    assert!(
+        text.contains("down from version 5 to 4") && text.contains("up from version 4 to 5"),
+        "{text}"
+    );
+    assert_eq!(db.ask("SELECT name FROM users").await, ["redone"]);
+    // What could not be applied again is not taken back.
+    dir.file("0005_rows.up.sql", "BEGIN");
+    assert_eq!(dir.run(&db, &["redo", "--steps", "2"]).await.0, 11);
+    assert_eq!(db.versions().await, [1, 2, 3, 4, 5]);
+}
+
+#[tokio::test]
+async fn what_was_done_can_be_looked_at() {
+    let (db, dir) = five("looked").await;
+    let look = |args: &'static [&'static str]| {
+        let db = &db;
+        async move {
+            let (code, text, err) = output(command(db, args, &[])).await;
+            assert_eq!(code, 0, "{args:?}: {err}");
+            text
+        }
+    };
+    assert_eq!(look(&["current"]).await, "0\n");
+    assert_eq!(look(&["history"]).await.lines().count(), 1, "a heading");
+    dir.does(&db, &["up", "--attempt", "job-1"]).await;
+    dir.does(&db, &["down"]).await;
+    assert_eq!(look(&["current"]).await, "4\n");
+    let json: Value = serde_json::from_str(&look(&["history", "-o", "json", "-n", "2"]).await).unwrap();
+    let entries = json["history"].as_array().unwrap();
+    let told: Vec<_> = entries
+        .iter()
+        .map(|one| (one["version"].as_i64(), one["direction"].as_str()))
+        .collect();
+    assert_eq!(told, [(Some(5), Some("down")), (Some(5), Some("up"))]);
+    assert_eq!(
+        (&entries[1]["attempt"], &entries[1]["by"]),
+        (&"job-1".into(), &db.owner().into())
+    );
+    let text = dir.does(&db, &["show", "3"]).await;
+    for part in [
+        "more posts",
+        "applied",
+        "job-1",
+        "0003_more_posts.up.sql:2: CREATE INDEX",
+        "DROP COLUMN title",
+    ] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+    assert_eq!(dir.run(&db, &["show", "9"]).await.0, 15);
+}

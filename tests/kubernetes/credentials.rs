@@ -1,0 +1,384 @@
+//! Passwords over the life of an object, through the operator's program and real servers: replaced by the operator without locking out an
+//! application that reloads, and replaced by somebody else behind its back.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use amas_operator::{
+    api::sensitive::Sensitive,
+    stores::{
+        endpoint::{Endpoint, Tls},
+        keeper::Store,
+        neo4j::Neo4j,
+    },
+};
+use serde_json::{Value, json};
+use sqlx::{ConnectOptions, Connection, postgres::PgConnectOptions};
+use tokio::task::JoinSet;
+
+use crate::{
+    lifecycle::{database, external, redis},
+    support::{
+        kubernetes::{Kubernetes, Namespace, condition_of},
+        managed::{Node, entries},
+        neo4j::{self, Neo4jServer, base},
+        operator::Operator,
+        postmaster::Postmaster,
+        process::eventually,
+        redis::PASSWORD,
+        relay::Relay,
+    },
+};
+
+/// How long the recovery from a password that somebody else has changed may take.
+const RECOVERY: Duration = Duration::from_secs(5);
+/// For this long both passwords are valid here; an application has half of it to reload.
+const OVERLAP: Duration = Duration::from_secs(6);
+
+type Entries = BTreeMap<String, String>;
+
+async fn postgres_opens(secret: &Entries, host: &str) -> bool {
+    let options = PgConnectOptions::new_without_pgpass()
+        .host(host)
+        .username(&secret["PGUSER"])
+        .password(&secret["PGPASSWORD"])
+        .database(&secret["PGDATABASE"]);
+    match options.connect().await {
+        Ok(session) => session.close().await.is_ok(),
+        Err(_) => false,
+    }
+}
+
+async fn redis_opens(secret: &Entries, host: &str) -> bool {
+    let settings = ::redis::RedisConnectionInfo::default().set_password(secret["REDIS_PASSWORD"].clone());
+    let info = ::redis::IntoConnectionInfo::into_connection_info((host, 6379)).unwrap();
+    let client = ::redis::Client::open(info.set_redis_settings(settings)).unwrap();
+    client.get_multiplexed_async_connection().await.is_ok()
+}
+
+async fn neo4j_opens(secret: &Entries, host: &str) -> bool {
+    let endpoint = Endpoint {
+        host: host.to_owned(),
+        port: 7687,
+        tls: Tls::Disable,
+        user: secret["NEO4J_USER"].clone(),
+        password: Sensitive::new(secret["NEO4J_PASSWORD"].clone()),
+    };
+    <Neo4j as Store>::open(&base(endpoint)).await.is_ok()
+}
+
+async fn opens(store: &str, secret: &Entries, host: &str) -> bool {
+    match store {
+        "redis-connection" => redis_opens(secret, host).await,
+        "neo4j-connection" => neo4j_opens(secret, host).await,
+        _ => postgres_opens(secret, host).await,
+    }
+}
+
+/// How often applications logged in, and how often they were refused.
+#[derive(Default)]
+struct Count {
+    logins: AtomicUsize,
+    refused: AtomicUsize,
+}
+
+/// An application that takes up a changed Secret after half of the overlap, and logs in all the time.
+async fn application(ns: Namespace, store: &'static str, host: String, count: Arc<Count>) {
+    let read = || async { entries(&ns.get("Secret", &format!("a-{store}")).await.unwrap()) };
+    let mut held = read().await;
+    let mut changed: Option<Instant> = None;
+    loop {
+        if changed.is_none() && read().await != held {
+            changed = Some(Instant::now());
+        }
+        if changed.is_some_and(|since| since.elapsed() > OVERLAP / 2) {
+            (held, changed) = (read().await, None);
+        }
+        let opened = opens(store, &held, &host).await;
+        count.logins.fetch_add(1, Ordering::Relaxed);
+        count.refused.fetch_add(usize::from(!opened), Ordering::Relaxed);
+        tokio::time::sleep(Duration::from_millis(40)).await;
+    }
+}
+
+fn ready_since(object: &Value) -> (Value, Value) {
+    let ready = condition_of(object, "Ready").cloned().unwrap_or_default();
+    (ready["status"].clone(), ready["lastTransitionTime"].clone())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_application_that_reloads_is_never_locked_out_by_a_rotation() {
+    let api = Kubernetes::shared().await;
+    let ns = api.namespace("rotation").await;
+    let mut node = Node::new(&ns, "a");
+    let operator = node.operator(&[("AMAS_LOG", "debug")]);
+    let managed = json!({"managed": {"storage": {"size": "1Gi"}}});
+    let mut spec = json!({"postgres": managed, "redis": managed, "credentials": {"rotation": {"overlap": "6s"}}});
+    spec["postgres"]["database"] = json!("amas");
+    spec["postgres"]["roles"] = json!([{"name": "app", "access": "ReadWrite"}]);
+    let mut stores = vec!["postgres", "redis"];
+    let mut secrets = vec!["role-app", "redis-connection"];
+    if std::env::var_os("AMAS_NEO4J_LIB").is_some() {
+        spec["neo4j"] = managed;
+        stores.push("neo4j");
+        secrets.push("neo4j-connection");
+    }
+    ns.apply(database("a", spec)).await;
+    node.run(&stores).await;
+    let ready = ready_since(&ns.wait_condition("AmasDatabase", "a", "Ready", "True").await);
+
+    let first: Vec<Entries> = futures::future::join_all(secrets.iter().map(|store| node.secret(store))).await;
+    let mut applications = JoinSet::new();
+    let counts: Vec<_> = secrets
+        .iter()
+        .map(|store| (*store, Arc::new(Count::default())))
+        .collect();
+    for (store, count) in &counts {
+        applications.spawn(application(ns.clone(), store, node.address.clone(), count.clone()));
+    }
+    ns.annotate("a", "amas.dev/rotate-credentials", "once").await;
+    let over = |object: &Value| {
+        let all = object.pointer("/status/credentials").and_then(Value::as_array).cloned();
+        let all = all.unwrap_or_default();
+        let ended =
+            |one: &Value| one["rotations"] == 1 && one["previousValidUntil"].is_null() && one["preparing"].is_null();
+        all.len() >= secrets.len() + 2 && all.iter().all(ended)
+    };
+    let rotated = ns.wait("AmasDatabase", "a", "rotated", over).await;
+    let all_refused = || async {
+        let tries = secrets
+            .iter()
+            .zip(&first)
+            .map(|(store, old)| opens(store, old, &node.address));
+        futures::future::join_all(tries).await.iter().all(|opened| !opened)
+    };
+    eventually("the first passwords are over", Duration::from_secs(10), all_refused).await;
+    drop(applications);
+    assert_eq!(ready_since(&rotated), ready, "Ready the whole time");
+    let all = futures::future::join_all(secrets.iter().map(|store| node.secret(store))).await;
+    let of_secret = |secret: &Entries| {
+        let keys = secret.iter().filter(|(key, _)| key.ends_with("PASSWORD"));
+        keys.map(|(_, password)| password.clone()).collect::<Vec<_>>()
+    };
+    let passwords: BTreeSet<String> = first.iter().chain(&all).flat_map(of_secret).collect();
+    assert_eq!(passwords.len(), 2 * secrets.len());
+    seen_nowhere(&node, &operator, &passwords).await;
+    for (store, count) in counts {
+        let (logins, refused) = (
+            count.logins.load(Ordering::Relaxed),
+            count.refused.load(Ordering::Relaxed),
+        );
+        println!("{store}: {logins} logins during a rotation, {refused} refused");
+        assert!(
+            logins > 20 && refused == 0,
+            "{store}: {refused} of {logins} logins were refused"
+        );
+        assert!(opens(store, &node.secret(store).await, &node.address).await, "{store}");
+    }
+}
+
+/// Looks for passwords in what the operator and the servers say, and in what everybody may read.
+async fn seen_nowhere(node: &Node, operator: &Operator, passwords: &BTreeSet<String>) {
+    let mut places = vec![("operator", operator.log())];
+    places.extend(
+        node.postgres
+            .iter()
+            .map(|server| ("PostgreSQL, every statement", server.log())),
+    );
+    places.extend(
+        node.neo4j
+            .iter()
+            .map(|server| ("Neo4j, logs and volume", server.texts())),
+    );
+    for kind in ["AmasDatabase", "StatefulSet", "ConfigMap", "Event"] {
+        let all: Vec<String> = node.ns.list(kind).await.iter().map(Value::to_string).collect();
+        places.push((kind, all.concat()));
+    }
+    for (place, text) in places {
+        assert!(text.len() > 100, "{place} says something");
+        let found = passwords.iter().filter(|password| text.contains(*password)).count();
+        assert_eq!(found, 0, "{place} has passwords");
+    }
+}
+
+/// Waits until a login of the operator has gone through since `begun`; how long that took.
+async fn recovered(relay: &Relay, begun: Instant, store: &str) -> Duration {
+    const ACCEPTED: Duration = Duration::from_millis(500);
+    eventually(&format!("{store} is recovered"), RECOVERY + ACCEPTED, || async {
+        relay.lasting(ACCEPTED).is_some()
+    })
+    .await;
+    let took = relay
+        .lasting(ACCEPTED)
+        .unwrap_or(begun)
+        .saturating_duration_since(begun);
+    println!(
+        "{store}: a password changed on the server and in the Secret was taken up {took:?} after the first refused login"
+    );
+    assert!(took < RECOVERY, "{store}: {took:?}");
+    took
+}
+
+/// An external store, the way to it, and how its password is changed by somebody else.
+async fn outside(
+    ns: &Namespace,
+    (object, store): (&str, &str),
+    relay: &Relay,
+    change: impl AsyncFn(&'static str) -> String,
+) {
+    let ready = ready_since(&ns.wait_condition("AmasDatabase", object, "Ready", "True").await);
+    // Server and Secret, then a connection ends.
+    let uri = change("changed once").await;
+    ns.secret(store, &[("uri", &uri)]).await;
+    relay.cut();
+    recovered(relay, Instant::now(), store).await;
+    let now = ns.wait_condition("AmasDatabase", object, "Ready", "True").await;
+    assert_eq!(ready_since(&now), ready, "{store}: Ready the whole time");
+    // The Secret follows when the operator was already refused.
+    let uri = change("changed twice").await;
+    relay.cut();
+    tokio::time::sleep(Duration::from_millis(1500)).await;
+    ns.secret(store, &[("uri", &uri)]).await;
+    recovered(relay, Instant::now(), store).await;
+    ns.wait_condition("AmasDatabase", object, "Ready", "True").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_password_changed_on_redis_and_in_the_secret_is_taken_up() {
+    let api = Kubernetes::shared().await;
+    let ns = api.namespace("outside").await;
+    let server = redis(&ns).await;
+    let relay = Relay::to(server.port).await;
+    let uri = |password: &str| {
+        format!(
+            "redis://default:{}@127.0.0.1:{}",
+            password.replace(' ', "%20"),
+            relay.port
+        )
+    };
+    ns.secret("redis", &[("uri", &uri(PASSWORD))]).await;
+    let _operator = ns.operator(&[]).await;
+    ns.apply(database("a", json!({"redis": {"external": external("redis")}})))
+        .await;
+    let client = std::sync::Mutex::new(server.client());
+    outside(&ns, ("a", "redis"), &relay, async |password| {
+        let rules = ["SETUSER", "default", "resetpass", &format!(">{password}")];
+        ::redis::cmd("ACL")
+            .arg(&rules)
+            .exec(&mut *client.lock().unwrap())
+            .unwrap();
+        uri(password)
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_password_changed_on_neo4j_and_in_the_secret_is_taken_up() {
+    let Some(server) = Neo4jServer::start().await else {
+        return;
+    };
+    let api = Kubernetes::shared().await;
+    let ns = api.namespace("outside").await;
+    let relay = Relay::to(server.port).await;
+    let uri = |password: &str| format!("bolt://neo4j:{}@127.0.0.1:{}", password.replace(' ', "%20"), relay.port);
+    ns.secret("neo4j", &[("uri", &uri(neo4j::PASSWORD))]).await;
+    let _operator = ns.operator(&[]).await;
+    ns.apply(database("a", json!({"neo4j": {"external": external("neo4j")}})))
+        .await;
+    let address = format!("bolt://127.0.0.1:{}", server.port);
+    let graph = neo4rs::Graph::new(address, "neo4j", neo4j::PASSWORD).unwrap();
+    outside(&ns, ("a", "neo4j"), &relay, async |password| {
+        let change = "ALTER USER neo4j SET PLAINTEXT PASSWORD $password CHANGE NOT REQUIRED";
+        let query = neo4rs::query(change).param("password", password);
+        graph.run_on("system", query).await.unwrap();
+        uri(password)
+    })
+    .await;
+}
+
+async fn alter(server: &Postmaster, role: &str, password: &str) {
+    let admin = PgConnectOptions::new_without_pgpass()
+        .host("127.0.0.1")
+        .port(server.port)
+        .username("postgres")
+        .password(&server.password)
+        .database("postgres");
+    let mut admin = admin.connect().await.unwrap();
+    let statement = format!("ALTER ROLE {role} SUPERUSER LOGIN PASSWORD '{password}'");
+    sqlx::raw_sql(sqlx::AssertSqlSafe(statement))
+        .execute(&mut admin)
+        .await
+        .unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_password_changed_on_postgres_and_in_the_secret_is_taken_up() {
+    let api = Kubernetes::shared().await;
+    let ns = api.namespace("outside").await;
+    let server = Postmaster::start().await;
+    let admin = PgConnectOptions::new_without_pgpass()
+        .host("127.0.0.1")
+        .port(server.port)
+        .username("postgres")
+        .password(&server.password);
+    let mut admin = admin.database("postgres").connect().await.unwrap();
+    for statement in [
+        "CREATE ROLE owned LOGIN",
+        "CREATE DATABASE owned OWNER owned",
+        "CREATE ROLE dba",
+    ] {
+        sqlx::raw_sql(statement).execute(&mut admin).await.unwrap();
+    }
+    let relay = Relay::to(server.port).await;
+    let uri = |user: &str, database: &str, password: &str| {
+        format!(
+            "postgresql://{user}:{}@127.0.0.1:{}/{database}",
+            password.replace(' ', "%20"),
+            relay.port
+        )
+    };
+    // As the owner, who also holds the sentinel's connection.
+    alter(&server, "owned", "first").await;
+    alter(&server, "dba", "first").await;
+    ns.secret("owner", &[("uri", &uri("owned", "owned", "first"))]).await;
+    ns.secret("dba", &[("uri", &uri("dba", "postgres", "first"))]).await;
+    let _operator = ns.operator(&[]).await;
+    let mut owner = external("owner");
+    owner["privileges"] = json!("Owner");
+    ns.apply(database(
+        "a",
+        json!({"postgres": {"database": "owned", "owner": "owned", "external": owner}}),
+    ))
+    .await;
+    outside(&ns, ("a", "owner"), &relay, async |password| {
+        alter(&server, "owned", password).await;
+        uri("owned", "owned", password)
+    })
+    .await;
+    ns.delete("AmasDatabase", "a").await;
+
+    // As an administrator, whose login is needed only when there is something to do.
+    let roles = json!([{"name": "app", "access": "ReadWrite"}]);
+    let sql = json!({"database": "made", "roles": roles, "external": external("dba")});
+    ns.apply(database("b", json!({"postgres": sql}))).await;
+    let ready = ready_since(&ns.wait_condition("AmasDatabase", "b", "Ready", "True").await);
+    alter(&server, "dba", "second").await;
+    ns.secret("dba", &[("uri", &uri("dba", "postgres", "second"))]).await;
+    let begun = Instant::now();
+    ns.annotate("b", "amas.dev/rotate-credentials", "app/1").await;
+    let published = |secret: &Value| entries(secret)["PGUSER"] == "app_twin";
+    ns.wait("Secret", "b-role-app", "published anew", published).await;
+    let took = begun.elapsed();
+    println!(
+        "administrator: a rotation with a password that was changed on the server and in the Secret took {took:?}"
+    );
+    assert!(took < RECOVERY, "{took:?}");
+    let object = ns.wait_condition("AmasDatabase", "b", "Ready", "True").await;
+    assert_eq!(ready_since(&object), ready, "Ready the whole time");
+}
