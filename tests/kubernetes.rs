@@ -8,10 +8,16 @@ mod support;
 
 #[path = "kubernetes/approval.rs"]
 mod approval;
-#[path = "kubernetes/crashes.rs"]
+#[path = "kubernetes/bug_classes/mod.rs"]
+mod bug_classes;
+#[path = "kubernetes/children.rs"]
+mod children;
+#[path = "kubernetes/crashes/mod.rs"]
 mod crashes;
 #[path = "kubernetes/credentials.rs"]
 mod credentials;
+#[path = "kubernetes/deletion.rs"]
+mod deletion;
 #[path = "kubernetes/encryption.rs"]
 mod encryption;
 #[path = "kubernetes/isolation.rs"]
@@ -20,9 +26,7 @@ mod isolation;
 mod leadership;
 #[path = "kubernetes/lifecycle.rs"]
 mod lifecycle;
-#[path = "kubernetes/losses.rs"]
-mod losses;
-#[path = "kubernetes/mutation.rs"]
-mod mutation;
-#[path = "kubernetes/strings.rs"]
-mod strings;
+#[path = "kubernetes/transitions.rs"]
+mod transitions;
+#[path = "kubernetes/volumes.rs"]
+mod volumes;

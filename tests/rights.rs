@@ -3,12 +3,9 @@
 
 // Helpers of tests are tests too, but clippy only knows the functions marked so.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-#![allow(dead_code)] // of the shared helpers
 
-#[path = "support/postgres.rs"]
-mod postgres;
-#[path = "support/process.rs"]
-mod process;
+#[allow(dead_code)] // what only the other test files use
+mod support;
 
 #[path = "rights/cluster.rs"]
 mod cluster;
@@ -24,8 +21,8 @@ use serde_json::json;
 
 use cluster::{Cluster, Request};
 use life::{Life, WORK};
-use process::eventually;
 use rules::{Rule, chart, may, role_of, roles};
+use support::process::eventually;
 
 /// Rules that this harness cannot make the operator use, and where that is shown instead.
 const ELSEWHERE: [(&str, &str, &str); 1] = [(

@@ -27,7 +27,7 @@ use crate::{
         watch::{self, Happened, Scope},
         writer::Writer,
     },
-    stores::keeper::{Keepers, Key},
+    stores::keeper::{Gate, Keepers, Key},
 };
 
 /// Everything that runs while this process leads.
@@ -47,6 +47,8 @@ impl Operator {
         let (cache_policy_cache, cache_policies) = reflector::store();
         let (graph_schema_cache, graph_schemas) = reflector::store();
         let (woken, keepers_say) = mpsc::unbounded_channel();
+        let leads = writer.clone();
+        let gate = Gate::new(move || leads.may_write());
         let context = Context {
             children: Arc::new(Children::default()),
             caches: Caches {
@@ -55,9 +57,9 @@ impl Operator {
                 graph_schemas: graph_schema_cache,
             },
             keepers: AllKeepers {
-                postgres: Keepers::new(woken.clone()),
-                redis: Keepers::new(woken.clone()),
-                neo4j: Keepers::new(woken),
+                postgres: Keepers::new(woken.clone()).behind(&gate),
+                redis: Keepers::new(woken.clone()).behind(&gate),
+                neo4j: Keepers::new(woken).behind(&gate),
             },
             books: Books::default(),
             credentials: credentials::Memory::default(),

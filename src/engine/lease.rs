@@ -3,7 +3,9 @@
 //! The renewal is the operator's only periodic API request. A lost lease ends the process: nothing may be written by one who does not lead.
 
 use std::{
-    sync::Arc,
+    future::{Future, poll_fn},
+    pin::pin,
+    task::Poll,
     time::{Duration, Instant},
 };
 
@@ -206,14 +208,60 @@ impl Candidate {
     }
 }
 
-/// How long a write may take now: at most 5 s, and over 3 s before the lease would run out. `None`: nothing may be written.
-pub fn write_deadline(leading: &Leading) -> Option<Duration> {
+/// Until when a write may be under way: 5 s, but 3 s before the lease would run out. `None`: nothing may be written.
+pub fn write_deadline(leading: &Leading) -> Option<Instant> {
     let until = (*leading.borrow())?;
-    let left = until
-        .checked_duration_since(Instant::now())?
-        .checked_sub(Duration::from_secs(3))?;
-    Some(left.min(Duration::from_secs(5)))
+    let now = Instant::now();
+    let last = until.checked_sub(Duration::from_secs(3)).filter(|last| *last > now)?;
+    Some(last.min(now + Duration::from_secs(5)))
 }
 
-/// Shared by all who write.
-pub type SharedLeading = Arc<Leading>;
+/// Drives a write until the deadline; `None` when it was not over by then. The clock is asked before every step, and not a timer beside it: a process
+/// that was frozen must not send what is left before it notices.
+pub async fn in_time<T>(deadline: Instant, write: impl Future<Output = T>) -> Option<T> {
+    let (mut write, mut late) = (pin!(write), pin!(tokio::time::sleep_until(deadline.into())));
+    poll_fn(|context| {
+        if Instant::now() >= deadline || late.as_mut().poll(context).is_ready() {
+            return Poll::Ready(None);
+        }
+        write.as_mut().poll(context).map(Some)
+    })
+    .await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_write_ends_before_the_lease_does() {
+        let seconds = |left: Option<u64>| {
+            let until = left.map(|left| Instant::now() + Duration::from_secs(left));
+            let (_sender, leading) = watch::channel(until);
+            write_deadline(&leading)
+                .map(|deadline| deadline.duration_since(Instant::now()).as_secs_f64().round() as u64)
+        };
+        assert_eq!(seconds(None), None, "not leading");
+        assert_eq!([seconds(Some(15)), seconds(Some(6))], [Some(5), Some(3)]);
+        assert_eq!([seconds(Some(3)), seconds(Some(0))], [None, None]);
+    }
+
+    #[tokio::test]
+    async fn a_process_that_was_frozen_sends_nothing_more() {
+        let mut sent = 0;
+        let write = async {
+            loop {
+                sent += 1;
+                // Frozen, as far as the clock can tell; and then the answer is there at once.
+                std::thread::sleep(Duration::from_millis(30));
+                tokio::task::yield_now().await;
+            }
+        };
+        let outcome: Option<()> = in_time(Instant::now() + Duration::from_millis(20), write).await;
+        assert_eq!((outcome, sent), (None, 1));
+        assert_eq!(
+            in_time(Instant::now() + Duration::from_secs(5), async { 7 }).await,
+            Some(7)
+        );
+    }
+}

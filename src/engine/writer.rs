@@ -1,7 +1,10 @@
 //! The one place that writes to the Kubernetes API: creates, updates, deletes, status, Events. Each write has a deadline that ends before
 //! our leader lease could, is counted, and returns an error that says what was attempted.
 
-use std::{future::Future, time::Duration};
+use std::{
+    future::Future,
+    time::{Duration, Instant},
+};
 
 use kube::{
     Api, Client,
@@ -12,7 +15,7 @@ use serde_json::{Value, json};
 use super::{
     DATABASE_LABEL, MANAGER, Own,
     child::ChildKind,
-    lease::{Leading, write_deadline},
+    lease::{Leading, in_time, write_deadline},
     metrics::{Metrics, Write},
 };
 
@@ -91,6 +94,11 @@ impl Writer {
             leading,
             metrics,
         }
+    }
+
+    /// Whether this process leads, and long enough still for a write.
+    pub fn may_write(&self) -> bool {
+        write_deadline(&self.leading).is_some()
     }
 
     fn api(&self, kind: ChildKind, namespace: &str) -> Api<DynamicObject> {
@@ -270,14 +278,15 @@ impl Writer {
         what: &str,
         request: impl Future<Output = Result<T, kube::Error>>,
     ) -> Result<T, WriteError> {
-        let Some(limit) = write_deadline(&self.leading) else {
+        let begun = Instant::now();
+        let Some(deadline) = write_deadline(&self.leading) else {
             return Err(WriteError::NotLeading {
                 verb,
                 what: what.into(),
             });
         };
-        let result = tokio::time::timeout(limit, request).await;
-        let outcome = if matches!(result, Ok(Ok(_))) { "ok" } else { "error" };
+        let result = in_time(deadline, request).await;
+        let outcome = if matches!(result, Some(Ok(_))) { "ok" } else { "error" };
         self.metrics
             .writes
             .get_or_create(&Write {
@@ -287,11 +296,11 @@ impl Writer {
             })
             .inc();
         match result {
-            Ok(answer) => answer.map_err(|source| api_error(verb, what, source)),
-            Err(_) => Err(WriteError::Timeout {
+            Some(answer) => answer.map_err(|source| api_error(verb, what, source)),
+            None => Err(WriteError::Timeout {
                 verb,
                 what: what.into(),
-                limit,
+                limit: deadline - begun,
             }),
         }
     }

@@ -5,6 +5,7 @@
 //! This file is the contract between the keepers and the engines. `registry` is what controllers hold, `watch` is the
 //! task that knows whether the server serves, `work` is the task that makes the duty true, `parting` is its end.
 
+mod gate;
 mod parting;
 mod registry;
 mod watch;
@@ -12,6 +13,7 @@ mod work;
 
 use std::{collections::BTreeMap, fmt::Debug, future::Future, time::Duration};
 
+pub use gate::Gate;
 pub use parting::Departure;
 pub use registry::{Keepers, Key, Live};
 

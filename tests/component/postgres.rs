@@ -207,7 +207,7 @@ pub fn changes(server: &Server) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn a_fresh_server_gets_the_duty_once() {
+async fn a_fresh_server_gets_the_duty_once_and_no_password_in_clear() {
     let mut server = Server::prepare();
     let duty = duty(&server);
     let mut kept = Kept::new(duty.clone());

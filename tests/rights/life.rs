@@ -7,8 +7,10 @@ use serde_json::{Value, json};
 
 use crate::{
     cluster::Cluster,
-    postgres::Postgres,
-    process::{Process, eventually},
+    support::{
+        postgres::Postgres,
+        process::{Process, eventually},
+    },
 };
 
 /// The namespace of the databases.

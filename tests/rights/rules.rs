@@ -5,7 +5,10 @@ use std::collections::BTreeMap;
 use kube::api::PostParams;
 use serde_json::{Value, json};
 
-use crate::cluster::{Cluster, OPERATOR, Request, tool};
+use crate::{
+    cluster::{Cluster, Request},
+    support::apiserver::{OPERATOR, tool},
+};
 
 /// One verb on one resource of one role.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -1,5 +1,5 @@
-//! A Kubernetes API without nodes: etcd and kube-apiserver as processes on loopback ports, our definitions installed, and the operator's
-//! real program as a child process. Pods are never run there; an `external` store on a real server becomes Ready.
+//! A Kubernetes API without nodes that has our definitions, its namespaces, and the operator's real program as a child process. Pods are never run
+//! there; an `external` store on a real server becomes Ready.
 //!
 //! ```ignore
 //! let api = Kubernetes::shared().await;
@@ -13,7 +13,6 @@
 
 use std::{
     path::{Path, PathBuf},
-    process::Command,
     sync::{
         Arc, Weak,
         atomic::{AtomicU32, Ordering},
@@ -27,75 +26,70 @@ use k8s_openapi::{
     apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition,
 };
 use kube::{
-    Api, Client, Config,
+    Api, Client,
     api::{ApiResource, DeleteParams, DynamicObject, GroupVersionKind, ListParams, Patch, PatchParams, PostParams},
-    config::{KubeConfigOptions, Kubeconfig},
 };
 use serde_json::{Value, json};
 
 use super::{
+    apiserver::{Server, Who},
     audit::Mark,
     operator::Operator,
-    process::{Folder, Process, eventually, free_port},
+    process::eventually,
 };
 
 /// How long anything may take unless a test says otherwise; long, for a busy machine.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
-/// The token of `system:masters`.
-const TOKEN: &str = "tests";
-
-/// Metadata of every request, as the local cluster writes it.
-const AUDIT_POLICY: &str =
-    "apiVersion: audit.k8s.io/v1\nkind: Policy\nomitStages: [RequestReceived]\nrules: [{level: Metadata}]\n";
-
-/// The processes. They end in the order of the fields.
-struct Server {
-    controllers: tokio::sync::OnceCell<Process>,
-    _api: Process,
-    _etcd: Process,
-    port: u16,
+/// An API server with our definitions.
+struct Installed {
+    server: Server,
     next: AtomicU32,
-    folder: Folder,
 }
 
 /// A handle with a client of the calling test's own runtime.
 #[derive(Clone)]
 pub struct Kubernetes {
-    server: Arc<Server>,
+    installed: Arc<Installed>,
     pub client: Client,
 }
 
-static SHARED: tokio::sync::Mutex<Weak<Server>> = tokio::sync::Mutex::const_new(Weak::new());
+type Shared = tokio::sync::Mutex<Weak<Installed>>;
+static PLAIN: Shared = Shared::const_new(Weak::new());
+static WITH_CONTROLLERS: Shared = Shared::const_new(Weak::new());
 
 impl Kubernetes {
     /// The API shared by the tests that run at the same time, each in its own namespaces. It stops with the last.
     pub async fn shared() -> Self {
-        let mut shared = SHARED.lock().await;
-        if let Some(server) = shared.upgrade() {
-            let client = server.client().await;
-            return Self { server, client };
-        }
-        let server = Arc::new(Server::start());
-        let client = server.client().await;
-        let api = Self { server, client };
-        api.await_ready().await;
-        api.install_definitions().await;
-        *shared = Arc::downgrade(&api.server);
-        api
+        Self::of(&PLAIN, false).await
     }
 
-    /// The same with kube-controller-manager: garbage collection, deletion of namespaces, StatefulSets that make Pods.
+    /// Another one with kube-controller-manager: garbage collection, deletion of namespaces, StatefulSets that make Pods.
     pub async fn with_controllers() -> Self {
-        let api = Self::shared().await;
-        let start = || async { api.server.start_controllers() };
-        api.server.controllers.get_or_init(start).await;
+        Self::of(&WITH_CONTROLLERS, true).await
+    }
+
+    async fn of(shared: &Shared, controllers: bool) -> Self {
+        let mut shared = shared.lock().await;
+        if let Some(installed) = shared.upgrade() {
+            let client = installed.server.client(Who::Tests).await;
+            return Self { installed, client };
+        }
+        let server = Server::start(controllers).await;
+        let client = server.client(Who::Tests).await;
+        let installed = Arc::new(Installed {
+            server,
+            next: AtomicU32::new(1),
+        });
+        let api = Self { installed, client };
+        api.install_definitions().await;
+        *shared = Arc::downgrade(&api.installed);
         api
     }
 
     /// A new namespace whose name begins with `name`.
     pub async fn namespace(&self, name: &str) -> Namespace {
-        let name = format!("{name}-{}", self.server.next.fetch_add(1, Ordering::Relaxed));
+        let name = format!("{name}-{}", self.installed.next.fetch_add(1, Ordering::Relaxed));
         let object = CoreNamespace {
             metadata: kube::core::ObjectMeta {
                 name: Some(name.clone()),
@@ -113,31 +107,22 @@ impl Kubernetes {
 
     /// A kubeconfig for this API, with all rights.
     pub fn kubeconfig(&self) -> PathBuf {
-        self.kubeconfig_for("direct", &self.server.url())
+        self.kubeconfig_for("direct", &self.installed.server.url())
     }
 
     /// The same for another way to it, such as a proxy.
     pub fn kubeconfig_for(&self, name: &str, url: &str) -> PathBuf {
-        self.server.write_kubeconfig(name, url)
+        self.installed.server.kubeconfig(name, url, Who::Tests)
     }
 
     /// What operators ask from now on.
     pub fn audit(&self) -> Mark {
-        Mark::now(&self.server.folder.path().join("audit.log")).unwrap()
+        Mark::now(&self.installed.server.audit_log()).unwrap()
     }
 
     /// Where processes of tests put their logs.
     pub fn folder(&self) -> &Path {
-        self.server.folder.path()
-    }
-
-    async fn await_ready(&self) {
-        let client = &self.client;
-        eventually("the API server is ready", PATIENCE, || async {
-            let request = axum::http::Request::get("/readyz").body(Vec::new()).unwrap();
-            client.request_text(request).await.is_ok()
-        })
-        .await;
+        self.installed.server.folder.path()
     }
 
     async fn install_definitions(&self) {
@@ -155,115 +140,6 @@ impl Kubernetes {
         })
         .await;
     }
-}
-
-impl Server {
-    fn start() -> Self {
-        let folder = Folder::new("kubernetes");
-        let (client_port, peer_port, port) = (free_port(), free_port(), free_port());
-        let etcd_url = format!("http://127.0.0.1:{client_port}");
-        let mut etcd = tool("etcd");
-        etcd.args(["--unsafe-no-fsync", "--log-level=warn", "--data-dir"])
-            .arg(folder.path().join("etcd"));
-        etcd.args(["--listen-client-urls", &etcd_url, "--advertise-client-urls", &etcd_url]);
-        let peer_url = format!("http://127.0.0.1:{peer_port}");
-        etcd.args([
-            "--listen-peer-urls",
-            &peer_url,
-            "--initial-advertise-peer-urls",
-            &peer_url,
-        ])
-        .args(["--initial-cluster", &format!("default={peer_url}")]);
-        let etcd = Process::spawn(&mut etcd, &folder.path().join("etcd.log"));
-        let mut api = api_command(&folder, &etcd_url, port);
-        let api = Process::spawn(&mut api, &folder.path().join("apiserver.log"));
-        Self {
-            controllers: tokio::sync::OnceCell::new(),
-            _api: api,
-            _etcd: etcd,
-            port,
-            next: AtomicU32::new(1),
-            folder,
-        }
-    }
-
-    fn start_controllers(&self) -> Process {
-        let mut command = tool("kube-controller-manager");
-        command
-            .arg(format!("--kubeconfig={}", self.write_kubeconfig("controllers", &self.url()).display()))
-            .args(["--leader-elect=false", "--secure-port=0", "--kube-api-qps=100", "--kube-api-burst=200"])
-            .arg("--controllers=garbage-collector-controller,namespace-controller,statefulset-controller,serviceaccount-controller")
-            .arg(format!("--cert-dir={}", self.folder.path().join("controllers").display()));
-        Process::spawn(&mut command, &self.folder.path().join("controllers.log"))
-    }
-
-    fn url(&self) -> String {
-        format!("https://127.0.0.1:{}", self.port)
-    }
-
-    fn write_kubeconfig(&self, name: &str, url: &str) -> PathBuf {
-        let config = json!({
-            "apiVersion": "v1", "kind": "Config", "current-context": "tests",
-            "clusters": [{"name": "tests", "cluster": {"server": url, "insecure-skip-tls-verify": true}}],
-            "users": [{"name": "tests", "user": {"token": TOKEN}}],
-            "contexts": [{"name": "tests", "context": {"cluster": "tests", "user": "tests"}}],
-        });
-        self.folder.write(&format!("{name}.kubeconfig"), &config.to_string())
-    }
-
-    async fn client(&self) -> Client {
-        let file = Kubeconfig::read_from(self.write_kubeconfig("direct", &self.url())).unwrap();
-        let config = Config::from_custom_kubeconfig(file, &KubeConfigOptions::default())
-            .await
-            .unwrap();
-        Client::try_from(config).unwrap()
-    }
-}
-
-/// A program of Kubernetes.
-fn tool(name: &str) -> Command {
-    let folder = std::env::var_os("AMAS_TOOLS").expect("AMAS_TOOLS: the folder that dev/tools/build prints");
-    Command::new(Path::new(&folder).join(name))
-}
-
-fn api_command(folder: &Folder, etcd: &str, port: u16) -> Command {
-    let key = folder.path().join("serviceaccounts.key");
-    let output = Command::new("openssl")
-        .args(["genrsa", "-out"])
-        .arg(&key)
-        .arg("2048")
-        .output()
-        .unwrap();
-    assert!(output.status.success(), "openssl makes a key");
-    let tokens = folder.write("tokens.csv", &format!("{TOKEN},tests,tests,system:masters\n"));
-    let policy = folder.write("audit-policy.yaml", AUDIT_POLICY);
-    let files = [
-        ("cert-dir", folder.path().join("apiserver")),
-        ("token-auth-file", tokens),
-        ("service-account-signing-key-file", key.clone()),
-        ("service-account-key-file", key),
-        ("audit-policy-file", policy),
-        ("audit-log-path", folder.path().join("audit.log")),
-    ];
-    let mut command = tool("kube-apiserver");
-    command
-        .args(files.map(|(flag, path)| format!("--{flag}={}", path.display())))
-        .args([format!("--etcd-servers={etcd}"), format!("--secure-port={port}")])
-        .args([
-            "--bind-address=127.0.0.1",
-            "--advertise-address=127.0.0.1",
-            "--endpoint-reconciler-type=none",
-        ])
-        .args([
-            "--authorization-mode=RBAC",
-            "--service-account-issuer=https://kubernetes.default.svc",
-        ])
-        .args([
-            "--service-cluster-ip-range=10.96.0.0/16",
-            "--audit-log-mode=blocking",
-            "--audit-log-maxsize=10000",
-        ]);
-    command
 }
 
 /// A namespace of one test.
@@ -322,7 +198,8 @@ impl Namespace {
     }
 
     pub async fn delete(&self, kind: &str, name: &str) {
-        self.kind(kind).delete(name, &DeleteParams::default()).await.unwrap();
+        // What depends on it goes too, or, without a garbage collector, is left: never waited for.
+        self.kind(kind).delete(name, &DeleteParams::background()).await.unwrap();
     }
 
     /// Waits until the object of this name is as `wanted` says; the object.
@@ -357,6 +234,17 @@ impl Namespace {
         .await;
     }
 
+    /// Deletes the namespace itself, which takes a namespace controller.
+    pub async fn drop(&self) {
+        let all: Api<CoreNamespace> = Api::all(self.api.client.clone());
+        all.delete(&self.name, &DeleteParams::default()).await.unwrap();
+    }
+
+    pub async fn exists(&self) -> bool {
+        let all: Api<CoreNamespace> = Api::all(self.api.client.clone());
+        all.get_opt(&self.name).await.unwrap().is_some()
+    }
+
     /// Objects of one of the kinds that this project deals with.
     pub fn kind(&self, kind: &str) -> Api<DynamicObject> {
         let (group, version) = match kind {
@@ -370,6 +258,12 @@ impl Namespace {
         };
         let resource = ApiResource::from_gvk(&GroupVersionKind::gvk(group, version, kind));
         Api::namespaced_with(self.api.client.clone(), &self.name, &resource)
+    }
+
+    /// Objects that belong to no namespace.
+    pub fn everywhere(&self, group: &str, version: &str, kind: &str) -> Api<DynamicObject> {
+        let resource = ApiResource::from_gvk(&GroupVersionKind::gvk(group, version, kind));
+        Api::all_with(self.api.client.clone(), &resource)
     }
 }
 

@@ -1,6 +1,8 @@
 //! What the component tests share.
 
+pub mod apiserver;
 pub mod audit;
+pub mod fault;
 pub mod kubernetes;
 pub mod managed;
 pub mod neo4j;
@@ -13,4 +15,6 @@ pub mod process;
 pub mod proxy;
 pub mod redis;
 pub mod relay;
+pub mod store_proxy;
+pub mod turns;
 pub mod wire;

@@ -6,6 +6,8 @@ use std::{
     sync::atomic::{AtomicU32, Ordering},
 };
 
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
 use super::{
     kubernetes::Namespace,
     process::{Process, free_port},
@@ -89,10 +91,36 @@ impl Operator {
         self.process.runs()
     }
 
+    /// What it tells a scraper.
+    pub async fn metrics(&self) -> String {
+        let mut stream = tokio::net::TcpStream::connect(("127.0.0.1", self.http_port))
+            .await
+            .unwrap();
+        let request = b"GET /metrics HTTP/1.1\r\nHost: operator\r\nConnection: close\r\n\r\n";
+        stream.write_all(request).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        answer
+    }
+
     /// The log of all its starts.
     pub fn log(&self) -> String {
         let read = |start| std::fs::read_to_string(log_file(&self.log, start)).unwrap_or_default();
         (1..=self.starts).map(read).collect()
+    }
+}
+
+/// Of a test that fails, the operator's last words are shown.
+impl Drop for Operator {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let log = self.log();
+            let lines: Vec<&str> = log.lines().collect();
+            println!(
+                "the operator said last:\n{}",
+                lines[lines.len().saturating_sub(20)..].join("\n")
+            );
+        }
     }
 }
 

@@ -19,6 +19,10 @@ const BINS: &[&str] = &[
     "/usr/lib/postgresql/15/bin",
 ];
 
+/// Who gets in (`pg_hba.conf`).
+const TRUSTING: &str = "local all all trust\nhost all all 127.0.0.1/32 trust\n";
+const GUARDED: &str = "host all postgres 127.0.0.1/32 trust\nhost all all 127.0.0.1/32 scram-sha-256\n";
+
 pub struct Postgres {
     child: Child,
     dir: PathBuf,
@@ -44,7 +48,17 @@ impl Postgres {
         Self::start_with(&[("log_statement", "all")]).await
     }
 
+    /// The same with other settings.
     pub async fn start_with(settings: &[(&str, &str)]) -> Self {
+        Self::launch(settings, TRUSTING).await
+    }
+
+    /// The superuser gets in as before, everybody else by password.
+    pub async fn start_guarded(settings: &[(&str, &str)]) -> Self {
+        Self::launch(settings, GUARDED).await
+    }
+
+    async fn launch(settings: &[(&str, &str)], access: &str) -> Self {
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let dir = std::env::temp_dir().join(format!("amas-pg-{}-{port}", std::process::id()));
         fs::create_dir_all(&dir).unwrap();
@@ -53,6 +67,7 @@ impl Postgres {
         run(as_postgres("initdb")
             .args(["-A", "trust", "-U", "postgres", "--no-sync", "-D"])
             .arg(&data));
+        fs::write(data.join("pg_hba.conf"), access).unwrap();
         let mut server = as_postgres("postgres");
         server
             .arg("-D")

@@ -1,10 +1,10 @@
 //! An HTTP proxy between an operator and the API server: it numbers the operator's mutating requests (those on leases aside), spoils one of
-//! them as told, and holds everything back while the network is "cut". The product needs no hooks for that.
+//! them as told, and holds everything back while the network is "cut".
 
 use std::{
     path::PathBuf,
     sync::{
-        Arc, Mutex,
+        Arc,
         atomic::{AtomicU32, Ordering},
     },
 };
@@ -19,44 +19,26 @@ use axum::{
 use futures::StreamExt;
 use kube::Client;
 use serde_json::json;
-use tokio::sync::{Notify, watch};
+use tokio::sync::watch;
 
-use super::kubernetes::Kubernetes;
-
-/// What happens to one request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fault {
-    /// It does not arrive, and nobody answers.
-    Swallowed,
-    /// It is carried out, and nobody answers.
-    Unanswered,
-    /// It is carried out, and the connection breaks in the middle of the answer.
-    LostAnswer,
-    /// It does not arrive, and this status is the answer (429 with Retry-After: 1).
-    Answer(u16),
-}
-
-/// One mutating request, as `patch /apis/...`.
-pub type Write = String;
+use super::{
+    fault::{Fault, Plan},
+    kubernetes::Kubernetes,
+};
 
 struct Shared {
     client: Client,
     name: String,
     open: watch::Sender<bool>,
-    plan: Mutex<Plan>,
-    /// The planned fault has happened.
-    happened: Notify,
-}
-
-#[derive(Default)]
-struct Plan {
-    writes: Vec<Write>,
-    fault: Option<(usize, Fault)>,
+    /// Whether events of children pass.
+    heard: watch::Sender<bool>,
+    plan: Arc<Plan>,
 }
 
 pub struct ApiProxy {
     /// Through this proxy, with all rights.
     pub kubeconfig: PathBuf,
+    pub plan: Arc<Plan>,
     shared: Arc<Shared>,
     server: tokio::task::JoinHandle<()>,
 }
@@ -69,8 +51,8 @@ impl ApiProxy {
             client: api.client.clone(),
             name: name.to_owned(),
             open: watch::Sender::new(true),
-            plan: Mutex::default(),
-            happened: Notify::new(),
+            heard: watch::Sender::new(true),
+            plan: Arc::default(),
         });
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
@@ -79,27 +61,15 @@ impl ApiProxy {
         let file = format!("{name}-{}", NEXT.fetch_add(1, Ordering::Relaxed));
         Self {
             kubeconfig: api.kubeconfig_for(&file, &url),
+            plan: shared.plan.clone(),
             shared,
             server,
         }
     }
 
-    /// Spoils the mutating request number `number`, counted from 1 since the last call of this.
-    pub fn spoil(&self, number: usize, fault: Fault) {
-        *self.shared.plan.lock().unwrap() = Plan {
-            writes: Vec::new(),
-            fault: Some((number, fault)),
-        };
-    }
-
-    /// Waits until the planned fault has happened.
-    pub async fn spoilt(&self) {
-        self.shared.happened.notified().await;
-    }
-
-    /// The mutating requests since the start or the last plan.
-    pub fn writes(&self) -> Vec<Write> {
-        self.shared.plan.lock().unwrap().writes.clone()
+    /// No event of a watch passes until `restore`, but those of our own kinds.
+    pub fn withhold_children(&self) {
+        self.shared.heard.send_replace(false);
     }
 
     /// Nothing passes in either direction until `restore`.
@@ -109,6 +79,7 @@ impl ApiProxy {
 
     pub fn restore(&self) {
         self.shared.open.send_replace(true);
+        self.shared.heard.send_replace(true);
     }
 }
 
@@ -123,18 +94,19 @@ impl Shared {
         let _ = self.open.subscribe().wait_for(|open| *open).await;
     }
 
+    async fn hearing(&self, is_of_children: bool) {
+        if is_of_children {
+            let _ = self.heard.subscribe().wait_for(|heard| *heard).await;
+        }
+    }
+
     /// The fault that is planned for this request, which is counted if it is a write.
     fn fault_of(&self, request: &Request) -> Option<Fault> {
         let path = request.uri().path();
         if [Method::GET, Method::HEAD].contains(request.method()) || path.contains("/leases") {
             return None;
         }
-        let mut plan = self.plan.lock().unwrap();
-        plan.writes.push(format!("{} {path}", request.method()));
-        let number = plan.writes.len();
-        plan.fault
-            .filter(|(planned, _)| *planned == number)
-            .map(|(_, fault)| fault)
+        self.plan.count(format!("{} {path}", request.method()))
     }
 
     async fn forward(&self, request: Request) -> Result<Response, kube::Error> {
@@ -165,13 +137,15 @@ impl Shared {
 async fn handle(State(shared): State<Arc<Shared>>, request: Request) -> Response {
     shared.passage().await;
     let fault = shared.fault_of(&request);
+    let uri = request.uri().to_string();
+    let is_of_children = uri.contains("watch=") && !uri.contains("amas.dev/v1");
     let answer = match fault {
         Some(Fault::Swallowed) => {
-            shared.happened.notify_one();
+            shared.plan.has_happened();
             return std::future::pending().await;
         }
         Some(Fault::Answer(code)) => {
-            shared.happened.notify_one();
+            shared.plan.has_happened();
             return refusal(code);
         }
         _ => shared.forward(request).await,
@@ -182,7 +156,7 @@ async fn handle(State(shared): State<Arc<Shared>>, request: Request) -> Response
     };
     if let Some(fault) = fault {
         // What the server has answered is there, so the request was carried out.
-        shared.happened.notify_one();
+        shared.plan.has_happened();
         if fault == Fault::Unanswered {
             return std::future::pending().await;
         }
@@ -195,6 +169,7 @@ async fn handle(State(shared): State<Arc<Shared>>, request: Request) -> Response
         let shared = shared.clone();
         async move {
             shared.passage().await;
+            shared.hearing(is_of_children).await;
             frame
         }
     });

@@ -202,6 +202,11 @@ impl SecretSpec {
         })
     }
 
+    /// Whether everything that cannot be made anew is there.
+    pub fn is_whole(&self, entries: &Entries) -> bool {
+        self.credential().is_none() || self.state(entries).is_some()
+    }
+
     /// A new credential: the user's password, or one made here.
     pub fn fresh(&self) -> State {
         let password = match &self.given {

@@ -71,6 +71,7 @@ impl Reconcile<AmasDatabase> for Databases {
                 Ok(valid) => valid,
                 Err(problems) => return write_report(context, &object, &observed, &Ground::Invalid(&problems)).await,
             };
+            observe::forget_unusable(context, &object, &valid.secrets);
             // Pure: what to write, and what the keepers hold.
             let plan = plan::plan(
                 &object.spec,

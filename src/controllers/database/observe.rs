@@ -17,7 +17,7 @@ use crate::{
     },
     controllers::{
         Context, GrowthKey,
-        credentials::{self, Entries, Known, SecretSpec, read_entries},
+        credentials::{self, Entries, Given, Known, SecretSpec, read_entries},
         sources::{Files, REREAD, Reason, SeedFiles},
     },
     engine::{
@@ -300,11 +300,13 @@ async fn secret(
         }
         Some(_) => Known::Foreign,
     };
-    // Absence is not remembered: it is looked for again until it is there. A taken name is, for a while.
-    match known {
-        Known::Present(_) => context.credentials.put(namespace, &spec.name, known.clone()),
+    // What is missing, or has lost its password, is not remembered: it is looked for again until it is there. A taken name is, for a while.
+    match &known {
+        Known::Present(entries) if spec.is_whole(entries) => {
+            context.credentials.put(namespace, &spec.name, known.clone());
+        }
         Known::Foreign => context.taken.remember(namespace, ChildKind::Secret, &spec.name),
-        Known::Absent => {}
+        Known::Present(_) | Known::Absent => {}
     }
     Ok(Some(known))
 }
@@ -347,6 +349,15 @@ fn brought(object: &AmasDatabase) -> Vec<String> {
         [Some(external.secret_ref.name.clone()), ca]
     });
     of_servers.flatten().chain(given_names(&object.spec)).collect()
+}
+
+/// Of a user's Secret that cannot be used nothing is remembered: it is looked at again until it can.
+pub fn forget_unusable(context: &Context, object: &AmasDatabase, secrets: &[SecretSpec]) {
+    let namespace = object.metadata.namespace.clone().unwrap_or_default();
+    let unusable = secrets.iter().any(|secret| matches!(secret.given, Given::Unusable(_)));
+    for name in given_names(&object.spec).into_iter().filter(|_| unusable) {
+        context.credentials.forget(&namespace, &remembered(&name));
+    }
 }
 
 /// How a user's Secret is kept in memory, apart from one of ours that has the same name.

@@ -392,11 +392,9 @@ fn server_templates(
                 template.kind,
                 TemplateKind::StatefulSet | TemplateKind::PersistentVolumeClaim
             );
-            // What is there already stays as it is.
-            !pods
-                || observed
-                    .children
-                    .contains_key(&(child_kind(template.kind), name(template)))
+            let key = (child_kind(template.kind), name(template));
+            // What is there already stays as it is, and a name that is taken is to be told.
+            !pods || observed.children.contains_key(&key) || taken(key)
         });
     }
     all
@@ -687,14 +685,26 @@ mod tests {
 
     #[test]
     fn a_taken_name_is_reported_and_not_asked_for_again() {
-        let mut situation = Situation::new(platform());
-        situation
-            .observed
-            .taken
-            .push((ChildKind::ConfigMap, "amas-redis-config".into()));
-        let plan = situation.plan();
-        assert_eq!(plan.taken, [(ChildKind::ConfigMap, "amas-redis-config".to_owned())]);
-        assert!(!plan.steps.iter().any(|step| matches!(step, Step::Create(ChildKind::ConfigMap, body) if body["metadata"]["name"] == "amas-redis-config")));
+        for (kind, name) in [
+            (ChildKind::ConfigMap, "amas-redis-config"),
+            (ChildKind::Service, "amas-redis"),
+            (ChildKind::PersistentVolumeClaim, "amas-redis"),
+            (ChildKind::StatefulSet, "amas-redis"),
+        ] {
+            let mut situation = Situation::new(platform());
+            situation.observed.taken.push((kind, name.into()));
+            let plan = situation.plan();
+            assert_eq!(plan.taken, [(kind, name.to_owned())]);
+            let made = |of: ChildKind, step: &Step| matches!(step, Step::Create(kind, body) if *kind == of && body["metadata"]["name"] == name);
+            assert!(!plan.steps.iter().any(|step| made(kind, step)), "{kind:?}");
+            assert!(
+                !plan
+                    .steps
+                    .iter()
+                    .any(|step| made(ChildKind::StatefulSet, step) && name == "amas-redis"),
+                "no server runs on what is somebody else's: {kind:?}"
+            );
+        }
     }
 
     #[test]

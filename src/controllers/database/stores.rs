@@ -83,7 +83,25 @@ impl StoreState {
 const OTHER_MAJOR: &str = "was initialized by PostgreSQL version";
 
 /// Judges one store.
-pub fn state(
+pub fn state(store: StoreKind, whose: (bool, bool), valid: &Valid, observed: &Observed, plan: &Plan) -> StoreState {
+    let state = heard_of(store, whose, valid, observed, plan);
+    // A full volume may be why a server is away: what becomes of it is told all the same.
+    match (state, plan.volumes.get(store.component())) {
+        (StoreState::Away { message, .. }, Some(volumes::State::Refused(reason, why))) => StoreState::Away {
+            human: true,
+            reason: *reason,
+            message: format!("{why}; and {message}"),
+        },
+        (StoreState::Away { human, reason, message }, Some(volumes::State::Growing(what))) => StoreState::Away {
+            human,
+            reason,
+            message: format!("{what}; {message}"),
+        },
+        (state, _) => state,
+    }
+}
+
+fn heard_of(
     store: StoreKind,
     (managed, suspended): (bool, bool),
     valid: &Valid,

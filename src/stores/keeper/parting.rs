@@ -10,7 +10,7 @@ use tokio::{
     time::{Instant, sleep, timeout},
 };
 
-use super::{Key, Parting, Store, work::retry_delay};
+use super::{Gate, Key, Parting, Store, work::retry_delay};
 use crate::stores::endpoint::StoreError;
 
 /// One try; dropping a large database takes its time.
@@ -46,14 +46,14 @@ impl Leave {
         base: S::Base,
         how: Parting,
         within: Duration,
-        wake: mpsc::UnboundedSender<Key>,
+        (gate, wake): (Gate, mpsc::UnboundedSender<Key>),
     ) -> Self {
         let state = Arc::new(Mutex::new(Departure::UnderWay(None)));
         let tell = state.clone();
         let task = tokio::spawn(async move {
             let give_up = Instant::now() + within;
             for failures in 1.. {
-                let error = match attempt::<S>(&base, how).await {
+                let error = match attempt::<S>(&gate, &base, how).await {
                     Ok(left) => {
                         set(&tell, Departure::Done(left));
                         let _ = wake.send(key);
@@ -90,8 +90,8 @@ fn set(state: &Mutex<Departure>, now: Departure) {
     *state.lock().unwrap_or_else(PoisonError::into_inner) = now;
 }
 
-async fn attempt<S: Store>(base: &S::Base, how: Parting) -> Result<Vec<String>, StoreError> {
-    match timeout(ATTEMPT, S::part(base, how)).await {
+async fn attempt<S: Store>(gate: &Gate, base: &S::Base, how: Parting) -> Result<Vec<String>, StoreError> {
+    match timeout(ATTEMPT, gate.through(S::part(base, how))).await {
         Ok(outcome) => outcome,
         Err(_) => Err(StoreError::Unreachable(format!(
             "no end within {} s",

@@ -14,7 +14,7 @@ use tokio::{
     task::JoinSet,
 };
 
-use super::{Departure, Duty, Parting, Snapshot, Store, parting::Leave, watch::watch_server, work::work_duty};
+use super::{Departure, Duty, Gate, Parting, Snapshot, Store, parting::Leave, watch::watch_server, work::work_duty};
 
 /// How long a claim is tried to be let go.
 const RELEASE: Duration = Duration::from_secs(60);
@@ -79,6 +79,7 @@ pub(super) struct Shared<S: Store> {
     /// A slice ended well: a provisional sentinel opens again.
     pub worked: Notify,
     pub live: Arc<Live>,
+    pub gate: Gate,
     wake: mpsc::UnboundedSender<Key>,
 }
 
@@ -123,6 +124,7 @@ struct Entry<S: Store> {
 pub struct Keepers<S: Store> {
     entries: Arc<Mutex<HashMap<Key, Entry<S>>>>,
     wake: mpsc::UnboundedSender<Key>,
+    gate: Gate,
 }
 
 impl<S: Store> Clone for Keepers<S> {
@@ -130,6 +132,7 @@ impl<S: Store> Clone for Keepers<S> {
         Self {
             entries: self.entries.clone(),
             wake: self.wake.clone(),
+            gate: self.gate.clone(),
         }
     }
 }
@@ -140,6 +143,15 @@ impl<S: Store> Keepers<S> {
         Self {
             entries: Arc::default(),
             wake,
+            gate: Gate::default(),
+        }
+    }
+
+    /// The same, changing anything only while the gate is open.
+    pub fn behind(self, gate: &Gate) -> Self {
+        Self {
+            gate: gate.clone(),
+            ..self
         }
     }
 
@@ -209,7 +221,8 @@ impl<S: Store> Keepers<S> {
         let entry = entries.entry(key.clone()).or_default();
         entry.running = None;
         if entry.leave.as_ref().is_none_or(|leave| leave.how != how) {
-            entry.leave = Some(Leave::begin::<S>(key.clone(), base, how, within, self.wake.clone()));
+            let telling = (self.gate.clone(), self.wake.clone());
+            entry.leave = Some(Leave::begin::<S>(key.clone(), base, how, within, telling));
         }
     }
 
@@ -276,6 +289,7 @@ impl<S: Store> Keepers<S> {
             look: Notify::new(),
             worked: Notify::new(),
             live: Arc::default(),
+            gate: self.gate.clone(),
             wake: self.wake.clone(),
         });
         let mut tasks = JoinSet::new();

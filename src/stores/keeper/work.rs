@@ -80,8 +80,9 @@ impl<S: Store> Worker<S> {
         let _announced = self.shared.nudge.notified().now_or_never();
         let duty = self.duty.borrow_and_update().clone();
         let mut facts = self.shared.snapshot.borrow().facts.clone();
+        let work = self.shared.gate.through(S::work(&mut self.state, &duty, &mut facts));
         let outcome = tokio::select! {
-            outcome = timeout(SLICE_DEADLINE, S::work(&mut self.state, &duty, &mut facts)) => outcome.ok(),
+            outcome = timeout(SLICE_DEADLINE, work) => outcome.ok(),
             _ = self.serving.wait_for(|serving| !serving) => None,
         };
         let refused = match &outcome {

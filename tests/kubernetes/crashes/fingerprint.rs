@@ -1,0 +1,113 @@
+//! Everything that shall be the same at the end of a stage whatever happened in it, one line each.
+
+use amas_operator::stores::redis::CLAIM_KEY;
+use serde_json::{Value, json};
+use sqlx::Row;
+
+use super::life::Life;
+
+const KINDS: [&str; 9] = [
+    "StatefulSet",
+    "Service",
+    "ConfigMap",
+    "PersistentVolumeClaim",
+    "PodDisruptionBudget",
+    "NetworkPolicy",
+    "ServiceAccount",
+    "Secret",
+    "AmasDatabase",
+];
+
+/// What concerns the names that begin with `$1`, in the whole server. Passwords differ, so only whether there is one.
+const SERVER: &str = "\
+SELECT 'role ' || rolname || ' ' || concat_ws(',', rolsuper, rolinherit, rolcreaterole, rolcreatedb, rolcanlogin, rolconnlimit, rolpassword IS NOT NULL)
+    || ' ' || coalesce(shobj_description(oid, 'pg_authid'), '') FROM pg_authid WHERE strpos(rolname, $1) = 1
+UNION ALL SELECT 'member ' || roleid::regrole || ' ' || member::regrole FROM pg_auth_members WHERE strpos(roleid::regrole::text, $1) = 1
+UNION ALL SELECT 'database ' || datname || ' ' || datdba::regrole || ' ' || coalesce(datacl::text, '') FROM pg_database WHERE datname = $1
+UNION ALL SELECT 'setting ' || setrole::regrole || ' ' || setconfig::text FROM pg_db_role_setting JOIN pg_database d ON d.oid = setdatabase WHERE datname = $1
+ORDER BY 1";
+
+/// What concerns one database.
+const DATABASE: &str = "\
+SELECT 'schema ' || nspname || ' ' || nspowner::regrole || ' ' || coalesce(nspacl::text, '') FROM pg_namespace WHERE nspname !~ '^pg_'
+UNION ALL SELECT 'default ' || defaclrole::regrole || ' ' || defaclobjtype::text || ' ' || defaclacl::text FROM pg_default_acl
+UNION ALL SELECT 'relation ' || oid::regclass || ' ' || relowner::regrole || ' ' || coalesce(relacl::text, '') FROM pg_class
+    WHERE relkind IN ('r', 'S', 'v') AND relnamespace::regnamespace::text !~ '^(pg_|information_schema)'
+UNION ALL SELECT 'claim ' || concat_ws(' ', namespace, name, created_by_us, released IS NOT NULL) FROM amas_operator.claim
+UNION ALL SELECT 'extension ' || extname FROM pg_extension ORDER BY 1";
+
+impl Life {
+    pub async fn fingerprint(&self) -> String {
+        let mut lines = Vec::new();
+        for kind in KINDS {
+            let objects = self.ns.list(kind).await;
+            lines.extend(objects.iter().filter_map(|object| summary(kind, object)));
+        }
+        if self.stores.is_some() {
+            lines.extend(self.catalog().await);
+            lines.push(self.redis_claim());
+        }
+        lines.join("\n").replace(&self.ns.name, "NS").replace(&self.id, "ID")
+    }
+
+    async fn catalog(&self) -> Vec<String> {
+        let mut conn = self.postgres.connect("postgres", "postgres").await;
+        let rows = sqlx::query(SERVER).bind(&self.id).fetch_all(&mut conn).await.unwrap();
+        let mut lines: Vec<String> = rows.iter().map(|row| row.get(0)).collect();
+        if lines.iter().any(|line| line.starts_with("database ")) {
+            let mut conn = self.postgres.connect("postgres", &self.id).await;
+            // Between its making and its claim it has none.
+            let rows = sqlx::query(DATABASE).fetch_all(&mut conn).await.unwrap_or_default();
+            lines.extend(rows.iter().map(|row| row.get::<String, _>(0)));
+        }
+        lines
+    }
+
+    fn redis_claim(&self) -> String {
+        let Some(stores) = &self.stores else {
+            return String::new();
+        };
+        let found: Option<String> = redis::cmd("GET")
+            .arg(CLAIM_KEY)
+            .query(&mut stores.redis.client())
+            .unwrap();
+        let claim: Value = found
+            .map(|text| serde_json::from_str(&text).unwrap())
+            .unwrap_or_default();
+        let released = !claim["released"].is_null();
+        format!(
+            "redis claim {} {} {} {released}",
+            claim["namespace"], claim["name"], claim["createdByUs"]
+        )
+    }
+}
+
+fn summary(kind: &str, object: &Value) -> Option<String> {
+    let meta = &object["metadata"];
+    if meta["name"] == "kube-root-ca.crt" || meta["name"] == "default" {
+        return None;
+    }
+    let mut content = match kind {
+        // Passwords differ between runs.
+        "Secret" => json!(object["data"].as_object().map(|data| data.keys().collect::<Vec<_>>())),
+        "AmasDatabase" => {
+            let all = object["status"]["conditions"].as_array().cloned().unwrap_or_default();
+            let conditions = all
+                .iter()
+                .map(|c| format!("{}={} {}", c["type"], c["status"], c["reason"]));
+            json!([object["spec"], conditions.collect::<Vec<_>>()])
+        }
+        _ => json!([object["spec"], object["data"], meta["annotations"]]),
+    };
+    if kind == "Service" {
+        for assigned in ["clusterIP", "clusterIPs"] {
+            if object["spec"][assigned] != "None" && object["spec"][assigned] != json!(["None"]) {
+                content[0][assigned] = Value::Null;
+            }
+        }
+    }
+    Some(format!(
+        "{kind} {} {} {} {content}",
+        meta["name"], meta["labels"], meta["finalizers"]
+    ))
+}

@@ -1,0 +1,240 @@
+//! What a specification may become: suspended, another operator's, without a store and with it again.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::{
+    deletion::reason,
+    lifecycle::{database, external},
+    support::{
+        audit::Mark,
+        kubernetes::{Kubernetes, Namespace, PATIENCE, condition_of},
+        postgres::Postgres,
+        process::eventually,
+    },
+};
+
+/// How long nothing happens where nothing may.
+const SILENCE: Duration = Duration::from_secs(3);
+
+fn managed(size: &str, persistence: &str) -> Value {
+    json!({"managed": {"persistence": persistence, "storage": {"size": size}}})
+}
+
+async fn silent(ns: &Namespace, mark: &Mark, but: &[&str]) {
+    let requests = mark.requests().unwrap().in_namespace(&ns.name).writes();
+    let others = requests
+        .0
+        .iter()
+        .filter(|request| !but.contains(&request.resource.as_str()));
+    assert_eq!(others.count(), 0, "{}", requests.lines());
+}
+
+async fn named_after_redis(ns: &Namespace, kind: &str) -> bool {
+    let named = |object: &Value| {
+        object["metadata"]["name"]
+            .as_str()
+            .is_some_and(|name| name.starts_with("a-redis"))
+    };
+    ns.list(kind).await.iter().any(named)
+}
+
+async fn uid(ns: &Namespace, kind: &str, name: &str) -> Value {
+    ns.get(kind, name).await.unwrap_or_else(|| panic!("no {kind} {name}"))["metadata"]["uid"].clone()
+}
+
+#[tokio::test]
+async fn while_suspended_nothing_is_written_anywhere() {
+    let api = Kubernetes::shared().await;
+    let ns = api.namespace("suspend").await;
+    let postgres = Postgres::shared().await;
+    ns.secret("postgres", &[("uri", &postgres.url("postgres", "postgres"))])
+        .await;
+    let mut operator = ns.operator(&[]).await;
+    let object = |suspend: bool, roles: &[&str]| {
+        let roles: Vec<Value> = roles
+            .iter()
+            .map(|name| json!({"name": name, "access": "ReadWrite"}))
+            .collect();
+        let sql = json!({"database": "suspended", "owner": "suspended_owner", "roles": roles, "external": external("postgres")});
+        database(
+            "a",
+            json!({"suspend": suspend, "postgres": sql, "redis": managed("1Gi", "AOF"), "deletionPolicy": "Delete"}),
+        )
+    };
+    let roles = async || -> Vec<String> {
+        let mut admin = postgres.connect("postgres", "postgres").await;
+        let query = "SELECT rolname::text FROM pg_roles WHERE rolname LIKE 'suspended%' ORDER BY 1";
+        sqlx::query_scalar(query).fetch_all(&mut admin).await.unwrap()
+    };
+    ns.apply(object(false, &["suspended_app"])).await;
+    ns.wait("StatefulSet", "a-redis", "there", |_| true).await;
+    ns.wait_condition("AmasDatabase", "a", "PostgresReady", "True").await;
+
+    let mark = api.audit();
+    ns.apply(object(true, &["suspended_app", "suspended_more"])).await;
+    ns.wait("AmasDatabase", "a", "Suspended", |object| reason(object) == "Suspended")
+        .await;
+    ns.delete("ConfigMap", "a-redis-config").await;
+    tokio::time::sleep(SILENCE).await;
+    silent(&ns, &mark, &["amasdatabases/status", "events"]).await;
+    // Neither does one that starts.
+    operator.kill();
+    operator.again();
+    tokio::time::sleep(SILENCE).await;
+    silent(&ns, &mark, &["amasdatabases/status", "events"]).await;
+    assert_eq!(roles().await, ["suspended_app", "suspended_owner"]);
+    // Its health is known all the same.
+    let object_now = ns.get("AmasDatabase", "a").await.unwrap();
+    assert_eq!(condition_of(&object_now, "Stalled").unwrap()["reason"], "Suspended");
+
+    ns.apply(object(false, &["suspended_app", "suspended_more"])).await;
+    ns.wait("ConfigMap", "a-redis-config", "back", |_| true).await;
+    ns.wait("Secret", "a-role-suspended-more", "made", |_| true).await;
+    ns.wait_condition("AmasDatabase", "a", "PostgresReady", "True").await;
+    assert_eq!(roles().await.len(), 3);
+
+    // A deletion is carried out, suspended or not.
+    ns.apply(object(true, &["suspended_app", "suspended_more"])).await;
+    ns.delete("AmasDatabase", "a").await;
+    ns.wait_gone("AmasDatabase", "a").await;
+    assert!(roles().await.is_empty());
+}
+
+#[tokio::test]
+async fn another_class_is_taken_up_by_its_operator_as_it_is() {
+    let api = Kubernetes::shared().await;
+    let ns = api.namespace("class").await;
+    let postgres = Postgres::shared().await;
+    ns.secret("postgres", &[("uri", &postgres.url("postgres", "postgres"))])
+        .await;
+    let first = ns.operator(&[("POD_NAME", "first")]).await;
+    let second = ns
+        .operator(&[
+            ("POD_NAME", "second"),
+            ("AMAS_CONTROLLER_CLASS", "blue"),
+            ("AMAS_LEASE_NAME", "blue"),
+        ])
+        .await;
+    for lease in ["amas-operator", "blue"] {
+        ns.wait("Lease", lease, "held", |_| true).await;
+    }
+    let object = |class: Option<&str>, extra: Value| {
+        let roles = json!([{"name": "class_app", "access": "ReadWrite", "connection": {"extra": extra}}]);
+        let sql =
+            json!({"database": "class", "owner": "class_owner", "roles": roles, "external": external("postgres")});
+        let mut object = database("a", json!({"postgres": sql, "redis": managed("1Gi", "AOF")}));
+        if let Some(class) = class {
+            object["spec"]["controllerClass"] = json!(class);
+        }
+        object
+    };
+    ns.apply(object(None, json!({}))).await;
+    ns.wait_condition("AmasDatabase", "a", "PostgresReady", "True").await;
+    ns.wait("StatefulSet", "a-redis", "there", |_| true).await;
+    let claim = async || -> Vec<String> {
+        let mut admin = postgres.connect("postgres", "class").await;
+        sqlx::query_scalar("SELECT concat_ws(' ', name, uid, created_by_us, since, released) FROM amas_operator.claim")
+            .fetch_all(&mut admin)
+            .await
+            .unwrap()
+    };
+    let before = (claim().await, uid(&ns, "StatefulSet", "a-redis").await);
+
+    // Handed over: the next change is carried out by the other, and by it alone.
+    let mark = api.audit();
+    ns.apply(object(Some("blue"), json!({"TURN": "1"}))).await;
+    ns.wait("Secret", "a-role-class-app", "changed", |secret| {
+        !secret["data"]["TURN"].is_null()
+    })
+    .await;
+    ns.wait_condition("AmasDatabase", "a", "PostgresReady", "True").await;
+    assert_eq!(
+        (claim().await, uid(&ns, "StatefulSet", "a-redis").await),
+        before,
+        "claims and children stay as they are"
+    );
+    let made = mark.requests().unwrap().in_namespace(&ns.name).writes();
+    assert!(
+        made.0
+            .iter()
+            .all(|request| request.verb != "create" || request.resource == "events"),
+        "{}",
+        made.lines()
+    );
+    assert!(first.log().contains("leading") && second.log().contains("leading"));
+    drop(second);
+    ns.apply(object(Some("blue"), json!({"TURN": "2"}))).await;
+    let mark = api.audit();
+    tokio::time::sleep(SILENCE).await;
+    silent(&ns, &mark, &[]).await;
+
+    // And back.
+    ns.apply(object(None, json!({"TURN": "3"}))).await;
+    ns.wait_condition("AmasDatabase", "a", "PostgresReady", "True").await;
+    assert_eq!((claim().await, uid(&ns, "StatefulSet", "a-redis").await), before);
+}
+
+#[tokio::test]
+async fn a_store_that_was_taken_out_leaves_its_data_and_comes_back_as_it_was() {
+    let api = Kubernetes::shared().await;
+    let ns = api.namespace("block").await;
+    let _operator = ns.operator(&[]).await;
+    let graph = json!({"managed": {"storage": {"size": "1Gi"}}});
+    let both = |redis: Value| database("a", json!({"redis": redis, "neo4j": graph}));
+    ns.apply(both(managed("1Gi", "AOF"))).await;
+    ns.wait("StatefulSet", "a-redis", "there", |_| true).await;
+    let kept = async || {
+        let secret = ns.get("Secret", "a-redis-connection").await.unwrap();
+        (
+            uid(&ns, "PersistentVolumeClaim", "a-redis").await,
+            secret["metadata"]["uid"].clone(),
+            secret["data"].clone(),
+        )
+    };
+    let before = kept().await;
+    for kind in ["StatefulSet", "Service", "ConfigMap", "NetworkPolicy"] {
+        eventually(&format!("a {kind}"), PATIENCE, async || {
+            named_after_redis(&ns, kind).await
+        })
+        .await;
+    }
+
+    ns.apply(database("a", json!({"neo4j": graph}))).await;
+    for kind in ["StatefulSet", "Service", "ConfigMap", "NetworkPolicy"] {
+        eventually(&format!("no {kind} is left"), PATIENCE, async || {
+            !named_after_redis(&ns, kind).await
+        })
+        .await;
+    }
+    let shown = |object: &Value| {
+        let listed = |field: &str, name: &str| {
+            object["status"][field]
+                .as_array()
+                .is_some_and(|all| all.contains(&json!(name)))
+        };
+        condition_of(object, "RedisReady").is_none()
+            && listed("volumes", "a-redis")
+            && listed("secrets", "a-redis-connection")
+    };
+    ns.wait("AmasDatabase", "a", "without Redis, and what it left", shown)
+        .await;
+    assert_eq!(kept().await, before);
+
+    // Another one on that volume is refused, by us: the API server compares with the specification before only.
+    ns.apply(both(managed("1Gi", "RDB"))).await;
+    let object = ns
+        .wait("AmasDatabase", "a", "refused", |object| reason(object) == "InvalidSpec")
+        .await;
+    let said = condition_of(&object, "Ready").unwrap()["message"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    assert!(said.contains("spec.redis.managed.persistence"), "{said}");
+    assert!(ns.get("StatefulSet", "a-redis").await.is_none());
+    ns.apply(database("a", json!({"neo4j": graph}))).await;
+    ns.apply(both(managed("1Gi", "AOF"))).await;
+    ns.wait("StatefulSet", "a-redis", "back", |_| true).await;
+    assert_eq!(kept().await, before);
+}

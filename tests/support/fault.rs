@@ -1,0 +1,96 @@
+//! What passes through a proxy is counted, and one of it can be spoilt. The product needs no hooks for that.
+
+use std::sync::Mutex;
+
+use tokio::sync::watch;
+
+/// What happens to one write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// It does not arrive, and nobody answers.
+    Swallowed,
+    /// It is carried out, and nobody answers.
+    Unanswered,
+    /// It is carried out, and the connection breaks before the whole answer is there.
+    LostAnswer,
+    /// It is carried out, and the answer is on its way until it is let go. From a store only.
+    Held,
+    /// It does not arrive, and this status is the answer (429 with Retry-After: 1). Of an API server only.
+    Answer(u16),
+}
+
+/// One write in words, such as `PATCH /apis/...`.
+pub type Write = String;
+
+/// The count of one proxy, and the fault that is planned.
+pub struct Plan {
+    planned: Mutex<Planned>,
+    happened: watch::Sender<bool>,
+    let_go: watch::Sender<bool>,
+}
+
+#[derive(Default)]
+struct Planned {
+    writes: Vec<Write>,
+    fault: Option<(usize, Fault)>,
+}
+
+impl Default for Plan {
+    fn default() -> Self {
+        Self {
+            planned: Mutex::default(),
+            happened: watch::Sender::new(false),
+            let_go: watch::Sender::new(false),
+        }
+    }
+}
+
+impl Plan {
+    /// Counts from 1 again, and spoils the write of that number.
+    pub fn begin(&self, fault: Option<(usize, Fault)>) {
+        let writes = Vec::new();
+        *self.planned.lock().unwrap() = Planned { writes, fault };
+        self.happened.send_replace(false);
+    }
+
+    /// Takes a write in; gives what is planned for it.
+    pub fn count(&self, write: Write) -> Option<Fault> {
+        let mut planned = self.planned.lock().unwrap();
+        planned.writes.push(write);
+        let number = planned.writes.len();
+        planned
+            .fault
+            .filter(|(wanted, _)| *wanted == number)
+            .map(|(_, fault)| fault)
+    }
+
+    /// The planned fault has done its work.
+    pub fn has_happened(&self) {
+        self.happened.send_replace(true);
+    }
+
+    /// Waits for that.
+    pub async fn happened(&self) {
+        let _ = self.happened.subscribe().wait_for(|happened| *happened).await;
+    }
+
+    /// Lets the answer arrive that was held.
+    pub fn let_go(&self) {
+        self.let_go.send_replace(true);
+    }
+
+    /// Waits for that.
+    pub async fn was_let_go(&self) {
+        let _ = self.let_go.subscribe().wait_for(|gone| *gone).await;
+    }
+
+    /// The writes since the count began.
+    pub fn writes(&self) -> Vec<Write> {
+        self.planned.lock().unwrap().writes.clone()
+    }
+
+    /// How many these are.
+    pub fn counted(&self) -> usize {
+        self.planned.lock().unwrap().writes.len()
+    }
+}
