@@ -6,6 +6,7 @@ use std::{
 };
 
 use amas_operator::migrate::{
+    adjust::{self, Verdicts},
     plan::Options,
     report::{Failure, Report},
     runner::{self, Event, Goal, Request, Urgency},
@@ -15,7 +16,7 @@ use amas_operator::migrate::{
 use sqlx::{AssertSqlSafe, Connection, PgConnection, raw_sql};
 use tokio::{sync::watch, time::sleep};
 
-use super::{Database, request, sqlx_migrator, statement, succeeded};
+use super::{Database, public, request, sqlx_migrator, statement, succeeded};
 use crate::support::{postgres::Postgres, process::eventually};
 
 /// Plain files from their texts, numbered from 1.
@@ -82,6 +83,27 @@ async fn a_file_of_several_parts_goes_on_where_it_stopped() {
     );
     assert_eq!(db.ask("SELECT count(*)::text FROM amas_migrate.progress").await, ["0"]);
     assert_eq!(db.versions().await, [1, 2]);
+}
+
+#[tokio::test]
+async fn what_is_half_way_can_be_settled_by_hand() {
+    let db = Database::new("settled").await;
+    let texts = ["CREATE TABLE t (a int);", "VACUUM t; SELECT 1/0;"];
+    assert_eq!(up(&db, &texts).await.exit_code(), 10);
+    assert_eq!(db.ask("SELECT done::text FROM amas_migrate.progress").await, ["1"]);
+    let source = files(&texts);
+    assert_eq!(adjust::problems(&source, &db.state().await.applied), []);
+    let verdicts = Verdicts {
+        applied: [2].into(),
+        ..Verdicts::default()
+    };
+    let decide = |applied: &[_]| adjust::repair(&source, applied, &verdicts);
+    let mut conn = db.connect().await;
+    let patience = Duration::from_secs(5);
+    adjust::adjust(&mut conn, &public(), patience, decide).await.unwrap();
+    assert_eq!(db.ask("SELECT count(*)::text FROM amas_migrate.progress").await, ["0"]);
+    succeeded(&up(&db, &texts).await);
+    assert_eq!(db.state().await.current(), 2);
 }
 
 #[tokio::test]
