@@ -10,7 +10,7 @@ use crate::migrate::{
     report::{Failure, Report},
     runner::{self, Goal, Request, Urgency},
     seed::Profile,
-    session,
+    session::{self, Login},
     source::{Source, SourceError},
 };
 
@@ -127,10 +127,16 @@ fn prepare(
         consent,
         attempt: args.attempt.clone(),
         lock_timeout: args.lock_timeout,
+        login: None,
         seeds: load_profiles(&seeds.seed_dirs, seeds.seed_profile.as_deref(), dirs)?,
         hashes: seeds.seed_hashes,
     };
-    Ok((request, args.database.login()?))
+    let login = args.database.login()?;
+    let request = Request {
+        login: Some(Login::new(&login, &request.options)),
+        ..request
+    };
+    Ok((request, login))
 }
 
 /// The seed folders that are named, or those of a profile below the folders of migrations.

@@ -45,9 +45,7 @@ impl fmt::Display for Change {
 
 /// Exactly the known versions up to `to` are in.
 pub fn stamp(source: &Source, applied: &[Applied], to: i64) -> Result<Vec<Change>, Failure> {
-    if let Some(problem) = problems(source, applied).into_iter().find(Problem::is_unfinished) {
-        return Err(Failure::Plan(problem.what));
-    }
+    plan::check_whole(applied)?;
     plan::check_target(source, applied, Some(to))?;
     let known = |version| applied.iter().any(|one| one.version == version);
     let missing = source
@@ -110,10 +108,6 @@ pub struct Problem {
 }
 
 impl Problem {
-    fn is_unfinished(&self) -> bool {
-        matches!(self.what, PlanError::Dirty { .. })
-    }
-
     /// Which verdicts could settle it.
     pub fn remedy(&self) -> String {
         let version = self.version;
@@ -134,6 +128,8 @@ pub fn problems(source: &Source, applied: &[Applied]) -> Vec<Problem> {
     let of_row = |row: &Applied| {
         let (version, description) = (row.version, row.description.clone());
         let what = match source.get(version) {
+            // the next run goes on with it
+            _ if !row.success && row.unfinished.is_some() => return None,
             _ if !row.success => PlanError::Dirty { version, description },
             Some(file) if file.up.checksum != row.checksum => PlanError::Edited {
                 version,
@@ -197,6 +193,7 @@ async fn locked(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::migrate::{plan::Direction, progress::Unfinished};
 
     fn source(files: &[(i64, &str)]) -> Source {
         let file = |(version, sql): &(i64, &str)| (format!("{version}_m.sql"), sql.as_bytes().to_vec());
@@ -209,6 +206,7 @@ mod tests {
             description: "m".into(),
             checksum: Checksum::of(sql.as_bytes()),
             success,
+            unfinished: None,
             applied_at: jiff::Timestamp::UNIX_EPOCH,
             down: None,
         };
@@ -243,6 +241,28 @@ mod tests {
     }
 
     #[test]
+    fn what_goes_on_by_itself_is_no_problem() {
+        let files = source(&[(1, "a"), (2, "b")]);
+        let mut half = rows(&[(1, "a", true), (2, "b", false)]);
+        half[1].unfinished = Some(Unfinished {
+            direction: Direction::Up,
+            done: 1,
+            digest: String::new(),
+            begun: false,
+        });
+        assert_eq!(problems(&files, &half), []);
+        assert!(matches!(
+            stamp(&files, &half, 2),
+            Err(Failure::Plan(PlanError::HalfWay { version: 2, .. }))
+        ));
+        let verdicts = Verdicts {
+            applied: [2].into(),
+            ..Verdicts::default()
+        };
+        assert_eq!(said(repair(&files, &half, &verdicts)), [('a', 2)]);
+    }
+
+    #[test]
     fn a_verdict_changes_only_what_is_recorded_otherwise() {
         let files = source(&[(1, "a"), (2, "b"), (3, "c"), (5, "e")]);
         let have = rows(&[
@@ -254,7 +274,7 @@ mod tests {
         ]);
         let listed: Vec<(i64, bool)> = problems(&files, &have)
             .iter()
-            .map(|problem| (problem.version, problem.is_unfinished()))
+            .map(|problem| (problem.version, matches!(problem.what, PlanError::Dirty { .. })))
             .collect();
         assert_eq!(listed, [(2, false), (3, false), (4, false), (5, true), (6, true)]);
         let verdicts = Verdicts {

@@ -8,6 +8,7 @@ mod create;
 mod lock;
 mod losses;
 mod maintain;
+mod outside;
 mod query;
 mod remove;
 mod statement;
@@ -16,6 +17,7 @@ mod syntax;
 use std::collections::BTreeMap;
 
 pub use lock::{LockMode, TableName};
+pub use outside::Outside;
 
 /// A longer statement is not parsed: it is data, and a tree of it would cost more than it tells.
 const LONGEST: usize = 256 * 1024;
@@ -110,8 +112,10 @@ pub struct StatementFacts {
     pub unlisted: bool,
     /// It can be inside of a transaction block.
     pub transactional: bool,
-    /// What it makes cannot be used before the transaction is committed (ALTER TYPE ... ADD VALUE).
-    pub usable_after_commit: bool,
+    /// What it does, when it cannot be inside of one and the catalog shows afterwards how far it came.
+    pub outside: Option<Outside>,
+    /// The value, as a literal, that it adds to a type: not usable before the transaction is committed.
+    pub adds_value: Option<String>,
     pub work: Work,
     /// Why, each once.
     pub causes: Vec<Cause>,
@@ -128,7 +132,8 @@ impl Default for StatementFacts {
             index_locks: Vec::new(),
             unlisted: false,
             transactional: true,
-            usable_after_commit: false,
+            outside: None,
+            adds_value: None,
             work: Work::None,
             causes: Vec::new(),
             destructive: None,

@@ -11,8 +11,10 @@ use sqlx::{AssertSqlSafe, Either, PgConnection, Row, postgres::PgRow, raw_sql};
 use crate::api::names::SqlName;
 
 use super::{
-    plan::{Down, StepId},
-    source::Checksum,
+    plan::{Direction, Down, StepId},
+    progress::{self, Unfinished},
+    record::{LAYOUT, literal},
+    source::{Checksum, Source},
 };
 
 /// The channel of `NOTIFY`; the payload is the id of the run that moved. It is a wake-up only.
@@ -24,8 +26,10 @@ pub struct Applied {
     pub version: i64,
     pub description: String,
     pub checksum: Checksum,
-    /// False while a migration outside a transaction is unfinished.
+    /// False while a file of several parts is unfinished.
     pub success: bool,
+    /// How far it came then; None if that was not us.
+    pub unfinished: Option<Unfinished>,
     pub applied_at: Timestamp,
     /// The down text stored at up; only read for versions above the target given to [`read`].
     pub down: Option<Down>,
@@ -76,6 +80,8 @@ pub struct Run {
     pub message: Option<String>,
     /// In characters from the start of the file, counting from 1.
     pub error_position: Option<i32>,
+    /// Who it is waiting for, for a person.
+    pub waiting: Option<String>,
 }
 
 /// `<system identifier>/<database>`: what a plan's hash is bound to. One round trip.
@@ -101,17 +107,18 @@ pub async fn read(
 ) -> Result<Option<State>, sqlx::Error> {
     let tables = raw_sql(AssertSqlSafe(format!(
         "SELECT pg_catalog.to_regclass('\"{schema}\"._sqlx_migrations') IS NOT NULL, \
-                pg_catalog.to_regclass('amas_migrate.runs') IS NOT NULL"
+                pg_catalog.to_regclass('amas_migrate.runs') IS NOT NULL, \
+                pg_catalog.to_regclass('amas_migrate.progress') IS NOT NULL"
     )))
     .fetch_one(&mut *conn)
     .await?;
-    let (sqlx, own): (bool, bool) = (tables.try_get(0)?, tables.try_get(1)?);
+    let (sqlx, own, progress): (bool, bool, bool) = (tables.try_get(0)?, tables.try_get(1)?, tables.try_get(2)?);
     if !sqlx && !own {
         return Ok(None);
     }
     let mut sql = Vec::new();
     if sqlx {
-        sql.push(applied_query(schema, own.then_some(target).flatten()));
+        sql.push(applied_query(schema, own.then_some(target).flatten(), progress));
     }
     if own {
         sql.push(RUN_QUERY.to_owned());
@@ -128,6 +135,32 @@ pub async fn read(
         }
     }
     Ok(Some(state))
+}
+
+/// Whether exactly these files are applied, no run is open, and the tables are of this release. Two round trips of a
+/// few bytes.
+pub(super) async fn has_exactly(
+    conn: &mut PgConnection,
+    schema: &SqlName,
+    source: &Source,
+) -> Result<bool, sqlx::Error> {
+    let there = format!(
+        "SELECT pg_catalog.to_regclass('\"{schema}\"._sqlx_migrations') IS NOT NULL AND \
+         pg_catalog.obj_description(pg_catalog.to_regnamespace('amas_migrate'), 'pg_namespace') = {}",
+        literal(LAYOUT)
+    );
+    let row = raw_sql(AssertSqlSafe(there)).fetch_one(&mut *conn).await?;
+    if row.try_get::<Option<bool>, _>(0)? != Some(true) {
+        return Ok(false);
+    }
+    let digest = format!(
+        "SELECT pg_catalog.bool_and(m.success) AND pg_catalog.encode(pg_catalog.sha256(pg_catalog.string_agg( \
+         pg_catalog.int8send(m.version) || m.checksum, ''::pg_catalog.bytea ORDER BY m.version)), 'hex') = '{}' \
+         AND NOT EXISTS (SELECT FROM amas_migrate.runs WHERE finished_at IS NULL) FROM \"{schema}\"._sqlx_migrations m",
+        source.digest()
+    );
+    let row = raw_sql(AssertSqlSafe(digest)).fetch_one(conn).await?;
+    Ok(row.try_get::<Option<bool>, _>(0)? == Some(true))
 }
 
 /// One row of `amas_migrate.history`: something that was done to a version.
@@ -223,7 +256,7 @@ fn micros(column: &str) -> String {
     format!("(EXTRACT(epoch FROM {column}) * 1000000)::pg_catalog.int8")
 }
 
-fn applied_query(schema: &SqlName, downs_above: Option<i64>) -> String {
+fn applied_query(schema: &SqlName, downs_above: Option<i64>, progress: bool) -> String {
     let at = micros("m.installed_on");
     let down = match downs_above {
         None => "NULL::pg_catalog.text".to_owned(),
@@ -235,7 +268,8 @@ fn applied_query(schema: &SqlName, downs_above: Option<i64>) -> String {
     };
     format!(
         "SELECT m.version, pg_catalog.left(m.description, 500) AS description, m.checksum, m.success, \
-         {at} AS applied_at, {down} AS down_sql FROM \"{schema}\"._sqlx_migrations m ORDER BY m.version"
+         {at} AS applied_at, {down} AS down_sql, {unfinished} FROM \"{schema}\"._sqlx_migrations m ORDER BY m.version",
+        unfinished = progress::columns(progress)
     )
 }
 
@@ -245,7 +279,8 @@ const RUN_QUERY: &str = "SELECT COALESCE((SELECT h.id FROM amas_migrate.history 
      (EXTRACT(epoch FROM r.heartbeat_at) * 1000000)::pg_catalog.int8 AS heartbeat_at, \
      (EXTRACT(epoch FROM r.finished_at) * 1000000)::pg_catalog.int8 AS finished_at, \
      r.outcome, r.from_version, r.to_version, r.current_version, r.total, r.done, r.failed_version, r.sqlstate, \
-     pg_catalog.left(r.file, 500) AS file, r.line, pg_catalog.left(r.message, 2000) AS message, r.error_position \
+     pg_catalog.left(r.file, 500) AS file, r.line, pg_catalog.left(r.message, 2000) AS message, r.error_position, \
+     pg_catalog.left(pg_catalog.to_jsonb(r) ->> 'waiting', 1000) AS waiting \
      FROM (SELECT 1) one LEFT JOIN (SELECT * FROM amas_migrate.runs ORDER BY id DESC LIMIT 1) r ON true";
 
 fn timestamp(micros: i64) -> Result<Timestamp, sqlx::Error> {
@@ -258,9 +293,26 @@ fn applied_row(row: &PgRow) -> Result<Applied, sqlx::Error> {
         description: row.try_get("description")?,
         checksum: Checksum::from_row(row.try_get("checksum")?),
         success: row.try_get("success")?,
+        unfinished: unfinished(row)?,
         applied_at: timestamp(row.try_get("applied_at")?)?,
         down: row.try_get::<Option<String>, _>("down_sql")?.map(Down::new),
     })
+}
+
+fn unfinished(row: &PgRow) -> Result<Option<Unfinished>, sqlx::Error> {
+    let Some(direction) = row.try_get::<Option<String>, _>("direction")? else {
+        return Ok(None);
+    };
+    Ok(Some(Unfinished {
+        direction: if direction == "up" {
+            Direction::Up
+        } else {
+            Direction::Down
+        },
+        done: usize::try_from(row.try_get::<i32, _>("done")?).unwrap_or_default(),
+        digest: row.try_get("digest")?,
+        begun: row.try_get("begun")?,
+    }))
 }
 
 fn run_row(row: &PgRow) -> Result<Option<Run>, sqlx::Error> {
@@ -288,5 +340,6 @@ fn run_row(row: &PgRow) -> Result<Option<Run>, sqlx::Error> {
         line: row.try_get("line")?,
         message: row.try_get("message")?,
         error_position: row.try_get("error_position")?,
+        waiting: row.try_get("waiting")?,
     }))
 }

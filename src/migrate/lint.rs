@@ -11,7 +11,7 @@ use serde::Serialize;
 use super::{
     analysis::{self, Cause, StatementFacts, TableName},
     source::{Migration, Script},
-    statements::{self, Unrunnable, line_at},
+    statements::{self, Statement, Unrunnable, line_at},
 };
 
 /// What a comment before a statement begins with to accept a finding.
@@ -24,7 +24,7 @@ const SHOWN: usize = 200;
 pub enum Rule {
     /// Data is lost.
     Destructive,
-    /// The server refuses it inside of the file's transaction.
+    /// It runs outside of a transaction, so that a failure of what comes after it takes nothing back.
     NeedsNoTransaction,
     IndexNotConcurrent,
     KeyWithoutIndex,
@@ -58,7 +58,9 @@ impl Rule {
     fn what(self) -> &'static str {
         match self {
             Self::Destructive => "loses data",
-            Self::NeedsNoTransaction => "cannot run in a transaction, and each file is one",
+            Self::NeedsNoTransaction => {
+                "runs outside of a transaction: what the file did before it stays if something after it fails"
+            }
             Self::IndexNotConcurrent => "writers wait until the index is built",
             Self::KeyWithoutIndex => "readers and writers wait until the key's index is built",
             Self::CheckNotDeferred => "readers and writers wait until every row is checked",
@@ -77,12 +79,10 @@ impl Rule {
             Self::Destructive => {
                 "if that is meant, accept it with a comment before it: -- amas-lint: ignore destructive"
             }
-            Self::NeedsNoTransaction => "put it into a file of its own whose first line is '-- no-transaction'",
-            Self::IndexNotConcurrent => {
-                "CREATE INDEX CONCURRENTLY, in a file of its own whose first line is '-- no-transaction'"
-            }
+            Self::NeedsNoTransaction => "a file of its own",
+            Self::IndexNotConcurrent => "CREATE INDEX CONCURRENTLY, in a file of its own",
             Self::KeyWithoutIndex => {
-                "CREATE UNIQUE INDEX CONCURRENTLY in a '-- no-transaction' file, then ADD CONSTRAINT ... USING INDEX"
+                "CREATE UNIQUE INDEX CONCURRENTLY in a file of its own, then ADD CONSTRAINT ... USING INDEX"
             }
             Self::CheckNotDeferred | Self::ForeignKeyNotDeferred => {
                 "ADD CONSTRAINT ... NOT VALID, and VALIDATE CONSTRAINT in the next migration"
@@ -146,14 +146,16 @@ impl fmt::Display for Finding {
 /// The risks of one migration's way up, in the order of its statements.
 pub fn lint(migration: &Migration) -> Result<Vec<Finding>, Unrunnable> {
     let script = &migration.up;
-    let no_transaction = statements::no_transaction(&script.sql);
     let (mut findings, mut made, mut before) = (Vec::new(), BTreeSet::new(), 0);
-    for statement in statements::split(&script.sql)? {
+    let statements = statements::split(&script.sql)?;
+    let facts = |statement: &Statement| analysis::facts(&script.sql[statement.start..statement.end]);
+    let all: Vec<StatementFacts> = statements.iter().map(facts).collect();
+    let whole = statements::no_transaction(&script.sql) || all.iter().all(|facts| !facts.transactional);
+    for (statement, facts) in statements.iter().zip(all) {
         let text = &script.sql[statement.start..statement.end];
-        let facts = analysis::facts(text);
         let accepted = &script.sql[before..statement.start];
         before = statement.end;
-        for (rule, what) in risks(&facts, &made, no_transaction) {
+        for (rule, what) in risks(&facts, &made, whole) {
             if !ignored(accepted, rule) {
                 findings.push(finding(
                     migration.version,
@@ -181,14 +183,14 @@ fn finding(version: i64, script: &Script, (start, text): (usize, &str), (rule, w
     }
 }
 
-/// A table that the same file has made has no rows that matter and no users yet.
-fn risks(facts: &StatementFacts, made: &BTreeSet<TableName>, no_transaction: bool) -> Vec<(Rule, String)> {
+/// A table that the same file has made has no rows that matter and no users yet; `whole` is a file that has no transaction.
+fn risks(facts: &StatementFacts, made: &BTreeSet<TableName>, whole: bool) -> Vec<(Rule, String)> {
     let mut risks = Vec::new();
     let own = !facts.locks.is_empty() && facts.locks.iter().all(|(name, _)| made.contains(name));
     if let Some(loss) = facts.destructive.filter(|_| !own) {
         risks.push((Rule::Destructive, loss.what().to_owned()));
     }
-    if !facts.transactional && !no_transaction {
+    if !facts.transactional && !whole {
         risks.push((Rule::NeedsNoTransaction, Rule::NeedsNoTransaction.what().to_owned()));
     }
     if !own {
@@ -234,7 +236,11 @@ mod tests {
                 &[("destructive", 2)],
             ),
             ("SELECT 1;\n\nCREATE INDEX ON t (id);", &[("index-not-concurrent", 3)]),
-            ("CREATE INDEX CONCURRENTLY i ON t (id)", &[("needs-no-transaction", 1)]),
+            ("CREATE INDEX CONCURRENTLY i ON t (id); VACUUM t", &[]),
+            (
+                "UPDATE t SET a = 1 WHERE b;\nCREATE INDEX CONCURRENTLY i ON t (id)",
+                &[("needs-no-transaction", 2)],
+            ),
             ("-- no-transaction\nCREATE INDEX CONCURRENTLY i ON t (id)", &[]),
             (
                 "ALTER TABLE t ADD FOREIGN KEY (a) REFERENCES u",

@@ -1,6 +1,7 @@
 //! The migration engine. Knows nothing of Kubernetes: the same code serves the Job and the command line.
 //!
-//! `source` reads files, `statements` finds where each statement begins, `analysis` what each takes and does, `lint` what is risky about it,
+//! `source` reads files, `statements` finds where each statement begins, `analysis` what each takes and does, `units` in which parts a file
+//! is sent, `lint` what is risky about it,
 //! `plan` decides (pure), `consent` refuses what loses data and was not accepted, `history` is what the
 //! database says, `record` writes it, `session` connects and locks, `runner` runs a plan, `seed` the seeds after it, and
 //! `adjust` changes records without running anything,
@@ -8,10 +9,12 @@
 
 pub mod adjust;
 pub mod analysis;
+pub mod blockers;
 pub mod consent;
 pub mod history;
 pub mod lint;
 pub mod plan;
+pub mod progress;
 mod record;
 pub mod report;
 pub mod runner;
@@ -20,3 +23,4 @@ pub mod session;
 pub mod source;
 pub mod statements;
 mod tables;
+pub mod units;

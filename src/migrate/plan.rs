@@ -12,6 +12,7 @@ use serde::Serialize;
 
 use super::{
     history::Applied,
+    progress::Unfinished,
     source::{Checksum, Migration, Source},
     statements::{self, Unrunnable},
 };
@@ -45,6 +46,8 @@ pub struct Step {
     pub checksum: Checksum,
     /// The way back: stored at up, run at down.
     pub down: Option<Down>,
+    /// It was left in its middle in the same direction: it goes on from there.
+    pub unfinished: Option<Unfinished>,
 }
 
 /// A down text.
@@ -93,6 +96,18 @@ pub enum PlanError {
     )]
     Dirty { version: i64, description: String },
     #[error(
+        "migration {version} ({description}) is half way {direction}; finish that first: {}",
+        match direction {
+            Direction::Up => "`up`".to_owned(),
+            Direction::Down => format!("`down --to` a version below {version}"),
+        }
+    )]
+    HalfWay {
+        version: i64,
+        description: String,
+        direction: Direction,
+    },
+    #[error(
         "{file}: version {version} is new but lies below the current version {current}; give it a version above {current}"
     )]
     OutOfOrder { version: i64, file: String, current: i64 },
@@ -112,7 +127,8 @@ pub enum PlanError {
 /// plan from the stored down texts (`Applied::down`), falling back to the source's; it needs no files, which may be gone
 /// after a revert in Git.
 pub fn plan(source: &Source, history: &[Applied], target: Option<i64>) -> Result<Plan, PlanError> {
-    if let Some(dirty) = history.iter().find(|applied| !applied.success) {
+    let halves = history.iter().filter(|applied| !applied.success);
+    if let Some(dirty) = halves.clone().find(|applied| applied.unfinished.is_none()) {
         return Err(PlanError::Dirty {
             version: dirty.version,
             description: dirty.description.clone(),
@@ -120,21 +136,57 @@ pub fn plan(source: &Source, history: &[Applied], target: Option<i64>) -> Result
     }
     let current = current(history);
     let target = check_target(source, history, target)?;
-    if let Some(target) = target.filter(|&target| target < current) {
+    let direction = match target {
+        Some(target) if target < current => Direction::Down,
+        _ => Direction::Up,
+    };
+    if let Some((half, unfinished)) = halves
+        .filter_map(|half| half.unfinished.as_ref().map(|unfinished| (half, unfinished)))
+        .find(|(_, unfinished)| unfinished.direction != direction)
+    {
+        return Err(PlanError::HalfWay {
+            version: half.version,
+            description: half.description.clone(),
+            direction: unfinished.direction,
+        });
+    }
+    if let (Direction::Down, Some(target)) = (direction, target) {
         return down(source, history, target);
     }
     for applied in history
         .iter()
-        .filter(|applied| target.is_none_or(|target| applied.version <= target))
+        .filter(|applied| applied.success && target.is_none_or(|target| applied.version <= target))
     {
         check_applied(source, applied, current)?;
     }
     up(source, history, target)
 }
 
-/// The highest applied version, 0 when there is none.
+/// That nothing is half way, in a direction or outside of our records.
+pub fn check_whole(history: &[Applied]) -> Result<(), PlanError> {
+    let Some(half) = history.iter().find(|applied| !applied.success) else {
+        return Ok(());
+    };
+    let (version, description) = (half.version, half.description.clone());
+    Err(match &half.unfinished {
+        Some(unfinished) => PlanError::HalfWay {
+            version,
+            description,
+            direction: unfinished.direction,
+        },
+        None => PlanError::Dirty { version, description },
+    })
+}
+
+/// The highest applied version, 0 when there is none. One that is half way up is not applied yet.
 pub fn current(history: &[Applied]) -> i64 {
-    history.iter().map(|applied| applied.version).max().unwrap_or(0)
+    let applied = history.iter().filter(|applied| !half_up(applied));
+    applied.map(|applied| applied.version).max().unwrap_or(0)
+}
+
+fn half_up(applied: &Applied) -> bool {
+    let half = applied.unfinished.as_ref().filter(|_| !applied.success);
+    half.is_some_and(|half| half.direction == Direction::Up)
 }
 
 /// That a version is known to the files or the records; 0 always is.
@@ -182,7 +234,12 @@ fn up(source: &Source, history: &[Applied], target: Option<i64>) -> Result<Plan,
     let current = current(history);
     let mut steps = Vec::new();
     let wanted = |version| target.is_none_or(|target| version <= target);
-    let applied: std::collections::HashSet<i64> = history.iter().map(|applied| applied.version).collect();
+    let done = history.iter().filter(|applied| !half_up(applied));
+    let applied: std::collections::HashSet<i64> = done.map(|applied| applied.version).collect();
+    let unfinished = |version| {
+        let half = history.iter().find(|applied| applied.version == version)?;
+        half.unfinished.clone()
+    };
     for file in source
         .migrations()
         .filter(|m| wanted(m.version) && !applied.contains(&m.version))
@@ -205,6 +262,7 @@ fn up(source: &Source, history: &[Applied], target: Option<i64>) -> Result<Plan,
                 sql: d.sql.clone(),
                 checksum: d.checksum.clone(),
             }),
+            unfinished: unfinished(file.version),
         });
     }
     let to = steps.last().map_or(current, |step| step.version);
@@ -267,6 +325,7 @@ fn down_step(source: &Source, applied: &Applied) -> Result<Step, PlanError> {
         sql: down.sql.clone(),
         checksum: applied.checksum.clone(),
         down: Some(down),
+        unfinished: applied.unfinished.clone().filter(|_| !applied.success),
     })
 }
 
@@ -307,6 +366,7 @@ mod tests {
             description: format!("m{version}"),
             checksum: Checksum::of(format!("SELECT {version}").as_bytes()),
             success: true,
+            unfinished: None,
             applied_at: jiff::Timestamp::UNIX_EPOCH,
             down: None,
         }
@@ -354,6 +414,17 @@ mod tests {
         edited[1].checksum = Checksum::of(b"other");
         let mut dirty = history(&[1]);
         dirty[0].success = false;
+        let half = |direction| {
+            let mut half = history(&[1, 2]);
+            half[1].success = false;
+            half[1].unfinished = Some(Unfinished {
+                direction,
+                done: 1,
+                digest: String::new(),
+                begun: true,
+            });
+            half
+        };
         let cases: Vec<(Source, Vec<Applied>, Option<i64>, &str)> = vec![
             (
                 source(&[1, 2, 3]),
@@ -374,6 +445,18 @@ mod tests {
                 "at version 2, ahead of the newest file (1)",
             ),
             (source(&[1]), dirty, None, "migration 1 (m1) was left half done"),
+            (
+                source(&[1, 2]),
+                half(Direction::Up),
+                Some(0),
+                "migration 2 (m2) is half way up",
+            ),
+            (
+                source(&[1, 2]),
+                half(Direction::Down),
+                None,
+                "migration 2 (m2) is half way down",
+            ),
             (
                 source(&[1, 2, 3]),
                 history(&[1, 3]),
@@ -404,6 +487,29 @@ mod tests {
                 .to_string()
                 .starts_with("1_x.sql: line 2: COMMIT")
         );
+    }
+
+    #[test]
+    fn what_was_left_in_its_middle_is_gone_on_with() {
+        for direction in [Direction::Up, Direction::Down] {
+            let mut half = history(&[1, 2]);
+            half[1].success = false;
+            // corrected meanwhile
+            half[1].checksum = Checksum::of(b"other");
+            half[1].down = Some(Down::new("SELECT 2"));
+            half[1].unfinished = Some(Unfinished {
+                direction,
+                done: 1,
+                digest: "x".into(),
+                begun: false,
+            });
+            let target = (direction == Direction::Down).then_some(1);
+            let plan = plan(&source(&[1, 2, 3]), &half, target).unwrap();
+            assert_eq!(plan.direction, direction);
+            assert_eq!(plan.steps[0].version, 2);
+            assert_eq!(plan.steps[0].unfinished, half[1].unfinished);
+            assert!(plan.steps[1..].iter().all(|step| step.unfinished.is_none()));
+        }
     }
 
     #[test]

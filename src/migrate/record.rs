@@ -8,12 +8,15 @@ use super::{
     adjust::Change,
     history::CHANNEL,
     plan::{Direction, Step},
+    progress,
     report::{StatementFailure, truncate},
     source::Checksum,
 };
 
 /// The comment on schema `amas_migrate`: which layout its tables have. A later release upgrades from here.
-pub const LAYOUT: &str = "amas-operator migration records, layout 1";
+pub const LAYOUT: &str = "amas-operator migration records, layout 2";
+/// Layouts that [`bootstrap`] brings to this one.
+pub const OLDER: &[&str] = &["amas-operator migration records, layout 1"];
 
 /// A string literal that means the same whatever standard_conforming_strings is.
 pub fn literal(text: &str) -> String {
@@ -25,7 +28,7 @@ pub fn bytes(checksum: &Checksum) -> String {
 }
 
 /// A value or NULL.
-fn or_null<T>(value: Option<T>, write: impl Fn(T) -> String) -> String {
+pub fn or_null<T>(value: Option<T>, write: impl Fn(T) -> String) -> String {
     value.map_or_else(|| "NULL".to_owned(), write)
 }
 
@@ -35,8 +38,9 @@ pub fn bootstrap(schema: &SqlName) -> String {
         "BEGIN;\n\
          CREATE TABLE IF NOT EXISTS \"{schema}\"._sqlx_migrations (version BIGINT PRIMARY KEY, description TEXT NOT NULL, \
          installed_on TIMESTAMPTZ NOT NULL DEFAULT now(), success BOOLEAN NOT NULL, checksum BYTEA NOT NULL, \
-         execution_time BIGINT NOT NULL);\n{TABLES}\n\
+         execution_time BIGINT NOT NULL);\n{TABLES}{progress}\n\
          COMMENT ON SCHEMA amas_migrate IS {layout};\n{revoke}\nCOMMIT",
+        progress = progress::TABLE,
         layout = literal(LAYOUT),
         revoke = REVOKE.replace("$SCHEMA", &literal(schema.as_str())),
     )
@@ -63,8 +67,10 @@ CREATE TABLE IF NOT EXISTS amas_migrate.runs (
     file             text,
     line             integer,
     message          text,
-    error_position   integer
+    error_position   integer,
+    waiting          text
 );
+ALTER TABLE amas_migrate.runs ADD COLUMN IF NOT EXISTS waiting text;
 CREATE TABLE IF NOT EXISTS amas_migrate.history (
     id               bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     run_id           bigint,
@@ -119,15 +125,19 @@ pub struct NewRun<'a> {
     pub total: usize,
 }
 
-/// Closes what a killed run left open (its lock is ours now, so it is dead) and inserts the new run. One row: its id.
+/// What a killed run left open: the lock is ours now, so it is dead.
+pub const CLOSE_DEAD: &str = "UPDATE amas_migrate.runs SET outcome = 'interrupted', finished_at = pg_catalog.now(), \
+     waiting = NULL WHERE finished_at IS NULL";
+
+/// Closes what a killed run left open (its lock is ours now, so it is dead) and inserts the new run. One row: its id, and the server process.
 pub fn begin_run(run: &NewRun<'_>) -> String {
     format!(
         "BEGIN; SET LOCAL synchronous_commit = off; \
-         UPDATE amas_migrate.runs SET outcome = 'interrupted', finished_at = pg_catalog.now() WHERE finished_at IS NULL; \
+         {CLOSE_DEAD}; \
          WITH new AS (INSERT INTO amas_migrate.runs \
          (plan_hash, attempt, direction, from_version, to_version, current_version, total) \
          VALUES ({hash}, {attempt}, {direction}, {from}, {to}, {from}, {total}) RETURNING id) \
-         SELECT id, pg_catalog.pg_notify('{CHANNEL}', id::text) FROM new; COMMIT",
+         SELECT id, pg_catalog.pg_backend_pid(), pg_catalog.pg_notify('{CHANNEL}', id::text) FROM new; COMMIT",
         hash = or_null(run.plan_hash, literal),
         attempt = literal(run.attempt),
         direction = literal(run.direction),
@@ -137,29 +147,42 @@ pub fn begin_run(run: &NewRun<'_>) -> String {
     )
 }
 
-/// What is sent after a migration's text in its transaction: history rows, progress, commit.
+/// Migrations whose texts are in one transaction, and where the schema is after them.
+pub struct Committed<'a> {
+    pub steps: &'a [Step],
+    pub direction: Direction,
+    pub after: i64,
+}
+
+/// What is sent after the text of migrations in their transaction: history rows, progress, commit.
 ///
 /// First everything the text may have SET is taken back, so that neither these statements nor the next file see it.
 /// The commit does not wait for the disk: history and DDL are in one transaction, so a crash loses a suffix of both,
 /// and [`finish_run`] waits for all of them.
-pub fn commit_step(schema: &SqlName, run: i64, step: &Step, direction: Direction, after: i64) -> String {
-    let sqlx = match direction {
-        Direction::Up => format!(
-            "INSERT INTO \"{schema}\"._sqlx_migrations (version, description, success, checksum, execution_time) \
-             VALUES ({}, {}, true, {}, {ELAPSED_NS})",
-            step.version,
-            literal(&step.description),
-            bytes(&step.checksum)
-        ),
+pub fn commit_steps(schema: &SqlName, run: i64, done: &Committed<'_>) -> String {
+    // what one of several took is not known
+    let share = done.steps.len().max(1);
+    let sqlx = match done.direction {
+        Direction::Up => {
+            let rows = done.steps.iter().map(|step| {
+                let (version, description) = (step.version, literal(&step.description));
+                format!(
+                    "({version}, {description}, true, {}, {ELAPSED_NS} / {share})",
+                    bytes(&step.checksum)
+                )
+            });
+            format!(
+                "INSERT INTO \"{schema}\"._sqlx_migrations (version, description, success, checksum, execution_time) VALUES {}",
+                joined(rows)
+            )
+        }
         Direction::Down => format!(
-            "DELETE FROM \"{schema}\"._sqlx_migrations WHERE version = {}",
-            step.version
+            "DELETE FROM \"{schema}\"._sqlx_migrations WHERE version IN ({})",
+            joined(done.steps.iter().map(|step| step.version.to_string()))
         ),
     };
-    format!(
-        "{RESET}; {sqlx}; {}; COMMIT",
-        history_and_progress(run, step, direction, after, ELAPSED_MS)
-    )
+    let records = history_and_progress(run, done, &format!("{ELAPSED_MS} / {share}"));
+    format!("{RESET}; {sqlx}; {records}; COMMIT")
 }
 
 const ELAPSED_NS: &str =
@@ -170,26 +193,38 @@ const ELAPSED_MS: &str =
 /// Takes back what a file may have SET, and the role.
 pub const RESET: &str = "RESET ROLE; RESET ALL; SET LOCAL synchronous_commit = off";
 
-fn history_and_progress(run: i64, step: &Step, direction: Direction, after: i64, ms: &str) -> String {
-    let stored = step.down.as_ref().filter(|_| direction == Direction::Up);
+fn joined(parts: impl Iterator<Item = String>) -> String {
+    parts.collect::<Vec<_>>().join(", ")
+}
+
+fn history_and_progress(run: i64, done: &Committed<'_>, ms: &str) -> String {
+    let direction = done.direction;
+    let rows = done.steps.iter().map(|step| {
+        let stored = step.down.as_ref().filter(|_| direction == Direction::Up);
+        format!(
+            "({run}, {version}, {description}, '{direction}', {checksum}, {ms}, {down}, {down_checksum})",
+            version = step.version,
+            description = literal(&step.description),
+            checksum = bytes(&step.checksum),
+            down = or_null(stored, |down| literal(&down.sql)),
+            down_checksum = or_null(step.down.as_ref(), |down| bytes(&down.checksum)),
+        )
+    });
     format!(
         "INSERT INTO amas_migrate.history \
-         (run_id, version, description, direction, checksum, execution_ms, down_sql, down_checksum) \
-         VALUES ({run}, {version}, {description}, '{direction}', {checksum}, {ms}, {down}, {down_checksum}); \
-         UPDATE amas_migrate.runs SET done = done + 1, current_version = {after}, \
+         (run_id, version, description, direction, checksum, execution_ms, down_sql, down_checksum) VALUES {rows}; \
+         UPDATE amas_migrate.runs SET done = done + {count}, current_version = {after}, waiting = NULL, \
          heartbeat_at = pg_catalog.clock_timestamp() WHERE id = {run}; \
          SELECT pg_catalog.pg_notify('{CHANNEL}', '{run}')",
-        version = step.version,
-        description = literal(&step.description),
-        checksum = bytes(&step.checksum),
-        down = or_null(stored, |down| literal(&down.sql)),
-        down_checksum = or_null(step.down.as_ref(), |down| bytes(&down.checksum)),
+        rows = joined(rows),
+        count = done.steps.len(),
+        after = done.after,
     )
 }
 
-/// Before a migration outside a transaction: its row says success = false until it is through.
+/// Before a file of several parts: its row says success = false until it is through, and how far it came is kept.
 pub fn mark_unfinished(schema: &SqlName, step: &Step, direction: Direction) -> String {
-    match direction {
+    let mark = match direction {
         Direction::Up => format!(
             "INSERT INTO \"{schema}\"._sqlx_migrations (version, description, success, checksum, execution_time) \
              VALUES ({}, {}, false, {}, -1)",
@@ -203,12 +238,13 @@ pub fn mark_unfinished(schema: &SqlName, step: &Step, direction: Direction) -> S
                 step.version
             )
         }
-    }
+    };
+    format!("BEGIN; {mark}; {}; COMMIT", progress::start(step.version, direction))
 }
 
 /// Takes [`mark_unfinished`] back after a failure that is known to have left nothing behind.
 pub fn unmark(schema: &SqlName, step: &Step, direction: Direction) -> String {
-    match direction {
+    let unmark = match direction {
         Direction::Up => format!(
             "DELETE FROM \"{schema}\"._sqlx_migrations WHERE version = {}",
             step.version
@@ -219,33 +255,29 @@ pub fn unmark(schema: &SqlName, step: &Step, direction: Direction) -> String {
                 step.version
             )
         }
-    }
+    };
+    format!("BEGIN; {unmark}; {}; COMMIT", progress::end(step.version))
 }
 
-/// After a migration outside a transaction.
-pub fn mark_finished(
-    schema: &SqlName,
-    run: i64,
-    step: &Step,
-    direction: Direction,
-    (after, took): (i64, std::time::Duration),
-) -> String {
-    let sqlx = match direction {
-        Direction::Up => format!(
-            "UPDATE \"{schema}\"._sqlx_migrations SET success = true, execution_time = {} WHERE version = {}",
-            took.as_nanos(),
-            step.version
-        ),
-        Direction::Down => format!(
-            "DELETE FROM \"{schema}\"._sqlx_migrations WHERE version = {}",
-            step.version
-        ),
-    };
-    let ms = took.as_millis().to_string();
-    format!(
-        "RESET ROLE; RESET ALL; BEGIN; {sqlx}; {}; COMMIT",
-        history_and_progress(run, step, direction, after, &ms)
-    )
+/// After a file of several parts. A file that was corrected in its middle is the one that is in.
+pub fn mark_finished(schema: &SqlName, run: i64, done: &Committed<'_>, took: std::time::Duration) -> String {
+    let each = done.steps.iter().map(|step| {
+        let version = step.version;
+        let sqlx = match done.direction {
+            Direction::Up => format!(
+                "UPDATE \"{schema}\"._sqlx_migrations SET success = true, execution_time = {}, checksum = {}, \
+                 description = {} WHERE version = {version}",
+                took.as_nanos(),
+                bytes(&step.checksum),
+                literal(&step.description),
+            ),
+            Direction::Down => format!("DELETE FROM \"{schema}\"._sqlx_migrations WHERE version = {version}"),
+        };
+        format!("{sqlx}; {}; ", progress::end(version))
+    });
+    let each: String = each.collect();
+    let records = history_and_progress(run, done, &took.as_millis().to_string());
+    format!("RESET ROLE; RESET ALL; BEGIN; {each}{records}; COMMIT")
 }
 
 /// A history row for a version that sqlx applied: adopted, with the way back its file has.
@@ -260,31 +292,39 @@ pub fn stamp(version: i64, description: &str, checksum: &Checksum, down: Option<
     )
 }
 
-/// One change of what is recorded, without anything being run.
+/// One change of what is recorded, without anything being run. It settles what was half way too.
 pub fn adjust(schema: &SqlName, change: &Change) -> String {
-    match change {
+    let (version, sql) = match change {
         Change::Applied {
             version,
             description,
             checksum,
             down,
-        } => format!(
-            "INSERT INTO \"{schema}\"._sqlx_migrations (version, description, success, checksum, execution_time) \
-             VALUES ({version}, {}, true, {}, 0) \
-             ON CONFLICT (version) DO UPDATE SET success = true, checksum = EXCLUDED.checksum; {}",
-            literal(description),
-            bytes(checksum),
-            stamp(*version, description, checksum, down.as_ref())
-        ),
-        Change::Finished { version } => {
-            format!("UPDATE \"{schema}\"._sqlx_migrations SET success = true WHERE version = {version}")
+        } => {
+            let sql = format!(
+                "INSERT INTO \"{schema}\"._sqlx_migrations (version, description, success, checksum, execution_time) \
+                 VALUES ({version}, {}, true, {}, 0) \
+                 ON CONFLICT (version) DO UPDATE SET success = true, checksum = EXCLUDED.checksum; {}",
+                literal(description),
+                bytes(checksum),
+                stamp(*version, description, checksum, down.as_ref())
+            );
+            (version, sql)
         }
-        Change::Pending { version } => format!(
-            "WITH gone AS (DELETE FROM \"{schema}\"._sqlx_migrations WHERE version = {version} RETURNING *) \
-             INSERT INTO amas_migrate.history (version, description, direction, checksum) \
-             SELECT version, description, 'down', checksum FROM gone"
-        ),
-    }
+        Change::Finished { version } => {
+            let sql = format!("UPDATE \"{schema}\"._sqlx_migrations SET success = true WHERE version = {version}");
+            (version, sql)
+        }
+        Change::Pending { version } => {
+            let sql = format!(
+                "WITH gone AS (DELETE FROM \"{schema}\"._sqlx_migrations WHERE version = {version} RETURNING *) \
+                 INSERT INTO amas_migrate.history (version, description, direction, checksum) \
+                 SELECT version, description, 'down', checksum FROM gone"
+            );
+            (version, sql)
+        }
+    };
+    format!("{sql}; {}", progress::end(*version))
 }
 
 /// Changes of the records in one transaction, which tells whoever listens.
@@ -321,7 +361,7 @@ pub fn finish_run(run: i64, ending: &Ending<'_>) -> String {
     format!(
         "BEGIN; UPDATE amas_migrate.runs SET outcome = {outcome}, finished_at = pg_catalog.now(), \
          heartbeat_at = pg_catalog.now(), failed_version = {version}, sqlstate = {sqlstate}, file = {file}, \
-         line = {line}, message = {message}, error_position = {position} WHERE id = {run}; \
+         line = {line}, message = {message}, error_position = {position}, waiting = NULL WHERE id = {run}; \
          SELECT pg_catalog.pg_notify('{CHANNEL}', '{run}'); COMMIT",
         outcome = literal(ending.outcome),
         version = or_null(failed.and_then(|f| f.version), |v| v.to_string()),

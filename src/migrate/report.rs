@@ -6,7 +6,12 @@ use std::{fmt, time::Duration};
 
 use serde::Serialize;
 
-use super::{consent::Unaccepted, plan::PlanError, source::SourceError};
+use super::{
+    blockers::{self, Blocker},
+    consent::Unaccepted,
+    plan::PlanError,
+    source::SourceError,
+};
 
 pub use ending::{Report, TERMINATION_BYTES, Termination};
 
@@ -99,6 +104,19 @@ pub enum Failure {
     Unreachable(String),
     #[error("the migration lock was not free within {waited:?}{}", holder.as_ref().map(|h| format!("; {h} holds it")).unwrap_or_default())]
     Locked { waited: Duration, holder: Option<Holder> },
+    /// A table's lock was not to be had.
+    #[error("{}", blocked(refusal, *waited, by))]
+    Blocked {
+        /// What the server said last, with file and line.
+        refusal: Box<StatementFailure>,
+        waited: Duration,
+        by: Vec<Blocker>,
+    },
+    /// A file that is half way was edited where it is done.
+    #[error(
+        "{file}: the first {done} of its parts are done, and they are not the same any more; put them back as they were, what comes after them may change"
+    )]
+    Changed { file: String, done: usize },
     #[error("stopped by a signal")]
     Interrupted,
     #[error("the connection was lost: {0}")]
@@ -126,7 +144,7 @@ impl Failure {
     /// | 18 | `lint` found risks |
     /// | 19 | a statement loses data and its version is not accepted |
     /// | 20 | server not reachable within --connect-timeout |
-    /// | 21 | migration lock not obtained within --lock-timeout |
+    /// | 21 | the migration lock, or the lock of a table, not obtained within --lock-timeout |
     /// | 22 | stopped by a signal |
     /// | 23 | connection lost |
     /// | 24 | the server could not do it now: deadlock, shutdown, out of resources |
@@ -136,14 +154,14 @@ impl Failure {
             Failure::Statement(_) => 10,
             Failure::Source(_) | Failure::Plan(PlanError::Unrunnable { .. }) => 11,
             Failure::Plan(PlanError::UnknownTarget { .. } | PlanError::NoWayBack { .. }) => 15,
-            Failure::Plan(_) => 12,
+            Failure::Plan(_) | Failure::Changed { .. } => 12,
             Failure::PlanMoved { .. } => 13,
             Failure::Seed(_) | Failure::SeedSetting { .. } => 14,
             Failure::Refused(_) => 16,
             Failure::Usage(_) => 17,
             Failure::Destructive(_) => 19,
             Failure::Unreachable(_) => 20,
-            Failure::Locked { .. } => 21,
+            Failure::Locked { .. } | Failure::Blocked { .. } => 21,
             Failure::Interrupted => 22,
             Failure::Lost(_) => 23,
             Failure::Transient(_) => 24,
@@ -155,11 +173,11 @@ impl Failure {
         match self {
             _ if self.exit_code() == 24 => "run it again",
             Failure::Statement(failure) if failure.sqlstate == "25001" => {
-                "this statement cannot run in a transaction: make '-- no-transaction' the first line of its file"
+                "this statement cannot run in a transaction: take it out of the function, or put '-- no-transaction' before the file"
             }
             Failure::Statement(_) => "what was applied before it stays; correct the file and run it again",
             Failure::Source(_) => "nothing was run; correct the files",
-            Failure::Plan(_) => "nothing was run",
+            Failure::Plan(_) | Failure::Changed { .. } => "nothing was run",
             Failure::PlanMoved { .. } => "nothing was run; look at the new plan and start it with its own hash",
             Failure::Destructive(_) => "nothing was run: data would be lost that nobody has given up",
             Failure::Seed(_) => "the migrations are applied; correct the seed and run it again",
@@ -167,6 +185,9 @@ impl Failure {
             Failure::Refused(_) => "check the credentials, the database's name and the rights of the role",
             Failure::Usage(_) => "see --help",
             Failure::Unreachable(_) => "check host, port and network, then run it again",
+            Failure::Blocked { .. } => {
+                "what was applied before it stays; end the session in the way, or wait for it, then run it again"
+            }
             Failure::Locked { .. } => "another migration is running: wait for it, then run it again",
             Failure::Interrupted => "what was applied stays; run it again to go on",
             Failure::Lost(_) => "what was committed stays; run it again to go on",
@@ -178,7 +199,16 @@ impl Failure {
     pub fn statement(&self) -> Option<&StatementFailure> {
         match self {
             Failure::Statement(failure) | Failure::Seed(failure) => Some(failure),
+            Failure::Blocked { refusal, .. } => Some(refusal),
             _ => None,
+        }
+    }
+
+    /// For a record that has file, line and SQLSTATE in places of their own.
+    pub fn message(&self) -> String {
+        match self {
+            Failure::Statement(failure) | Failure::Seed(failure) => failure.message.clone(),
+            other => other.to_string(),
         }
     }
 
@@ -186,6 +216,20 @@ impl Failure {
     pub fn session_usable(&self) -> bool {
         !matches!(self, Failure::Lost(_) | Failure::Unreachable(_))
     }
+}
+
+/// Where, for how long, by whom.
+fn blocked(refusal: &StatementFailure, waited: Duration, by: &[Blocker]) -> String {
+    let line = refusal.line.map(|line| format!(":{line}")).unwrap_or_default();
+    let who = match by {
+        [] => refusal.message.clone(),
+        by => format!("in the way: {}", blockers::list(by)),
+    };
+    format!(
+        "{}{line}: a lock was not free within {} s; {who}",
+        refusal.file,
+        waited.as_secs()
+    )
 }
 
 /// An error of one of our own statements, or of the connection.

@@ -1,7 +1,9 @@
-//! Runs a plan in one session: lock, read, check, then one message a migration.
+//! Runs a plan in one session: lock, read, check, then one message a transaction.
 //!
-//! A migration's text, its history rows, the progress row and the COMMIT travel in one simple-protocol message, so a
-//! light migration costs one round trip and no wait for the disk; the run's last commit waits for all of them.
+//! A migration's text, its history rows, the progress row and the COMMIT travel in one simple-protocol message, several
+//! light migrations in one transaction; no commit waits for the disk but the run's last, which waits for all of them.
+//! `steps` goes through the plan, `transact` and `ladder` come by the locks, `parts` and `leftovers` run what cannot be
+//! in one transaction, `pulse` shows signs of life meanwhile.
 
 use std::time::Duration;
 
@@ -9,19 +11,28 @@ use sqlx::{PgConnection, Row};
 use tokio::sync::watch;
 
 use super::{
+    blockers::Blocker,
     consent::Consent,
-    history::{self, State},
+    history::{self, Applied, State},
     plan::{self, Direction, Options, Plan, Step, StepId, hash_steps},
     record::{self, NewRun},
     report::{Failure, Holder, Report},
     seed::{self, HashSource, Profile},
-    session,
+    session::{self, Login},
     source::Source,
     tables,
 };
 
+mod closing;
+mod ladder;
+mod leftovers;
 mod message;
+mod parts;
+mod pulse;
+mod seeds;
 mod send;
+mod steps;
+mod transact;
 
 /// Where the schema shall go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,8 +59,10 @@ pub struct Request {
     pub consent: Consent,
     /// The Job's name, or `shell`; written into `runs`.
     pub attempt: String,
-    /// How long to wait for the migration lock.
+    /// How long to wait for the migration lock, and then for the locks of each transaction.
     pub lock_timeout: Duration,
+    /// For a second connection that shows signs of life during long statements.
+    pub login: Option<Login>,
     pub seeds: Vec<Profile>,
     pub hashes: Vec<HashSource>,
 }
@@ -59,6 +72,12 @@ pub struct Request {
 pub enum Event<'a> {
     /// Another session has had the lock for a second.
     Waiting(Option<&'a Holder>),
+    /// Other sessions hold what a migration needs.
+    Blocked {
+        file: &'a str,
+        waited: Duration,
+        by: &'a [Blocker],
+    },
     /// The run is about to start.
     Planned {
         direction: Direction,
@@ -121,6 +140,7 @@ pub async fn run(
         report,
         run: None,
         lock_of: None,
+        pulse: None,
         ready: false,
         usable: true,
     };
@@ -138,6 +158,7 @@ struct Runner<'a, 't> {
     run: Option<i64>,
     /// The database whose lock is ours.
     lock_of: Option<String>,
+    pulse: Option<pulse::Pulse>,
     /// The tables exist.
     ready: bool,
     /// The session answers; false once a message was abandoned.
@@ -147,10 +168,28 @@ struct Runner<'a, 't> {
 impl Runner<'_, '_> {
     async fn whole(&mut self) -> Result<(), Failure> {
         let identity = history::identity(self.conn).await?;
+        if self.nothing_to_do().await? {
+            return Ok(());
+        }
         let database = identity.split_once('/').map_or("", |(_, name)| name).to_owned();
         self.lock(&database).await?;
         self.lock_of = Some(database);
         self.locked(&identity).await
+    }
+
+    /// Whether the database has exactly these files, by one digest: what is read does not grow with the history, and
+    /// nobody is kept waiting.
+    async fn nothing_to_do(&mut self) -> Result<bool, Failure> {
+        let (source, newest) = (&self.request.source, self.request.source.newest());
+        let wants_all = matches!(self.request.goal, Goal::Up(target) if target.is_none_or(|target| target == newest));
+        if !wants_all || newest == 0 || !self.request.seeds.is_empty() {
+            return Ok(false);
+        }
+        if !history::has_exactly(self.conn, &self.request.options.schema, source).await? {
+            return Ok(false);
+        }
+        (self.report.current, self.report.target) = (newest, newest);
+        Ok(true)
     }
 
     async fn lock(&mut self, database: &str) -> Result<(), Failure> {
@@ -184,6 +223,9 @@ impl Runner<'_, '_> {
         self.check_consent(&plan, &state)?;
         let seeds = seed::pending(self.conn, &self.request.seeds).await?;
         if plan.is_empty() && seeds.is_empty() {
+            if state.latest_run.is_some_and(|run| run.finished_at.is_none()) {
+                session::ask(self.conn, record::CLOSE_DEAD).await?;
+            }
             self.tell_unchanged(0);
             return Ok(());
         }
@@ -223,6 +265,7 @@ impl Runner<'_, '_> {
                     "the database is at version {current}, above {target}: `down --to {target}` takes it back"
                 )));
             }
+            Goal::Down(_) | Goal::DownSteps(_) if half_up(applied) => Some(0),
             Goal::Up(target) => target,
             Goal::Down(target) if target >= current => return Ok(nothing),
             Goal::Down(target) => Some(target),
@@ -279,9 +322,25 @@ impl Runner<'_, '_> {
             total: self.report.total,
         };
         let rows = session::ask(self.conn, &record::begin_run(&new)).await?;
-        self.run = rows.first().map(|row| row.try_get(0)).transpose()?;
+        let Some(row) = rows.first() else { return Ok(()) };
+        let (run, pid) = (row.try_get(0)?, row.try_get(1)?);
+        self.run = Some(run);
+        self.pulse = self
+            .request
+            .login
+            .clone()
+            .map(|login| pulse::Pulse::start(login, run, pid));
         Ok(())
     }
+}
+
+/// Then there is no way down, which the plan says.
+fn half_up(applied: &[Applied]) -> bool {
+    let half = applied
+        .last()
+        .filter(|last| !last.success)
+        .and_then(|last| last.unfinished.as_ref());
+    half.is_some_and(|half| half.direction == Direction::Up)
 }
 
 /// Resolves once stopping is at least this urgent.

@@ -1,6 +1,9 @@
 //! One session on the server: connecting with patience, the runner's settings, the migration lock.
 
-use std::time::{Duration, Instant};
+use std::{
+    fmt,
+    time::{Duration, Instant},
+};
 
 use futures::TryStreamExt;
 use sqlx::{
@@ -21,6 +24,27 @@ pub const APPLICATION: &str = "amas-migrate";
 
 const ATTEMPT: Duration = Duration::from_secs(5);
 const INTERRUPT_CHECK: &str = "client_connection_check_interval";
+
+/// How to open another session with the same settings.
+#[derive(Clone)]
+pub struct Login(PgConnectOptions);
+
+impl Login {
+    pub fn new(login: &PgConnectOptions, options: &Options) -> Self {
+        Self(with_settings(login, options))
+    }
+
+    pub fn options(&self) -> &PgConnectOptions {
+        &self.0
+    }
+}
+
+/// A password is in it.
+impl fmt::Debug for Login {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Login")
+    }
+}
 
 /// Connects with the runner's settings, trying again within `patience` while the server is away or starting.
 pub async fn connect(login: &PgConnectOptions, options: &Options, patience: Duration) -> Result<PgConnection, Failure> {

@@ -7,7 +7,7 @@ use std::{
     sync::Arc,
 };
 
-use sha2::{Digest, Sha384};
+use sha2::{Digest, Sha256, Sha384};
 
 /// The SHA-384 of a file's raw bytes, as sqlx stores it.
 #[derive(Clone, PartialEq, Eq, Hash)]
@@ -111,6 +111,16 @@ impl Source {
 
     pub fn get(&self, version: i64) -> Option<&Migration> {
         self.migrations.get(&version)
+    }
+
+    /// SHA-256 over versions and checksums in their order: what the same history would give.
+    pub fn digest(&self) -> String {
+        let mut hash = Sha256::new();
+        for migration in self.migrations() {
+            hash.update(migration.version.to_be_bytes());
+            hash.update(migration.up.checksum.as_bytes());
+        }
+        hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
     }
 
     /// The highest version, 0 when there is none.

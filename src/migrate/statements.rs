@@ -79,20 +79,61 @@ pub fn runnable(sql: &str) -> Result<Vec<Statement>, Unrunnable> {
 }
 
 impl Statement {
-    fn controls_transaction(&self) -> bool {
-        let words: Vec<&str> = self.words.iter().map(String::as_str).collect();
-        match words.as_slice() {
+    fn words(&self) -> Vec<&str> {
+        self.words.iter().map(String::as_str).collect()
+    }
+
+    /// Begins or ends a transaction.
+    pub fn controls_transaction(&self) -> bool {
+        match self.words().as_slice() {
             ["ROLLBACK", rest @ ..] => !rest.contains(&"TO"),
-            ["BEGIN" | "COMMIT" | "END" | "ABORT", ..] => true,
-            ["START" | "PREPARE", "TRANSACTION", ..] => true,
+            ["COMMIT" | "END" | "ABORT", ..] => true,
+            ["PREPARE", "TRANSACTION", ..] => true,
+            _ => self.begins(),
+        }
+    }
+
+    /// BEGIN or START TRANSACTION.
+    pub fn begins(&self) -> bool {
+        matches!(self.words().as_slice(), ["BEGIN", ..] | ["START", "TRANSACTION", ..])
+    }
+
+    /// An ordinary COMMIT or END.
+    pub fn commits(&self) -> bool {
+        matches!(
+            self.words().as_slice(),
+            ["COMMIT" | "END"] | ["COMMIT" | "END", "WORK" | "TRANSACTION"]
+        )
+    }
+
+    pub fn is_savepoint(&self) -> bool {
+        matches!(
+            self.words.first().map(String::as_str),
+            Some("SAVEPOINT" | "RELEASE" | "ROLLBACK")
+        )
+    }
+
+    /// Changes settings of the session beyond its transaction; `text` is its own.
+    pub fn sets(&self, text: &str) -> bool {
+        match self.words().as_slice() {
+            ["SET", "LOCAL" | "CONSTRAINTS" | "TRANSACTION", ..] => false,
+            ["SET" | "RESET" | "DISCARD", ..] => true,
+            ["SELECT", ..] => text.to_ascii_lowercase().contains("set_config"),
             _ => false,
         }
     }
 
-    fn is_routine(&self) -> bool {
-        let words: Vec<&str> = self.words.iter().map(String::as_str).collect();
+    /// Changes the role of the session.
+    pub fn sets_role(&self) -> bool {
         matches!(
-            words.as_slice(),
+            self.words().as_slice(),
+            ["SET" | "RESET", "ROLE", ..] | ["SET", "SESSION", "ROLE" | "AUTHORIZATION", ..] | ["RESET", "SESSION", ..]
+        )
+    }
+
+    fn is_routine(&self) -> bool {
+        matches!(
+            self.words().as_slice(),
             ["CREATE", "FUNCTION" | "PROCEDURE", ..] | ["CREATE", "OR", "REPLACE", "FUNCTION" | "PROCEDURE"]
         )
     }

@@ -15,7 +15,7 @@ use super::{
     source::Source,
 };
 
-/// Creates the tables if they are absent. True if they were.
+/// Creates the tables if they are absent, or brings those of an older release up to date. True if it did either.
 pub(super) async fn ensure(conn: &mut PgConnection, schema: &SqlName) -> Result<bool, Failure> {
     let sql = format!(
         "SELECT pg_catalog.obj_description(pg_catalog.to_regnamespace('amas_migrate'), 'pg_namespace'), \
@@ -28,7 +28,8 @@ pub(super) async fn ensure(conn: &mut PgConnection, schema: &SqlName) -> Result<
     };
     match layout.as_deref() {
         Some(record::LAYOUT) if sqlx => return Ok(false),
-        Some(record::LAYOUT) | None => {}
+        None => {}
+        Some(known) if known == record::LAYOUT || record::OLDER.contains(&known) => {}
         Some(other) => {
             return Err(Failure::Refused(format!(
                 "schema amas_migrate is marked {other:?}, this release knows {:?}: use the newer release",

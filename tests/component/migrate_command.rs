@@ -17,13 +17,17 @@ mod plan;
 mod verbs;
 
 /// A folder that goes when the test does.
-struct Dir(PathBuf);
+pub(super) struct Dir(PathBuf);
 
 impl Dir {
-    fn new(name: &str) -> Self {
+    pub(super) fn new(name: &str) -> Self {
         let dir = std::env::temp_dir().join(format!("amas-migrate-{}-{name}", std::process::id()));
         fs::create_dir_all(&dir).unwrap();
         Self(dir)
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.0
     }
 
     fn of(name: &str, files: &[File]) -> Self {
@@ -34,7 +38,7 @@ impl Dir {
         dir
     }
 
-    fn file(&self, name: &str, text: &str) -> PathBuf {
+    pub(super) fn file(&self, name: &str, text: &str) -> PathBuf {
         let path = self.0.join(name);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(&path, text).unwrap();

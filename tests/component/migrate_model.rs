@@ -8,7 +8,7 @@ use std::{
 use amas_operator::migrate::{
     adjust::{self, Verdicts},
     report::Report,
-    runner::{self, Goal, Request, Urgency},
+    runner::{self, Event, Goal, Request, Urgency},
     source::Source,
 };
 use tokio::sync::watch;
@@ -37,8 +37,8 @@ struct Model {
 enum Act {
     Up(Option<i64>),
     Down(usize),
-    /// The connection is cut on the way up, after this many microseconds.
-    Kill(u64),
+    /// The connection is cut on the way up, so many microseconds after so many files were begun.
+    Kill(usize, u64),
     Edit(i64),
     Unedit(i64),
     Stamp(i64),
@@ -46,7 +46,9 @@ enum Act {
 }
 
 fn up_text(version: i64, edition: Edition) -> String {
-    format!("CREATE TABLE t{version} (e{edition} int);")
+    // every other one shares no transaction, so that there are places between them
+    let apart = if version % 2 == 0 { " DO $$ BEGIN END $$;" } else { "" };
+    format!("CREATE TABLE t{version} (e{edition} int);{apart}")
 }
 
 impl Model {
@@ -78,7 +80,7 @@ impl Model {
     fn act(&mut self, act: Act) -> u8 {
         match act {
             Act::Up(target) => self.up(target, usize::MAX),
-            Act::Kill(_) => 0,
+            Act::Kill(..) => 0,
             Act::Down(steps) => self.down(steps),
             Act::Edit(version) => {
                 *self.files.get_mut(&version).unwrap() += 1;
@@ -160,7 +162,7 @@ impl Dice {
             0..4 => Act::Up(None),
             4..6 => Act::Up(Some(self.version())),
             6..9 => Act::Down(self.below(4) as usize),
-            9..12 => Act::Kill(self.below(25_000)),
+            9..12 => Act::Kill(self.below(VERSIONS as u64 + 1) as usize, self.below(5_000)),
             12 => Act::Edit(self.version()),
             13 => Act::Unedit(self.version()),
             14 => Act::Stamp(self.below(VERSIONS as u64 + 1) as i64),
@@ -176,9 +178,9 @@ impl Database {
         match act {
             Act::Up(target) => code(self.run(request(Goal::Up(target), source)).await),
             Act::Down(steps) => code(self.run(request(Goal::DownSteps(steps), Source::default())).await),
-            Act::Kill(after) => {
-                self.killed(request(Goal::Up(None), source), Duration::from_micros(after))
-                    .await
+            Act::Kill(files, then) => {
+                let moment = (files, Duration::from_micros(then));
+                self.killed(request(Goal::Up(None), source), moment).await
             }
             Act::Stamp(to) => self.adjusted(|applied| adjust::stamp(&source, applied, to)).await,
             Act::Repair(version) if model.recorded.contains_key(&version) => {
@@ -205,13 +207,22 @@ impl Database {
     }
 
     /// A way up whose session the server ends in the middle.
-    async fn killed(&self, request: Request, after: Duration) -> u8 {
+    async fn killed(&self, request: Request, (files, then): (usize, Duration)) -> u8 {
         let mut conn = self.connect().await;
         let mut other = self.server.connect("postgres", &self.name).await;
         let (_keep, stop) = watch::channel(Urgency::No);
-        let running =
-            tokio::spawn(async move { runner::run(&mut conn, &request, stop, &mut |_| {}).await.exit_code() });
-        tokio::time::sleep(after).await;
+        let (begun, mut seen) = watch::channel(0);
+        let running = tokio::spawn(async move {
+            let mut tell = |event: Event<'_>| {
+                if let Event::Starting(_) = event {
+                    begun.send_modify(|files| *files += 1);
+                }
+            };
+            runner::run(&mut conn, &request, stop, &mut tell).await.exit_code()
+        });
+        // one that ends before has begun as many as it could
+        let _ = seen.wait_for(|begun| *begun >= files).await;
+        tokio::time::sleep(then).await;
         let theirs = "FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'amas-migrate'";
         sqlx::raw_sql(sqlx::AssertSqlSafe(format!(
             "SELECT pg_terminate_backend(pid) {theirs}"
@@ -282,7 +293,7 @@ async fn a_random_walk_never_leaves_the_model() {
         let act = dice.act();
         let place = format!("AMAS_WALK={walk}, step {step}, {act:?}, before it {model:?}");
         let code = db.perform(&model, act).await;
-        if let Act::Kill(_) = act {
+        if let Act::Kill(..) = act {
             let found = db.found(&model).await;
             let done = (0..=VERSIONS as usize).find(|&steps| {
                 let mut cut = model.clone();

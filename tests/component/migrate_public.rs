@@ -2,7 +2,11 @@
 
 use std::{path::PathBuf, time::Instant};
 
-use amas_operator::migrate::{runner::Goal, source::Source};
+use amas_operator::migrate::{
+    consent::Consent,
+    runner::{Goal, Request},
+    source::Source,
+};
 
 use super::{Database, request, succeeded};
 
@@ -16,7 +20,12 @@ async fn up_down_up(set: &str, database: &str, migrations: usize) {
     db.server.admin("postgres", &[&owner]).await;
     let timed = async |goal: Goal| {
         let began = Instant::now();
-        succeeded(&db.run(request(goal, source.clone())).await);
+        // Most of their tables are created IF NOT EXISTS: what is done to those counts as a loss.
+        let request = Request {
+            consent: Consent::Everything,
+            ..request(goal, source.clone())
+        };
+        succeeded(&db.run(request).await);
         began.elapsed()
     };
 

@@ -282,6 +282,7 @@ async fn migrate(owner: &mut PgConnection, sql: &str) {
         consent: Consent::Everything,
         attempt: "test".into(),
         lock_timeout: Duration::from_secs(5),
+        login: None,
         seeds: vec![],
         hashes: vec![],
     };

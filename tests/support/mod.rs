@@ -17,3 +17,4 @@ pub mod redis;
 pub mod relay;
 pub mod store_proxy;
 pub mod turns;
+pub mod wire;

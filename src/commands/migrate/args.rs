@@ -83,7 +83,7 @@ pub(super) struct DatabaseArgs {
 pub(super) struct RunArgs {
     #[command(flatten)]
     pub(super) database: DatabaseArgs,
-    /// How long to wait for another migration to finish.
+    /// How long to wait for another migration to finish, and for the locks that each transaction needs.
     #[arg(long, default_value = "5m", value_parser = duration, value_name = "TIME")]
     pub(super) lock_timeout: Duration,
     /// Run only exactly this plan.

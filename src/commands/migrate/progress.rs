@@ -2,7 +2,7 @@
 
 use std::io::IsTerminal;
 
-use crate::migrate::{plan::Direction, runner::Event};
+use crate::migrate::{blockers, plan::Direction, runner::Event};
 
 /// Characters of the bar.
 const BAR: usize = 20;
@@ -33,6 +33,12 @@ impl Progress {
         Some(match event {
             Event::Waiting(Some(holder)) => format!("waiting for the migration lock: {holder} holds it\n"),
             Event::Waiting(None) => "waiting for the migration lock\n".to_owned(),
+            Event::Blocked { file, waited, by } => self.line(format!(
+                "{}  has waited {} s for {}",
+                name(file),
+                waited.as_secs(),
+                blockers::list(by)
+            )),
             Event::Planned { steps: 0, .. } => return None,
             Event::Planned {
                 direction,

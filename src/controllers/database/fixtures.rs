@@ -206,6 +206,7 @@ impl Situation {
             description: "a".into(),
             checksum: Checksum::of(b"SELECT 1"),
             success: true,
+            unfinished: None,
             applied_at: at(5),
             down: None,
         };

@@ -346,6 +346,7 @@ mod tests {
             description: "m".into(),
             checksum: Checksum::of(sql.as_bytes()),
             success: true,
+            unfinished: None,
             applied_at: k8s_openapi::jiff::Timestamp::UNIX_EPOCH,
             down: None,
         };
@@ -378,6 +379,7 @@ mod tests {
             line: Some(1),
             message: Some("syntax error".into()),
             error_position: None,
+            waiting: None,
         }
     }
 

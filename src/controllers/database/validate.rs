@@ -163,17 +163,17 @@ fn postgres_problems(spec: &PostgresSpec, owner: Option<&SqlName>) -> Vec<String
             .iter()
             .filter_map(|(name, value)| postgres::workload::refuse_parameter(name, value)),
     );
-    // One for the migration runner, two for the operator, three that PostgreSQL reserves for superusers.
+    // Two for the migration runner, two for the operator, three that PostgreSQL reserves for superusers.
     let wanted: i64 = spec
         .roles
         .iter()
         .map(|role| i64::from(role.connection_limit))
         .sum::<i64>()
-        + 6;
+        + 7;
     let limit = postgres::workload::max_connections(managed);
     if wanted > limit {
         problems.push(format!(
-            "spec.postgres: the roles' connection limits, with 6 for the operator, migrations and superusers, come to {wanted}, but max_connections is {limit}; \
+            "spec.postgres: the roles' connection limits, with 7 for the operator, migrations and superusers, come to {wanted}, but max_connections is {limit}; \
              lower the limits or raise parameters.max_connections"
         ));
     }

@@ -16,6 +16,23 @@ pub enum LockMode {
 }
 
 impl LockMode {
+    const ALL: [Self; 8] = [
+        Self::AccessShare,
+        Self::RowShare,
+        Self::RowExclusive,
+        Self::ShareUpdateExclusive,
+        Self::Share,
+        Self::ShareRowExclusive,
+        Self::Exclusive,
+        Self::AccessExclusive,
+    ];
+
+    /// From its number, weakest first; the strongest for any other.
+    pub fn numbered(number: i32) -> Self {
+        let place = usize::try_from(number).unwrap_or(usize::MAX);
+        Self::ALL.get(place).copied().unwrap_or(Self::AccessExclusive)
+    }
+
     /// As LOCK TABLE writes it.
     pub fn sql(self) -> &'static str {
         match self {
@@ -27,6 +44,41 @@ impl LockMode {
             Self::ShareRowExclusive => "SHARE ROW EXCLUSIVE",
             Self::Exclusive => "EXCLUSIVE",
             Self::AccessExclusive => "ACCESS EXCLUSIVE",
+        }
+    }
+
+    /// As pg_locks writes it.
+    pub fn in_pg_locks(self) -> &'static str {
+        match self {
+            Self::AccessShare => "AccessShareLock",
+            Self::RowShare => "RowShareLock",
+            Self::RowExclusive => "RowExclusiveLock",
+            Self::ShareUpdateExclusive => "ShareUpdateExclusiveLock",
+            Self::Share => "ShareLock",
+            Self::ShareRowExclusive => "ShareRowExclusiveLock",
+            Self::Exclusive => "ExclusiveLock",
+            Self::AccessExclusive => "AccessExclusiveLock",
+        }
+    }
+
+    /// The modes that another session must not hold meanwhile, as in the manual's table of conflicts.
+    pub fn conflicts(self) -> &'static [LockMode] {
+        use LockMode::*;
+        match self {
+            AccessShare => &Self::ALL[7..],
+            RowShare => &Self::ALL[6..],
+            RowExclusive => &Self::ALL[4..],
+            ShareUpdateExclusive => &Self::ALL[3..],
+            Share => &[
+                RowExclusive,
+                ShareUpdateExclusive,
+                ShareRowExclusive,
+                Exclusive,
+                AccessExclusive,
+            ],
+            ShareRowExclusive => &Self::ALL[2..],
+            Exclusive => &Self::ALL[1..],
+            AccessExclusive => &Self::ALL,
         }
     }
 

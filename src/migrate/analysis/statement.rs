@@ -3,7 +3,7 @@
 use squawk_syntax::{SyntaxKind as K, SyntaxNode};
 
 use super::{
-    Cause, Gather, LockMode, StatementFacts, TableName, Work, alter_table, create, maintain,
+    Cause, Gather, LockMode, StatementFacts, TableName, Work, alter_table, create, maintain, outside,
     query::{self, read},
     remove, syntax,
 };
@@ -19,6 +19,9 @@ pub(super) fn facts(node: &SyntaxNode) -> StatementFacts {
         kind if maintain::maintains(node, kind, &mut gather) => {}
         kind if query::queries(node, kind, &mut gather) => {}
         kind => gather.facts.unlisted = !is_harmless(kind),
+    }
+    if !gather.facts.transactional {
+        gather.facts.outside = outside::of(node);
     }
     gather.finish()
 }
@@ -83,7 +86,11 @@ fn alters(node: &SyntaxNode, kind: K, gather: &mut Gather) -> bool {
             gather.facts.unlisted = true;
         }
         K::ALTER_TYPE => {
-            gather.facts.usable_after_commit = syntax::holds(node, K::ADD_VALUE);
+            gather.facts.adds_value = node
+                .descendants()
+                .find(|inner| inner.kind() == K::ADD_VALUE)
+                .and_then(|add| syntax::child(&add, K::LITERAL))
+                .map(|literal| literal.text().to_string().trim().to_owned());
             // attributes of a composite type reach the tables of that type
             gather.facts.unlisted = syntax::holds(node, K::ALTER_TYPE_ATTRIBUTE_ACTION_LIST);
         }

@@ -114,8 +114,64 @@ fn what_cannot_be_in_a_transaction() {
     ] {
         assert!(facts(sql).transactional, "{sql}");
     }
-    assert!(facts("ALTER TYPE e ADD VALUE 'x'").usable_after_commit);
-    assert!(!facts("ALTER TYPE e RENAME VALUE 'x' TO 'y'").usable_after_commit);
+    let added = |sql| facts(sql).adds_value;
+    assert_eq!(
+        added("ALTER TYPE e ADD VALUE IF NOT EXISTS 'x' AFTER 'y'").as_deref(),
+        Some("'x'")
+    );
+    assert_eq!(added("ALTER TYPE e RENAME VALUE 'x' TO 'y'"), None);
+}
+
+#[test]
+fn what_shows_afterwards() {
+    let table = |schema: Option<&str>, name: &str| TableName {
+        schema: schema.map(str::to_owned),
+        name: name.to_owned(),
+    };
+    let (t, i) = (table(None, "t"), table(Some("s"), "i"));
+    let cases = [
+        (
+            "CREATE UNIQUE INDEX CONCURRENTLY IF NOT EXISTS \"I\" ON ONLY t (lower(a)) WHERE a > 'x'",
+            Some(Outside::BuildsIndex {
+                index: Some("I".into()),
+                table: t.clone(),
+            }),
+        ),
+        (
+            "CREATE INDEX CONCURRENTLY ON t USING gin (a)",
+            Some(Outside::BuildsIndex {
+                index: None,
+                table: t.clone(),
+            }),
+        ),
+        (
+            "DROP INDEX CONCURRENTLY IF EXISTS s.i",
+            Some(Outside::DropsIndex(i.clone())),
+        ),
+        ("REINDEX INDEX CONCURRENTLY s.i", Some(Outside::RebuildsIndex(i))),
+        (
+            "REINDEX (CONCURRENTLY) TABLE t",
+            Some(Outside::RebuildsTable(t.clone())),
+        ),
+        (
+            "ALTER TABLE t DETACH PARTITION p CONCURRENTLY",
+            Some(Outside::Detaches {
+                parent: t,
+                partition: table(None, "p"),
+            }),
+        ),
+        ("CREATE DATABASE D OWNER x", Some(Outside::MakesDatabase("d".into()))),
+        (
+            "DROP DATABASE IF EXISTS \"D\"",
+            Some(Outside::DropsDatabase("D".into())),
+        ),
+        ("VACUUM t", None),
+        ("REINDEX SCHEMA CONCURRENTLY s", None),
+        ("CREATE INDEX i ON t (a)", None),
+    ];
+    for (sql, expected) in cases {
+        assert_eq!(facts(sql).outside, expected, "{sql}");
+    }
 }
 
 #[test]

@@ -69,10 +69,7 @@ impl Report {
     /// JSON of at most [`TERMINATION_BYTES`]; only the message is ever cut.
     pub fn termination(&self) -> String {
         let statement = self.failure.as_ref().and_then(Failure::statement);
-        let message = self.failure.as_ref().map(|failure| match failure.statement() {
-            Some(statement) => statement.message.clone(),
-            None => failure.to_string(),
-        });
+        let message = self.failure.as_ref().map(Failure::message);
         let mut termination = Termination {
             outcome: self.outcome().to_owned(),
             current: self.current,

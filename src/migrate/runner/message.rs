@@ -5,50 +5,42 @@ use sqlx::postgres::{PgDatabaseError, PgErrorPosition};
 use crate::migrate::{
     report::{StatementFailure, truncate},
     session::SendError,
-    statements::{Statement, line_at, split},
+    statements::{line_at, split},
+    units::Span,
 };
 
 /// Texts of the server can quote whole rows.
 const TEXT_BYTES: usize = 4000;
 
-/// A file's text (or one statement of it) between what the runner puts before and after it.
+/// A part of a file between what the runner puts before and after it.
 pub(super) struct Message<'a> {
     pub text: String,
     pub file: &'a str,
     /// The whole file.
     sql: &'a str,
     /// Where the part that is sent begins and ends in the file, in bytes.
-    sent: (usize, usize),
+    sent: Span,
     /// Bytes and statements before that part.
     lead: (usize, usize),
 }
 
 impl<'a> Message<'a> {
-    /// A file in one transaction that `tail` ends.
-    pub fn transaction(file: &'a str, sql: &'a str, tail: &str) -> Self {
-        Self::wrapped(file, sql, "BEGIN;\n", tail)
-    }
-
-    /// A file inside a transaction that is already open.
-    pub fn inside(file: &'a str, sql: &'a str, tail: &str) -> Self {
-        Self::wrapped(file, sql, "", tail)
-    }
-
-    fn wrapped(file: &'a str, sql: &'a str, before: &str, tail: &str) -> Self {
+    /// A part of a file in the transaction that `lead` (so many statements) opens, or that is open, and that `tail` ends.
+    pub fn inside(file: &'a str, sql: &'a str, sent: Span, lead: (&str, usize), tail: &str) -> Self {
+        let (before, statements) = lead;
         // the line end closes a comment, the semicolon the last statement
-        let text = format!("{before}{sql}\n;\n{tail}");
+        let text = format!("{before}{}\n;\n{tail}", &sql[sent.0..sent.1]);
         Self {
             text,
             file,
             sql,
-            sent: (0, sql.len()),
-            lead: (before.len(), usize::from(!before.is_empty())),
+            sent,
+            lead: (before.len(), statements),
         }
     }
 
     /// One statement of a file, alone.
-    pub fn single(file: &'a str, sql: &'a str, statement: &Statement) -> Self {
-        let sent = (statement.start, statement.end);
+    pub fn alone(file: &'a str, sql: &'a str, sent: Span) -> Self {
         Self {
             text: sql[sent.0..sent.1].to_owned(),
             file,
@@ -102,7 +94,9 @@ impl<'a> Message<'a> {
     fn line_of_statement(&self, completed: usize, context: Option<&str>) -> Option<usize> {
         let statements = split(self.sql).ok()?;
         let first = statements.iter().position(|s| s.start >= self.sent.0)?;
-        let statement = statements.get(first + completed.checked_sub(self.lead.1)?)?;
+        let statement = statements
+            .get(first + completed.checked_sub(self.lead.1)?)
+            .filter(|statement| statement.start < self.sent.1)?;
         let in_block = context.and_then(inline_block_line).zip(statement.body);
         let in_block = in_block.map(|(line, body)| line_at(self.sql, body) + line - 1);
         Some(in_block.unwrap_or_else(|| line_at(self.sql, statement.start)))
@@ -122,7 +116,7 @@ mod tests {
     #[test]
     fn statements_are_counted_past_the_lead() {
         let sql = "SELECT 1;\n-- a; comment\nSELECT 'x;\ny';\n\nDO $$\nBEGIN\n  RAISE 'no';\nEND $$;";
-        let message = Message::transaction("f", sql, "COMMIT");
+        let message = Message::inside("f", sql, (0, sql.len()), ("BEGIN; ", 1), "COMMIT");
         let line = |completed, context| message.line_of_statement(completed, context);
         assert_eq!([1, 2, 3, 4].map(|n| line(n, None)), [Some(1), Some(3), Some(6), None]);
         assert_eq!(
@@ -131,7 +125,8 @@ mod tests {
         );
         assert_eq!(line(0, None), None, "our BEGIN");
         let second = split(sql).unwrap()[1].clone();
-        assert_eq!(Message::single("f", sql, &second).line_of_statement(0, None), Some(3));
+        let alone = Message::alone("f", sql, (second.start, second.end));
+        assert_eq!([0, 1].map(|n| alone.line_of_statement(n, None)), [Some(3), None]);
     }
 
     #[test]

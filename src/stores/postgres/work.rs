@@ -42,8 +42,8 @@ const WHILE_RUNNING: Duration = Duration::from_secs(5);
 const FILE_ARRIVES: Duration = Duration::from_secs(1);
 /// The same for a renewed certificate, which is not urgent.
 pub const CERTIFICATE_ARRIVES: Duration = Duration::from_secs(10);
-/// A runner without a sign for this long is dead.
-const RUNNER_DEAD: Duration = Duration::from_secs(600);
+/// A runner without a sign for this long is dead: it shows one every ten seconds, during a long statement too.
+const RUNNER_DEAD: Duration = Duration::from_secs(60);
 
 /// What is remembered between slices; no connection.
 #[derive(Debug, Default)]

@@ -77,7 +77,10 @@ impl Draft<'_> {
                 false,
                 false,
                 Reason::Migrating,
-                format!("{pending} migrations are pending or running, then seeds if any"),
+                format!(
+                    "{pending} migrations are pending or running, then seeds if any{}",
+                    self.in_the_way()
+                ),
             ),
             Decision::Held { pending, map, why, .. } => {
                 let (reason, message) = self.held(pending, map.as_deref(), why);
@@ -93,6 +96,21 @@ impl Draft<'_> {
                 (false, true, reason, problem.to_string())
             }
         }
+    }
+
+    /// Who the run that goes on is waiting for, as the end of a sentence.
+    fn in_the_way(&self) -> String {
+        let facts = self
+            .observed
+            .postgres
+            .as_ref()
+            .and_then(|snapshot| snapshot.facts.migrations.as_ref());
+        let state = facts.and_then(|facts| facts.state.as_ref());
+        let run = state
+            .and_then(|state| state.latest_run.as_ref())
+            .filter(|run| run.outcome.is_none());
+        let waiting = run.and_then(|run| run.waiting.as_ref());
+        waiting.map_or_else(String::new, |text| format!("; {text}"))
     }
 
     /// Whom a plan waits for, and what to do.

@@ -360,6 +360,7 @@ fn with_pending(settings: serde_json::Value, applied: i64, pending: &[&str]) -> 
         description: "ä".repeat(250),
         checksum: Checksum::of(b"SELECT 1"),
         success: true,
+        unfinished: None,
         applied_at: at(5),
         down: None,
     };

@@ -1,0 +1,170 @@
+//! The record of a file that is more than one transaction: which of its parts are through, and which was begun. Pure text
+//! beside what [`history`](super::history) reads of it.
+//!
+//! A part in a transaction is recorded in that transaction. One outside of any is recorded as begun before, with the
+//! indexes its table had, and as through after: between the two the catalog tells how far it came.
+
+use sha2::{Digest, Sha256};
+
+use super::{
+    analysis::{Outside, TableName},
+    history::CHANNEL,
+    plan::Direction,
+    record::{literal, or_null},
+    units::{Span, Unit},
+};
+
+/// The table; see [`Unfinished`] for what the columns mean.
+pub const TABLE: &str = "
+CREATE TABLE IF NOT EXISTS amas_migrate.progress (
+    version          bigint PRIMARY KEY,
+    direction        text NOT NULL CHECK (direction IN ('up', 'down')),
+    done             integer NOT NULL DEFAULT 0,
+    digest           text NOT NULL DEFAULT '',
+    begun            boolean NOT NULL DEFAULT false,
+    indexes          oid[] NOT NULL DEFAULT '{}',
+    broken           oid[] NOT NULL DEFAULT '{}',
+    began_at         timestamptz NOT NULL DEFAULT pg_catalog.now()
+);";
+
+/// How far a file came that was left in its middle.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unfinished {
+    pub direction: Direction,
+    /// Parts that are through.
+    pub done: usize,
+    /// Of the texts of those parts: only a file that begins with the same ones is gone on with.
+    pub digest: String,
+    /// The next one was begun, outside of a transaction.
+    pub begun: bool,
+}
+
+/// Identifies parts by their texts.
+pub fn digest(sql: &str, parts: &[Unit]) -> String {
+    if parts.is_empty() {
+        return String::new();
+    }
+    let mut hash = Sha256::new();
+    for part in parts {
+        let text = part.text(sql);
+        hash.update((text.len() as u64).to_le_bytes());
+        hash.update(text);
+    }
+    hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+pub fn start(version: i64, direction: Direction) -> String {
+    format!("INSERT INTO amas_migrate.progress (version, direction) VALUES ({version}, '{direction}')")
+}
+
+pub fn end(version: i64) -> String {
+    format!("DELETE FROM amas_migrate.progress WHERE version = {version}")
+}
+
+/// Parts are through. In a role that the file has set the table cannot be written: it is left and taken again.
+pub fn advance(version: i64, (done, digest): (usize, &str), role: Option<&str>) -> String {
+    let update = format!(
+        "UPDATE amas_migrate.progress SET done = {done}, digest = '{digest}', begun = false WHERE version = {version}"
+    );
+    as_login(&update, role)
+}
+
+/// A part outside of a transaction is about to start. Its table's indexes are those from before its first attempt.
+pub fn begin(version: i64, outside: Option<&Outside>, role: Option<&str>) -> String {
+    let of = |only: &str| match table(outside) {
+        Some(table) => format!(
+            "CASE WHEN begun THEN p.{column} ELSE ARRAY(SELECT i.indexrelid FROM pg_catalog.pg_index i WHERE i.indrelid = {table}{only}) END",
+            column = if only.is_empty() { "indexes" } else { "broken" },
+        ),
+        None => "'{}'".to_owned(),
+    };
+    let update = format!(
+        "UPDATE amas_migrate.progress p SET begun = true, indexes = {}, broken = {} WHERE version = {version}",
+        of(""),
+        of(" AND NOT i.indisvalid")
+    );
+    as_login(&update, role)
+}
+
+/// The table that the statement's index is on, as an expression of type oid.
+pub fn table(outside: Option<&Outside>) -> Option<String> {
+    let oid = |name: &TableName| format!("pg_catalog.to_regclass({})", literal(&name.to_string()));
+    Some(match outside? {
+        Outside::BuildsIndex { table, .. } | Outside::RebuildsTable(table) => oid(table),
+        Outside::RebuildsIndex(index) => {
+            let index = oid(index);
+            format!("(SELECT own.indrelid FROM pg_catalog.pg_index own WHERE own.indexrelid = {index})")
+        }
+        _ => return None,
+    })
+}
+
+fn as_login(sql: &str, role: Option<&str>) -> String {
+    match role {
+        Some(role) => format!("RESET ROLE; {sql}; {role}"),
+        None => sql.to_owned(),
+    }
+}
+
+/// The statement in force that sets the role, after these parts.
+pub fn role<'a>(sql: &'a str, parts: &[Unit]) -> Option<&'a str> {
+    let (start, end) = parts.iter().rev().find_map(|part| part.role)?;
+    Some(&sql[start..end])
+}
+
+/// What parts that are through had set in the session.
+pub fn settings(sql: &str, parts: &[Unit]) -> Vec<String> {
+    let spans = parts.iter().flat_map(|part| part.settings.iter());
+    spans.map(|&(start, end): &Span| sql[start..end].to_owned()).collect()
+}
+
+/// The columns of [`Unfinished`] for a query over `_sqlx_migrations m`; NULL where the table is not there yet.
+pub fn columns(there: bool) -> String {
+    if !there {
+        return "NULL::text AS direction, NULL::integer AS done, NULL::text AS digest, NULL::boolean AS begun"
+            .to_owned();
+    }
+    ["direction", "done", "digest", "begun"]
+        .map(|column| format!("(SELECT p.{column} FROM amas_migrate.progress p WHERE p.version = m.version AND NOT m.success) AS {column}"))
+        .join(", ")
+}
+
+/// What is waited for, as the run's row shows it.
+pub fn waiting(run: i64, text: Option<&str>) -> String {
+    let told = text.map_or_else(String::new, |_| {
+        format!("; SELECT pg_catalog.pg_notify('{CHANNEL}', '{run}')")
+    });
+    format!(
+        "UPDATE amas_migrate.runs SET heartbeat_at = pg_catalog.clock_timestamp(), waiting = {} WHERE id = {run}{told}",
+        or_null(text, literal)
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+    use crate::migrate::units::parts;
+
+    #[test]
+    fn a_digest_is_of_texts_and_their_borders() {
+        let of = |sql: &str, count: usize| {
+            let parts = parts(sql, &mut BTreeSet::new()).unwrap();
+            digest(sql, &parts.units[..count])
+        };
+        assert_eq!(of("VACUUM a; VACUUM b", 0), "");
+        assert_eq!(of("VACUUM a; VACUUM b", 1), of("VACUUM a -- same\n; VACUUM c", 1));
+        assert_ne!(of("VACUUM a; VACUUM b", 2), of("VACUUM a; VACUUM c", 2));
+    }
+
+    #[test]
+    fn a_role_is_left_and_taken_again() {
+        let sql = "SET ROLE x; VACUUM a; RESET ROLE; VACUUM b";
+        let parts = parts(sql, &mut BTreeSet::new()).unwrap().units;
+        assert_eq!(role(sql, &parts[..2]), Some("SET ROLE x"));
+        assert_eq!(role(sql, &parts), Some("RESET ROLE"));
+        assert!(advance(1, (2, "d"), role(sql, &parts[..2])).starts_with("RESET ROLE; UPDATE"));
+        assert_eq!(settings(sql, &parts[..3]), ["SET ROLE x", "RESET ROLE"]);
+    }
+}

@@ -1,0 +1,53 @@
+//! The end of a run: its record, the lock, the report.
+
+use crate::migrate::{
+    record::{self, Ending},
+    report::{Failure, Report},
+    session,
+};
+
+use super::Runner;
+
+impl Runner<'_, '_> {
+    /// Writes down how it ended, as far as the session still can, gives the lock back and hands the report out.
+    pub(super) async fn close(mut self, mut result: Result<(), Failure>) -> Report {
+        self.pulse = None;
+        self.usable &= result.as_ref().err().is_none_or(Failure::session_usable);
+        if self.usable && result.is_err() {
+            // whatever was open; a lost session shows here
+            self.rollback().await;
+        }
+        if self.usable && self.ready && (self.run.is_some() || result.is_err()) {
+            let written = self.write_ending(result.as_ref().err()).await;
+            // a run whose end is not on disk has not succeeded
+            result = result.and(written);
+        }
+        if let (true, Some(database)) = (self.usable, &self.lock_of)
+            && let Err(error) = session::unlock(self.conn, database).await
+        {
+            result = result.and(Err(error.into()));
+        }
+        self.report.failure = result.err();
+        self.report
+    }
+
+    async fn write_ending(&mut self, failure: Option<&Failure>) -> Result<(), Failure> {
+        if self.run.is_none() {
+            let hash = self.request.plan_hash.clone();
+            self.begin(hash.as_deref()).await?;
+        }
+        let outcome = match failure {
+            None => "succeeded",
+            Some(Failure::Interrupted) => "interrupted",
+            Some(_) => "failed",
+        };
+        let message = failure.map(Failure::message);
+        let ending = Ending {
+            outcome,
+            message,
+            failed: failure.and_then(Failure::statement),
+        };
+        session::ask(self.conn, &record::finish_run(self.id(), &ending)).await?;
+        Ok(())
+    }
+}
