@@ -659,7 +659,7 @@ mod tests {
                 "is the owner",
             ),
             (
-                json!({"roles": [{"name": "a", "access": "ReadOnly", "connectionLimit": 95}]}),
+                json!({"roles": [{"name": "a", "access": "ReadOnly", "connectionLimit": 94}]}),
                 "come to 101, but max_connections is 100",
             ),
             (
