@@ -28,20 +28,22 @@ enum Blow {
     Fault(Fault),
 }
 
-/// What is done to the write of this number: killed after, and its answer lost; of the rest, which stores have no words for, one in turn, or all of
-/// it with `AMAS_EVERY_BLOW`.
+/// What is done to the write of this number: the operator is killed after it, and one of the rest in turn, or all of it with `AMAS_EVERY_BLOW`.
+/// Stores have no words of their own for what may be tried again.
 fn blows(place: Place, number: usize) -> Vec<Blow> {
-    const REST: [Fault; 4] = [
+    const REST: [Fault; 5] = [
+        Fault::LostAnswer,
         Fault::Swallowed,
         Fault::Answer(409),
         Fault::Answer(429),
         Fault::Answer(500),
     ];
-    let mut blows = vec![Blow::Kill, Blow::Fault(Fault::LostAnswer)];
-    if place == Place::Api && std::env::var_os("AMAS_EVERY_BLOW").is_some() {
-        blows.extend(REST.map(Blow::Fault));
-    } else if place == Place::Api {
-        blows.push(Blow::Fault(REST[number % REST.len()]));
+    let rest: &[Fault] = if place == Place::Api { &REST } else { &REST[..1] };
+    let mut blows = vec![Blow::Kill];
+    if std::env::var_os("AMAS_EVERY_BLOW").is_some() {
+        blows.extend(rest.iter().map(|fault| Blow::Fault(*fault)));
+    } else if place == Place::Api || number.is_multiple_of(2) {
+        blows.push(Blow::Fault(rest[number % rest.len()]));
     }
     blows
 }
