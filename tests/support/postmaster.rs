@@ -184,6 +184,10 @@ impl Postmaster {
     pub fn signal_all(&self, signal: &str) {
         let Some(process) = &self.process else { return };
         send(signal, process.id());
+        // A signal is on its way when it has been sent: until it is there, a child may still be made.
+        while signal == "STOP" && !stopped(process.id()) {
+            sleep(Duration::from_millis(1));
+        }
         self.children(process.id())
             .into_iter()
             .for_each(|child| send(signal, child));
@@ -248,6 +252,12 @@ impl Postmaster {
             .env("PATH", "/usr/bin:/bin");
         command
     }
+}
+
+fn stopped(pid: u32) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit_once(") ")
+        .is_none_or(|(_, after_name)| after_name.starts_with('T'))
 }
 
 fn send(signal: &str, pid: u32) {
