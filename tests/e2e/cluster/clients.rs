@@ -107,7 +107,15 @@ fn first_line(text: &str) -> &str {
 /// A Redis connection by its URL.
 pub async fn redis(url: &str) -> Result<MultiplexedConnection> {
     let client = redis::Client::open(url)?;
-    patiently("connect to Redis", client.get_multiplexed_async_connection()).await
+    // Its own patience is half a second, which a machine that starts three servers at once does not keep to.
+    let config = redis::AsyncConnectionConfig::new()
+        .set_connection_timeout(Some(PATIENCE))
+        .set_response_timeout(Some(PATIENCE));
+    patiently(
+        "connect to Redis",
+        client.get_multiplexed_async_connection_with_config(&config),
+    )
+    .await
 }
 
 /// A Neo4j client that has logged in.

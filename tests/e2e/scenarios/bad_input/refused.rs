@@ -90,7 +90,7 @@ fn structure() -> Vec<Case> {
         database(
             "a seed without a bundle",
             json!({ "postgres": postgres(json!({})), "seed": { "profile": "test" } }),
-            &["spec.seed needs spec.migrations.source.bundle"],
+            &["spec.seed needs spec.migrations, and its files"],
         ),
         database(
             "a misspelt field",

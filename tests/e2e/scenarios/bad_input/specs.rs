@@ -66,7 +66,7 @@ fn cases() -> Vec<(&'static str, Value, &'static [&'static str])> {
             "limits",
             limits(95),
             &[
-                "come to 101, but max_connections is 100",
+                "come to 102, but max_connections is 100",
                 "raise parameters.max_connections",
             ],
         ),
