@@ -8,6 +8,7 @@ use sqlx::PgConnection;
 use crate::api::names::SqlName;
 
 use super::{
+    drift,
     history::{self, Applied},
     plan::{self, Down, PlanError},
     record,
@@ -180,13 +181,18 @@ async fn locked(
     let state = history::read(conn, schema, None).await?.unwrap_or_default();
     let changes = decide(&state.applied)?;
     if changes.is_empty() {
+        if !drift::is_recorded(conn, schema).await? {
+            drift::record(conn, schema).await?;
+        }
         return Ok(changes);
     }
+    drift::note(conn, schema).await?;
     let sql: Vec<String> = changes.iter().map(|change| record::adjust(schema, change)).collect();
     if let Err(failed) = session::send(conn, &record::told(&sql)).await {
         let _ = session::send(conn, "ROLLBACK").await;
         return Err(failed.error.into());
     }
+    drift::record(conn, schema).await?;
     Ok(changes)
 }
 

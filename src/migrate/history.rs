@@ -11,6 +11,7 @@ use sqlx::{AssertSqlSafe, Either, PgConnection, Row, postgres::PgRow, raw_sql};
 use crate::api::names::SqlName;
 
 use super::{
+    drift,
     plan::{Direction, Down, StepId},
     progress::{self, Unfinished},
     record::{LAYOUT, literal},
@@ -137,7 +138,7 @@ pub async fn read(
     Ok(Some(state))
 }
 
-/// Whether exactly these files are applied, no run is open, and the tables are of this release. Two round trips of a
+/// Whether exactly these files are applied and their schema is recorded, no run is open, and the tables are of this release. Two round trips of a
 /// few bytes.
 pub(super) async fn has_exactly(
     conn: &mut PgConnection,
@@ -155,9 +156,11 @@ pub(super) async fn has_exactly(
     }
     let digest = format!(
         "SELECT pg_catalog.bool_and(m.success) AND pg_catalog.encode(pg_catalog.sha256(pg_catalog.string_agg( \
-         pg_catalog.int8send(m.version) || m.checksum, ''::pg_catalog.bytea ORDER BY m.version)), 'hex') = '{}' \
-         AND NOT EXISTS (SELECT FROM amas_migrate.runs WHERE finished_at IS NULL) FROM \"{schema}\"._sqlx_migrations m",
-        source.digest()
+         pg_catalog.int8send(m.version) || m.checksum, ''::pg_catalog.bytea ORDER BY m.version)), 'hex') = '{digest}' \
+         AND NOT EXISTS (SELECT FROM amas_migrate.runs WHERE finished_at IS NULL) \
+         AND EXISTS (SELECT FROM {latest} f WHERE f.applied = '{digest}') FROM \"{schema}\"._sqlx_migrations m",
+        latest = drift::LATEST,
+        digest = source.digest()
     );
     let row = raw_sql(AssertSqlSafe(digest)).fetch_one(conn).await?;
     Ok(row.try_get::<Option<bool>, _>(0)? == Some(true))

@@ -6,6 +6,7 @@ use crate::api::names::SqlName;
 
 use super::{
     adjust::Change,
+    drift,
     history::CHANNEL,
     plan::{Direction, Step},
     progress,
@@ -14,9 +15,12 @@ use super::{
 };
 
 /// The comment on schema `amas_migrate`: which layout its tables have. A later release upgrades from here.
-pub const LAYOUT: &str = "amas-operator migration records, layout 2";
+pub const LAYOUT: &str = "amas-operator migration records, layout 3";
 /// Layouts that [`bootstrap`] brings to this one.
-pub const OLDER: &[&str] = &["amas-operator migration records, layout 1"];
+pub const OLDER: &[&str] = &[
+    "amas-operator migration records, layout 1",
+    "amas-operator migration records, layout 2",
+];
 
 /// A string literal that means the same whatever standard_conforming_strings is.
 pub fn literal(text: &str) -> String {
@@ -38,9 +42,10 @@ pub fn bootstrap(schema: &SqlName) -> String {
         "BEGIN;\n\
          CREATE TABLE IF NOT EXISTS \"{schema}\"._sqlx_migrations (version BIGINT PRIMARY KEY, description TEXT NOT NULL, \
          installed_on TIMESTAMPTZ NOT NULL DEFAULT now(), success BOOLEAN NOT NULL, checksum BYTEA NOT NULL, \
-         execution_time BIGINT NOT NULL);\n{TABLES}{progress}\n\
+         execution_time BIGINT NOT NULL);\n{TABLES}{progress}{drift}\n\
          COMMENT ON SCHEMA amas_migrate IS {layout};\n{revoke}\nCOMMIT",
         progress = progress::TABLE,
+        drift = drift::TABLES,
         layout = literal(LAYOUT),
         revoke = REVOKE.replace("$SCHEMA", &literal(schema.as_str())),
     )

@@ -117,6 +117,9 @@ pub enum Failure {
         "{file}: the first {done} of its parts are done, and they are not the same any more; put them back as they were, what comes after them may change"
     )]
     Changed { file: String, done: usize },
+    /// The schema is not as the last run left it.
+    #[error("{0} objects are not as they were recorded")]
+    Drifted(usize),
     #[error("stopped by a signal")]
     Interrupted,
     #[error("the connection was lost: {0}")]
@@ -148,6 +151,7 @@ impl Failure {
     /// | 22 | stopped by a signal |
     /// | 23 | connection lost |
     /// | 24 | the server could not do it now: deadlock, shutdown, out of resources |
+    /// | 30 | `drift`: the schema is not as it was recorded |
     pub fn exit_code(&self) -> u8 {
         match self {
             Failure::Statement(failure) | Failure::Seed(failure) if is_transient(&failure.sqlstate) => 24,
@@ -165,6 +169,7 @@ impl Failure {
             Failure::Interrupted => 22,
             Failure::Lost(_) => 23,
             Failure::Transient(_) => 24,
+            Failure::Drifted(_) => 30,
         }
     }
 
@@ -189,6 +194,9 @@ impl Failure {
                 "what was applied before it stays; end the session in the way, or wait for it, then run it again"
             }
             Failure::Locked { .. } => "another migration is running: wait for it, then run it again",
+            Failure::Drifted(_) => {
+                "undo the changes; or --correct puts back what loses nothing; or --accept records the schema as it is"
+            }
             Failure::Interrupted => "what was applied stays; run it again to go on",
             Failure::Lost(_) => "what was committed stays; run it again to go on",
             Failure::Transient(_) => "run it again",

@@ -13,6 +13,7 @@ use tokio::sync::watch;
 use super::{
     blockers::Blocker,
     consent::Consent,
+    drift,
     history::{self, Applied, State},
     plan::{self, Direction, Options, Plan, Step, StepId, hash_steps},
     record::{self, NewRun},
@@ -99,6 +100,8 @@ pub enum Event<'a> {
     },
     /// Seeds that are recorded with the same checksum.
     SeedsUnchanged(usize),
+    /// The schema could not be recorded, so that changes made by hand are not told until the next run: what the server said.
+    SchemaNotRecorded(&'a str),
 }
 
 /// Receives events; called between round trips.
@@ -226,9 +229,13 @@ impl Runner<'_, '_> {
             if state.latest_run.is_some_and(|run| run.finished_at.is_none()) {
                 session::ask(self.conn, record::CLOSE_DEAD).await?;
             }
+            if !drift::is_recorded(self.conn, &self.request.options.schema).await? {
+                self.record_schema().await?;
+            }
             self.tell_unchanged(0);
             return Ok(());
         }
+        self.note_drift().await?;
         let hashing = seed::start_hashing(&self.request.hashes, &seeds);
         let stored = self.request.plan_hash.clone().unwrap_or(hash);
         self.begin(Some(&stored)).await?;

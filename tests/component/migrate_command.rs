@@ -11,6 +11,8 @@ use amas_operator::migrate::report::Termination;
 
 use super::{Database, FIVE, File, bytes};
 
+#[path = "migrate_drift.rs"]
+mod drift;
 #[path = "migrate_plan.rs"]
 mod plan;
 #[path = "migrate_verbs.rs"]

@@ -6,6 +6,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 use sqlx::postgres::PgConnectOptions;
 
 use super::{
+    drift::DriftArgs,
     look::{CurrentArgs, HistoryArgs, ShowArgs},
     records::{RepairArgs, StampArgs},
 };
@@ -19,7 +20,7 @@ use crate::{
 /// Exit codes: 0 done or nothing to do; 10 a statement failed; 11 invalid files; 12 files and history disagree;
 /// 13 plan is not --plan-hash; 14 seed failed; 15 unknown target or no way back; 16 login or right missing;
 /// 17 unusable option; 18 lint found risks; 19 a statement loses data and is not accepted; 20 server not reachable; 21 lock not obtained; 22 stopped by a signal; 23 connection lost;
-/// 24 server could not do it now. 10-19 need a change, 20-29 may be tried again.
+/// 24 server could not do it now; 30 drift found the schema changed. 10-19 need a change, 20-29 may be tried again.
 #[derive(Debug, Parser)]
 pub struct Args {
     #[command(subcommand)]
@@ -47,6 +48,8 @@ pub(super) enum Verb {
     Stamp(StampArgs),
     /// Say what files and records disagree on, and settle it as told. Runs nothing.
     Repair(RepairArgs),
+    /// Say what is not as the last run left it: tables, columns, constraints, indexes, views, functions, triggers, types, grants. Changes nothing unless told to.
+    Drift(DriftArgs),
     /// Check the files; with a database also against its history. Changes nothing.
     Validate(ValidateArgs),
     /// Show what would run, what it locks, and the plan's hash. Changes nothing.

@@ -66,6 +66,9 @@ impl Progress {
                 took.as_millis()
             )),
             Event::SeedsUnchanged(1) => "1 seed file unchanged\n".to_owned(),
+            Event::SchemaNotRecorded(why) => self.line(format!(
+                "warning: the schema could not be recorded, changes by hand are not told: {why}"
+            )),
             Event::SeedsUnchanged(count) => format!("{count} seed files unchanged\n"),
         })
     }

@@ -1,12 +1,13 @@
 //! The end of a run: its record, the lock, the report.
 
 use crate::migrate::{
+    drift,
     record::{self, Ending},
     report::{Failure, Report},
     session,
 };
 
-use super::Runner;
+use super::{Event, Runner};
 
 impl Runner<'_, '_> {
     /// Writes down how it ended, as far as the session still can, gives the lock back and hands the report out.
@@ -16,6 +17,12 @@ impl Runner<'_, '_> {
         if self.usable && result.is_err() {
             // whatever was open; a lost session shows here
             self.rollback().await;
+        }
+        if self.usable && self.run.is_some() {
+            // after a failure too: what was committed before it stays
+            let recorded = self.record_schema().await;
+            result = result.and(recorded);
+            self.usable &= result.as_ref().err().is_none_or(Failure::session_usable);
         }
         if self.usable && self.ready && (self.run.is_some() || result.is_err()) {
             let written = self.write_ending(result.as_ref().err()).await;
@@ -29,6 +36,28 @@ impl Runner<'_, '_> {
         }
         self.report.failure = result.err();
         self.report
+    }
+
+    /// What was changed by hand before this run is not this run's work.
+    pub(super) async fn note_drift(&mut self) -> Result<(), Failure> {
+        let noted = drift::note(self.conn, &self.request.options.schema).await;
+        self.unless_lost(noted)
+    }
+
+    pub(super) async fn record_schema(&mut self) -> Result<(), Failure> {
+        let recorded = drift::record(self.conn, &self.request.options.schema).await;
+        self.unless_lost(recorded)
+    }
+
+    /// No run fails because its schema cannot be described.
+    fn unless_lost(&mut self, outcome: Result<(), sqlx::Error>) -> Result<(), Failure> {
+        match outcome {
+            Err(sqlx::Error::Database(error)) => {
+                (self.tell)(Event::SchemaNotRecorded(error.message()));
+                Ok(())
+            }
+            outcome => Ok(outcome?),
+        }
     }
 
     async fn write_ending(&mut self, failure: Option<&Failure>) -> Result<(), Failure> {
