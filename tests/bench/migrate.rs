@@ -1,7 +1,7 @@
-//! `make bench-migrate`: what migrations cost beside the least they can cost, and beside another tool, in interleaved rounds on one server.
+//! `make bench-migrate`: what migrations cost beside the least they can cost, and beside other tools, in interleaved rounds on one server.
 //!
 //! Each figure is the median over the rounds; the first round is dropped. The floor is one `psql` session that sends the same statements in one
-//! transaction, without a history. The other tool is sqlx 0.9's own migrator, as a library in this process: it saves its start.
+//! transaction, without a history. The other tools are sqlx 0.9's own migrator, as a library in this process, which saves its start, and the program `refinery`.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
@@ -14,6 +14,7 @@ use std::{
     fs,
     path::{Path, PathBuf},
     process::{Command, Stdio},
+    sync::atomic::{AtomicUsize, Ordering},
     time::{Duration, Instant},
 };
 
@@ -22,48 +23,78 @@ use sqlx_core::migrate::Migrator;
 
 const LIGHT: usize = 1_000;
 const LONG: usize = 10_000;
+const HEAVY: usize = 12;
+const BATCH: usize = 50;
 
-/// A folder of migrations and all their up statements in one file.
+/// A folder of migrations, one of the same for refinery, and all their statements in one file.
 struct Set {
+    root: PathBuf,
     dir: PathBuf,
+    refinery: PathBuf,
     all: PathBuf,
 }
 
 impl Set {
-    /// Versions 1 to `count`; each makes one small table.
-    fn light(count: usize) -> Self {
-        let dir = std::env::temp_dir().join(format!("amas-bench-{}-{count}", std::process::id()));
-        fs::create_dir_all(&dir).unwrap();
+    /// Versions 1 to `count`, each with what `up` says.
+    fn of(count: usize, up: impl Fn(usize) -> String) -> Self {
+        static SETS: AtomicUsize = AtomicUsize::new(0);
+        let number = SETS.fetch_add(1, Ordering::Relaxed);
+        let root = std::env::temp_dir().join(format!("amas-bench-{}-{number}", std::process::id()));
+        let set = Self {
+            dir: root.join("ours"),
+            refinery: root.join("refinery"),
+            all: root.join("all.psql"),
+            root,
+        };
+        fs::create_dir_all(&set.dir).unwrap();
+        fs::create_dir_all(&set.refinery).unwrap();
         let mut all = String::new();
         for version in 1..=count {
-            let up = format!("CREATE TABLE t{version} (id int NOT NULL, note text);\n");
+            let up = up(version);
+            fs::write(set.dir.join(format!("{version:05}_t{version}.up.sql")), &up).unwrap();
+            let down = format!("DROP TABLE t{version};\n");
+            fs::write(set.dir.join(format!("{version:05}_t{version}.down.sql")), down).unwrap();
+            fs::write(set.refinery.join(format!("V{version}__t{version}.sql")), &up).unwrap();
             all.push_str(&up);
-            fs::write(dir.join(format!("{version:05}_t{version}.up.sql")), up).unwrap();
-            fs::write(
-                dir.join(format!("{version:05}_t{version}.down.sql")),
-                format!("DROP TABLE t{version};\n"),
-            )
-            .unwrap();
         }
-        let file = dir.join("all.psql");
-        fs::write(&file, all).unwrap();
-        Self { dir, all: file }
+        fs::write(&set.all, all).unwrap();
+        set
     }
 
-    /// The same files with statements that do nothing, for a long history that costs no tables.
+    /// Each makes one small table.
+    fn light(count: usize) -> Self {
+        Self::of(count, |version| {
+            format!("CREATE TABLE t{version} (id int NOT NULL, note text);\n")
+        })
+    }
+
+    /// Each fills a table and builds two indexes on it.
+    fn heavy(count: usize) -> Self {
+        Self::of(count, |version| {
+            format!(
+                "CREATE TABLE t{version} AS SELECT i AS id, md5(i::text) AS note FROM generate_series(1, 200000) i;\n\
+                 ALTER TABLE t{version} ADD PRIMARY KEY (id);\nCREATE INDEX ON t{version} (note);\n"
+            )
+        })
+    }
+
+    /// Statements that do nothing, for a long history that costs no tables.
     fn idle(count: usize) -> Self {
-        let set = Self::light(count);
-        for version in 1..=count {
-            fs::write(set.dir.join(format!("{version:05}_t{version}.up.sql")), "SELECT 1;\n").unwrap();
-        }
-        set
+        Self::of(count, |_| "SELECT 1;\n".to_owned())
     }
 }
 
 impl Drop for Set {
     fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.dir);
+        let _ = fs::remove_dir_all(&self.root);
     }
+}
+
+/// The middle one.
+fn median(times: impl Iterator<Item = Duration>) -> Duration {
+    let mut times: Vec<_> = times.collect();
+    times.sort();
+    times[times.len() / 2]
 }
 
 /// Times of one arm over the rounds.
@@ -71,10 +102,13 @@ impl Drop for Set {
 struct Times(Vec<Duration>);
 
 impl Times {
+    /// Without the first round.
     fn median(&self) -> Duration {
-        let mut kept = self.0[1.min(self.0.len() - 1)..].to_vec();
-        kept.sort();
-        kept[kept.len() / 2]
+        median(self.0.iter().skip(1.min(self.0.len() - 1)).copied())
+    }
+
+    fn over(&self, other: &Self) -> f64 {
+        self.median().as_secs_f64() / other.median().as_secs_f64()
     }
 }
 
@@ -89,12 +123,13 @@ fn timed(command: &mut Command) -> Duration {
     began.elapsed()
 }
 
-fn ours(url: &str, dir: &Path) -> Duration {
+fn ours(url: &str, dir: &Path, more: &[&str]) -> Duration {
     let mut command = Command::new(env!("CARGO_BIN_EXE_amas-operator"));
     timed(
         command
             .args(["migrate", "up", "--dir"])
             .arg(dir)
+            .args(more)
             .env("DATABASE_URL", url),
     )
 }
@@ -104,6 +139,17 @@ fn floor(url: &str, all: &Path) -> Duration {
         Command::new("psql")
             .args(["-X", "-q", "-1", "-v", "ON_ERROR_STOP=1", "-d", url, "-f"])
             .arg(all),
+    )
+}
+
+/// `AMAS_REFINERY` is the program.
+fn refinery(url: &str, dir: &Path) -> Duration {
+    let program = std::env::var("AMAS_REFINERY").expect("AMAS_REFINERY: the program; run by make bench-migrate");
+    timed(
+        Command::new(program)
+            .args(["migrate", "-e", "DATABASE_URL", "-p"])
+            .arg(dir)
+            .env("DATABASE_URL", url),
     )
 }
 
@@ -124,57 +170,128 @@ async fn fresh(server: &Postgres, database: &str) {
 }
 
 /// M1: a thousand light migrations.
-async fn light(server: &Postgres, rounds: usize) -> (Times, Times, Times) {
+async fn light(server: &Postgres, rounds: usize) -> Times {
     let set = Set::light(LIGHT);
-    let (mut least, mut own, mut other) = (Times::default(), Times::default(), Times::default());
+    let [mut least, mut own, mut sqlx_times, mut refinery_times] = std::array::from_fn(|_| Times::default());
     for _ in 0..=rounds {
         fresh(server, "floor").await;
         least.0.push(floor(&server.url("postgres", "floor"), &set.all));
         fresh(server, "ours").await;
-        own.0.push(ours(&server.url("postgres", "ours"), &set.dir));
+        own.0.push(ours(&server.url("postgres", "ours"), &set.dir, &[]));
         fresh(server, "sqlx").await;
-        other.0.push(sqlx(server, "sqlx", &set.dir).await);
+        sqlx_times.0.push(sqlx(server, "sqlx", &set.dir).await);
+        fresh(server, "refinery").await;
+        refinery_times
+            .0
+            .push(refinery(&server.url("postgres", "refinery"), &set.refinery));
     }
-    (least, own, other)
+    println!(
+        "M1 {LIGHT} light migrations: floor {:.2?}, ours {:.2?}, sqlx {:.2?}, refinery {:.2?}; ours/floor {:.2} (at most 1.35), sqlx/ours {:.1}, refinery/ours {:.1} (at least 2)",
+        least.median(),
+        own.median(),
+        sqlx_times.median(),
+        refinery_times.median(),
+        own.over(&least),
+        sqlx_times.over(&own),
+        refinery_times.over(&own)
+    );
+    own
+}
+
+/// M1: statements that take their time by themselves.
+async fn heavy(server: &Postgres, rounds: usize) {
+    let set = Set::heavy(HEAVY);
+    let (mut least, mut own) = (Times::default(), Times::default());
+    for _ in 0..=rounds {
+        fresh(server, "floor").await;
+        least.0.push(floor(&server.url("postgres", "floor"), &set.all));
+        fresh(server, "ours").await;
+        own.0.push(ours(&server.url("postgres", "ours"), &set.dir, &[]));
+    }
+    println!(
+        "M1 {HEAVY} heavy migrations: floor {:.2?}, ours {:.2?}; ours/floor {:.2} (at most 1.1)",
+        least.median(),
+        own.median(),
+        own.over(&least)
+    );
 }
 
 /// M2: nothing to do, with a thousand and with ten thousand applied.
-async fn nothing_to_do(server: &Postgres, rounds: usize) -> (Times, Times, Times) {
+async fn nothing_to_do(server: &Postgres, rounds: usize) {
     let (short, long) = (Set::idle(LIGHT), Set::idle(LONG));
     fresh(server, "short").await;
     fresh(server, "long").await;
     let urls = [server.url("postgres", "short"), server.url("postgres", "long")];
-    ours(&urls[0], &short.dir);
-    ours(&urls[1], &long.dir);
-    let (mut thousand, mut ten, mut other) = (Times::default(), Times::default(), Times::default());
+    ours(&urls[0], &short.dir, &[]);
+    ours(&urls[1], &long.dir, &[]);
+    let [mut thousand, mut ten, mut other] = std::array::from_fn(|_| Times::default());
     for _ in 0..=rounds.max(10) {
-        thousand.0.push(ours(&urls[0], &short.dir));
-        ten.0.push(ours(&urls[1], &long.dir));
+        thousand.0.push(ours(&urls[0], &short.dir, &[]));
+        ten.0.push(ours(&urls[1], &long.dir, &[]));
         other.0.push(sqlx(server, "long", &long.dir).await);
     }
-    (thousand, ten, other)
+    println!(
+        "M2 nothing to do: {LIGHT} applied {:.1?}, {LONG} applied {:.1?}, sqlx with {LONG} {:.1?}; long/short {:.2} (at most 1.2), sqlx/ours {:.1}",
+        thousand.median(),
+        ten.median(),
+        other.median(),
+        ten.over(&thousand),
+        other.over(&ten)
+    );
+}
+
+/// M3: what a process for each migration would cost, beside one for all, which is what a Job is.
+async fn processes(server: &Postgres) {
+    let set = Set::light(BATCH);
+    let url = server.url("postgres", "ours");
+    let (mut one, mut each) = (Times::default(), Times::default());
+    for _ in 0..3 {
+        fresh(server, "ours").await;
+        one.0.push(ours(&url, &set.dir, &[]));
+        fresh(server, "ours").await;
+        let versions = (1..=BATCH).map(|version| ours(&url, &set.dir, &["--to", &version.to_string()]));
+        each.0.push(versions.sum());
+    }
+    println!(
+        "M3 {BATCH} migrations: in one process {:.2?}, in a process each {:.2?}; {:.1} times",
+        one.median(),
+        each.median(),
+        each.over(&one)
+    );
+}
+
+/// M5: what lint costs beside applying.
+fn lint(rounds: usize, applying: &Times) {
+    let set = Set::light(LIGHT);
+    let mut own = Times::default();
+    for _ in 0..=rounds {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_amas-operator"));
+        own.0
+            .push(timed(command.args(["migrate", "lint", "--dir"]).arg(&set.dir)));
+    }
+    println!(
+        "M5 lint of {LIGHT} files: {:.1?}; {:.1} % of applying them (at most 5 %)",
+        own.median(),
+        own.over(applying) * 100.0
+    );
 }
 
 fn main() {
     let rounds =
         std::env::var("AMAS_BENCH_ROUNDS").map_or(5, |rounds| rounds.parse().expect("AMAS_BENCH_ROUNDS: a number"));
-    let runtime = tokio::runtime::Builder::new_current_thread()
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
         .enable_all()
         .build()
         .unwrap();
     runtime.block_on(async {
         let server = Postgres::start_with(&[("max_locks_per_transaction", "2048")]).await;
-        let ratio = |a: &Times, b: &Times| a.median().as_secs_f64() / b.median().as_secs_f64();
-        let (least, own, other) = light(&server, rounds).await;
-        println!(
-            "M1 {LIGHT} light migrations: floor {:.2?}, ours {:.2?}, sqlx {:.2?}; ours/floor {:.2} (at most 1.35), sqlx/ours {:.1} (at least 2)",
-            least.median(), own.median(), other.median(), ratio(&own, &least), ratio(&other, &own)
-        );
-        let (thousand, ten, other) = nothing_to_do(&server, rounds).await;
-        println!(
-            "M2 nothing to do: {LIGHT} applied {:.1?}, {LONG} applied {:.1?}, sqlx {:.1?}; long/short {:.2} (at most 1.2), sqlx/ours {:.1}",
-            thousand.median(), ten.median(), other.median(), ratio(&ten, &thousand), ratio(&other, &ten)
-        );
-        stall::measure(&server, rounds).await;
+        let applying = light(&server, rounds).await;
+        lint(rounds, &applying);
+        heavy(&server, rounds).await;
+        nothing_to_do(&server, rounds).await;
+        processes(&server).await;
+        drop(server);
+        stall::measure(rounds).await;
     });
 }
