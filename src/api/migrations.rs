@@ -31,9 +31,22 @@ pub struct Migrations {
     #[schemars(length(max = 1000), inner(range(min = 1, max = 9007199254740991i64)))]
     #[x_kube(merge_strategy = ListMerge::Set)]
     pub allow_destructive: Vec<i64>,
+    /// When a statement of a way up fails. `Stop` (default): the versions before it stay, and a corrected file goes on from there. `Rollback`: the
+    /// versions that the same Job has applied are taken back by their down texts, newest first, to where it began; one without a way back, or a file
+    /// of several parts that is half way, ends that, and the message says where. Either way nothing runs again until files or specification change. Mutable.
+    #[serde(default)]
+    pub on_failure: OnFailure,
     /// The Jobs' container.
     #[serde(default)]
     pub job: JobSettings,
+}
+
+/// What becomes of the versions of a Job that fails.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, PartialEq, Eq, JsonSchema)]
+pub enum OnFailure {
+    #[default]
+    Stop,
+    Rollback,
 }
 
 /// Whether pending migrations wait for a person.

@@ -8,7 +8,7 @@ use tokio::sync::watch;
 use crate::migrate::{
     consent::Consent,
     report::{Failure, Report},
-    runner::{self, Goal, Request, Urgency},
+    runner::{self, Goal, OnFailure, Request, Urgency},
     seed::Profile,
     session::{self, Login},
     source::{Source, SourceError},
@@ -36,9 +36,13 @@ const GRACE: Duration = Duration::from_secs(20);
 pub async fn run(args: Args) -> ExitCode {
     let code = match args.verb {
         Verb::Up(up) => {
-            let goal = (Goal::Up(up.to), up.losses.consent());
+            let wanted = Wanted {
+                goal: Goal::Up(up.to),
+                consent: up.losses.consent(),
+                on_failure: up.on_failure,
+            };
             let seeds = (up.seeds, up.dirs.dirs.as_slice());
-            execute(up.run, goal, Source::load(&up.dirs.dirs), seeds).await
+            execute(up.run, wanted, Source::load(&up.dirs.dirs), seeds).await
         }
         Verb::Down(down) => {
             let goal = down.to.map_or(Goal::DownSteps(down.steps), Goal::Down);
@@ -47,17 +51,11 @@ pub async fn run(args: Args) -> ExitCode {
             } else {
                 Source::load(&down.dirs)
             };
-            execute(
-                down.run,
-                (goal, Consent::Everything),
-                source,
-                (SeedOptions::default(), &[]),
-            )
-            .await
+            execute(down.run, Wanted::by_hand(goal), source, (SeedOptions::default(), &[])).await
         }
         Verb::Seed(seed) => {
-            let goal = (Goal::Seed, Consent::Everything);
-            execute(seed.run, goal, Ok(Source::default()), (seed.seeds, &seed.dirs)).await
+            let wanted = Wanted::by_hand(Goal::Seed);
+            execute(seed.run, wanted, Ok(Source::default()), (seed.seeds, &seed.dirs)).await
         }
         Verb::Redo(redo) => end(&redo.run, redo::redo(&redo).await),
         Verb::Current(args) => finish(look::current(&args).await),
@@ -85,15 +83,30 @@ fn explain(failure: &Failure) {
     eprintln!("error: {failure}\n{}", failure.advice());
 }
 
-/// Where to, and what may be lost on the way.
-type Wanted = (Goal, Consent);
+/// Where to, what may be lost on the way, and what becomes of a way up that fails.
+struct Wanted {
+    goal: Goal,
+    consent: Consent,
+    on_failure: OnFailure,
+}
+
+impl Wanted {
+    /// Somebody has asked for exactly this.
+    fn by_hand(goal: Goal) -> Self {
+        Self {
+            goal,
+            consent: Consent::Everything,
+            on_failure: OnFailure::Stop,
+        }
+    }
+}
 
 /// Seeds, and the folders of migrations that a profile's may be below.
 type Seeds<'a> = (SeedOptions, &'a [PathBuf]);
 
 /// Loads, connects, runs, reports.
-async fn execute(args: RunArgs, goal: Wanted, source: Result<Source, SourceError>, seeds: Seeds<'_>) -> u8 {
-    let report = match prepare(&args, goal, source, seeds) {
+async fn execute(args: RunArgs, wanted: Wanted, source: Result<Source, SourceError>, seeds: Seeds<'_>) -> u8 {
+    let report = match prepare(&args, wanted, source, seeds) {
         Ok((request, login)) => perform(&args, &request, &login).await,
         Err(failure) => Report::early(failure),
     };
@@ -117,16 +130,17 @@ fn end(args: &RunArgs, report: Report) -> u8 {
 
 fn prepare(
     args: &RunArgs,
-    (goal, consent): Wanted,
+    wanted: Wanted,
     source: Result<Source, SourceError>,
     (seeds, dirs): Seeds<'_>,
 ) -> Result<(Request, PgConnectOptions), Failure> {
     let request = Request {
         source: source?,
-        goal,
+        goal: wanted.goal,
         options: args.database.options(),
         plan_hash: args.plan_hash.clone(),
-        consent,
+        consent: wanted.consent,
+        on_failure: wanted.on_failure,
         attempt: args.attempt.clone(),
         lock_timeout: args.lock_timeout,
         login: None,

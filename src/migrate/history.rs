@@ -224,11 +224,24 @@ fn entry(row: &PgRow) -> Result<Entry, sqlx::Error> {
     })
 }
 
-/// The steps that an attempt has already done of a plan: a Job's second Pod goes on where the first one was killed.
+/// The version at which an attempt found the database when it first set to a plan; None if it never did.
+pub(super) async fn began_at(conn: &mut PgConnection, attempt: &str, plan: &str) -> Result<Option<i64>, sqlx::Error> {
+    let sql = "SELECT from_version FROM amas_migrate.runs WHERE attempt = $1 AND plan_hash = $2 ORDER BY id LIMIT 1";
+    sqlx::query(sql)
+        .bind(attempt)
+        .bind(plan)
+        .fetch_optional(conn)
+        .await?
+        .map(|row| row.try_get(0))
+        .transpose()
+}
+
+/// The steps that an attempt has already done of a plan, and that were not taken back since: a Job's second Pod goes on where the first one was killed.
 pub(super) async fn done_by(conn: &mut PgConnection, attempt: &str, plan: &str) -> Result<Vec<StepId>, sqlx::Error> {
     let sql = "SELECT h.version, h.checksum, h.down_checksum FROM amas_migrate.history h \
                JOIN amas_migrate.runs r ON r.id = h.run_id \
-               WHERE r.attempt = $1 AND r.plan_hash = $2 AND h.direction IN ('up', 'down') ORDER BY h.id";
+               WHERE r.attempt = $1 AND r.plan_hash = $2 AND h.direction = r.direction AND NOT EXISTS (SELECT FROM amas_migrate.history l \
+               WHERE l.version = h.version AND l.id > h.id) ORDER BY h.id";
     let rows = sqlx::query(sql).bind(attempt).bind(plan).fetch_all(conn).await?;
     let step = |row: &PgRow| {
         let down: Option<Vec<u8>> = row.try_get(2)?;

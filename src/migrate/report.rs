@@ -36,6 +36,13 @@ pub struct StatementFailure {
     pub position: Option<usize>,
 }
 
+impl StatementFailure {
+    /// Whether the same statement may well succeed later.
+    pub fn is_transient(&self) -> bool {
+        is_transient(&self.sqlstate)
+    }
+}
+
 impl fmt::Display for StatementFailure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.line {
@@ -82,6 +89,14 @@ impl fmt::Display for Holder {
 pub enum Failure {
     #[error("{0}")]
     Statement(Box<StatementFailure>),
+    /// A statement failed, and what the run had applied before it was taken back, as far as that went.
+    #[error("{cause}\n  {}", taken_back(*stands_at, problem.as_deref()))]
+    RolledBack {
+        cause: Box<StatementFailure>,
+        stands_at: i64,
+        /// Why it went no further.
+        problem: Option<Box<Failure>>,
+    },
     #[error("{0}")]
     Source(#[from] SourceError),
     #[error("{0}")]
@@ -154,8 +169,13 @@ impl Failure {
     /// | 30 | `drift`: the schema is not as it was recorded |
     pub fn exit_code(&self) -> u8 {
         match self {
-            Failure::Statement(failure) | Failure::Seed(failure) if is_transient(&failure.sqlstate) => 24,
+            Failure::Statement(failure) | Failure::Seed(failure) if failure.is_transient() => 24,
             Failure::Statement(_) => 10,
+            // Whoever comes next fails at the same statement, and takes back the rest.
+            Failure::RolledBack {
+                problem: Some(problem), ..
+            } if problem.exit_code() >= 20 => problem.exit_code(),
+            Failure::RolledBack { .. } => 10,
             Failure::Source(_) | Failure::Plan(PlanError::Unrunnable { .. }) => 11,
             Failure::Plan(PlanError::UnknownTarget { .. } | PlanError::NoWayBack { .. }) => 15,
             Failure::Plan(_) | Failure::Changed { .. } => 12,
@@ -177,6 +197,10 @@ impl Failure {
     pub fn advice(&self) -> &'static str {
         match self {
             _ if self.exit_code() == 24 => "run it again",
+            Failure::RolledBack { problem: None, .. } => "correct the file and run it again",
+            Failure::RolledBack { .. } => {
+                "what was not taken back stays: `down` takes it back once it can be, or correct the file and run it again"
+            }
             Failure::Statement(failure) if failure.sqlstate == "25001" => {
                 "this statement cannot run in a transaction: take it out of the function, or put '-- no-transaction' before the file"
             }
@@ -208,6 +232,7 @@ impl Failure {
         match self {
             Failure::Statement(failure) | Failure::Seed(failure) => Some(failure),
             Failure::Blocked { refusal, .. } => Some(refusal),
+            Failure::RolledBack { cause, .. } => Some(cause),
             _ => None,
         }
     }
@@ -216,13 +241,32 @@ impl Failure {
     pub fn message(&self) -> String {
         match self {
             Failure::Statement(failure) | Failure::Seed(failure) => failure.message.clone(),
+            Failure::RolledBack {
+                cause,
+                stands_at,
+                problem,
+            } => format!("{}; {}", cause.message, taken_back(*stands_at, problem.as_deref())),
             other => other.to_string(),
         }
     }
 
     /// Whether the session can still be used to write down how the run ended.
     pub fn session_usable(&self) -> bool {
-        !matches!(self, Failure::Lost(_) | Failure::Unreachable(_))
+        match self {
+            Failure::Lost(_) | Failure::Unreachable(_) => false,
+            Failure::RolledBack {
+                problem: Some(problem), ..
+            } => problem.session_usable(),
+            _ => true,
+        }
+    }
+}
+
+/// How far what a run had applied was taken back.
+fn taken_back(stands_at: i64, problem: Option<&Failure>) -> String {
+    match problem {
+        None => format!("rolled back: the schema is at version {stands_at}, where this run began"),
+        Some(problem) => format!("rolled back to version {stands_at} only: {problem}"),
     }
 }
 

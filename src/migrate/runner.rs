@@ -33,6 +33,7 @@ mod pulse;
 mod seeds;
 mod send;
 mod steps;
+mod take_back;
 mod transact;
 
 /// Where the schema shall go.
@@ -48,6 +49,16 @@ pub enum Goal {
     Seed,
 }
 
+/// What becomes of the versions that a run has applied before one of its statements fails.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum OnFailure {
+    /// They stay; a corrected file goes on from there.
+    #[default]
+    Stop,
+    /// They are taken back by their stored down texts.
+    Rollback,
+}
+
 /// Everything one command is to do.
 #[derive(Clone, Debug)]
 pub struct Request {
@@ -58,6 +69,8 @@ pub struct Request {
     pub plan_hash: Option<String>,
     /// The versions that may lose data.
     pub consent: Consent,
+    /// Only of a way up.
+    pub on_failure: OnFailure,
     /// The Job's name, or `shell`; written into `runs`.
     pub attempt: String,
     /// How long to wait for the migration lock, and then for the locks of each transaction.
@@ -242,7 +255,9 @@ impl Runner<'_, '_> {
         if !created {
             tables::adopt(self.conn, &self.request.source, &state.applied).await?;
         }
-        self.steps(&plan).await?;
+        if let Err(failure) = self.steps(&plan).await {
+            return Err(self.take_back(failure, plan.from).await);
+        }
         self.seeds(&seeds, hashing).await
     }
 

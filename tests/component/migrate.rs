@@ -9,7 +9,7 @@ use amas_operator::{
         history::{self, State},
         plan::{self, Options},
         report::{Failure, Report, StatementFailure},
-        runner::{self, Event, Goal, Request, Urgency},
+        runner::{self, Event, Goal, OnFailure, Request, Urgency},
         session,
         source::Source,
     },
@@ -28,6 +28,8 @@ mod crashes;
 mod model;
 #[path = "migrate_public.rs"]
 mod public_sets;
+#[path = "migrate_rollback.rs"]
+mod rollback;
 #[path = "migrate_running.rs"]
 mod running;
 
@@ -173,6 +175,7 @@ fn request(goal: Goal, source: Source) -> Request {
             Goal::Up(_) => Consent::Versions(BTreeSet::new()),
             _ => Consent::Everything,
         },
+        on_failure: OnFailure::Stop,
         attempt: "test".into(),
         lock_timeout: Duration::from_secs(20),
         login: None,

@@ -280,6 +280,7 @@ async fn migrate(owner: &mut PgConnection, sql: &str) {
         options: Options::default(),
         plan_hash: None,
         consent: Consent::Everything,
+        on_failure: Default::default(),
         attempt: "test".into(),
         lock_timeout: Duration::from_secs(5),
         login: None,

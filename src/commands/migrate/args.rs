@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     api::names::SqlName,
-    migrate::{consent::Consent, plan::Options, report::Failure, seed::HashSource},
+    migrate::{consent::Consent, plan::Options, report::Failure, runner::OnFailure, seed::HashSource},
 };
 
 /// Run, take back and check PostgreSQL migrations.
@@ -133,6 +133,9 @@ pub(super) struct UpArgs {
     pub(super) to: Option<i64>,
     #[command(flatten)]
     pub(super) losses: LossArgs,
+    /// When a statement fails: leave the versions applied before it, or take them back by their down texts to where this run began.
+    #[arg(long, value_enum, default_value_t, value_name = "WHAT")]
+    pub(super) on_failure: OnFailure,
 }
 
 #[derive(Debug, clap::Args)]

@@ -4,7 +4,6 @@ use sqlx::PgConnection;
 use tokio::sync::watch;
 
 use crate::migrate::{
-    consent::Consent,
     history, plan,
     report::{Failure, Report},
     runner::{self, Goal, Request, Urgency},
@@ -12,6 +11,7 @@ use crate::migrate::{
 };
 
 use super::{
+    Wanted,
     args::{RedoArgs, SeedOptions},
     close, open, prepare,
     progress::print_event,
@@ -21,7 +21,7 @@ pub(super) async fn redo(args: &RedoArgs) -> Report {
     if args.run.plan_hash.is_some() {
         return Report::early(Failure::Usage("redo has two plans; --plan-hash names one".to_owned()));
     }
-    let wanted = (Goal::DownSteps(args.steps), Consent::Everything);
+    let wanted = Wanted::by_hand(Goal::DownSteps(args.steps));
     let source = Source::load(&args.dirs.dirs);
     let (request, login) = match prepare(&args.run, wanted, source, (SeedOptions::default(), &[])) {
         Ok(prepared) => prepared,

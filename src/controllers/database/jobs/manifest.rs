@@ -6,7 +6,7 @@ use super::Seeds;
 use crate::{
     api::{
         amas_database::AmasDatabaseSpec,
-        migrations::{MigrationSource, SeedHash, SeedProfile},
+        migrations::{MigrationSource, OnFailure, SeedHash, SeedProfile},
     },
     controllers::database::{external, validate::role_secret},
     migrate::plan::Direction,
@@ -100,6 +100,14 @@ fn arguments(input: &JobInput<'_>, source: &MigrationSource, name: &str) -> Vec<
     if input.direction == Direction::Up {
         // Judged already, and the hash binds it: a pod that goes on after another would judge only the rest.
         arguments.extend(["--allow-destructive", "all"].map(Into::into));
+        let rolls_back = input
+            .spec
+            .migrations
+            .as_ref()
+            .is_some_and(|migrations| migrations.on_failure == OnFailure::Rollback);
+        if rolls_back {
+            arguments.extend(["--on-failure", "rollback"].map(Into::into));
+        }
     }
     if let Some(target) = input.target {
         arguments.extend(["--to".into(), target.to_string()]);
@@ -309,5 +317,30 @@ mod tests {
         );
         let clear = pod(false).to_string();
         assert!(!clear.contains("PGSSL") && !clear.contains("d-tls"), "{clear}");
+    }
+
+    #[test]
+    fn only_a_way_up_is_told_to_roll_back() {
+        let (mut object, family) = (platform(), family());
+        let mut told = |on_failure, direction| {
+            object.spec.migrations.as_mut().unwrap().on_failure = on_failure;
+            let input = JobInput {
+                family: &family,
+                spec: &object.spec,
+                owner: "amas_owner",
+                server: None,
+                image: "i",
+                target: None,
+                seeds: None,
+                steps: "s",
+                direction,
+            };
+            let job = job(&input, "d-migrate-1", true);
+            job["spec"]["template"]["spec"]["containers"][0]["args"]
+                .to_string()
+                .contains("\"--on-failure\",\"rollback\"")
+        };
+        assert!(told(OnFailure::Rollback, Direction::Up));
+        assert!(!told(OnFailure::Rollback, Direction::Down) && !told(OnFailure::Stop, Direction::Up));
     }
 }
