@@ -22,6 +22,8 @@ mod deletion;
 mod encryption;
 #[path = "kubernetes/isolation.rs"]
 mod isolation;
+#[path = "kubernetes/issuer.rs"]
+mod issuer;
 #[path = "kubernetes/leadership.rs"]
 mod leadership;
 #[path = "kubernetes/lifecycle.rs"]

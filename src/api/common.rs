@@ -169,7 +169,8 @@ pub struct NetworkSettings {
 }
 
 /// Encryption of the connections to the managed stores. Their certificates are signed by an authority that the operator makes for this
-/// AmasDatabase, and are renewed in time without a restart (that of Neo4j, whose Community edition would need one, lasts ten years).
+/// AmasDatabase, or by an issuer of cert-manager, and are renewed in time without a restart; that of Neo4j, whose Community edition needs one,
+/// lasts as long as the operator's authority.
 #[derive(Clone, Debug, Default, Deserialize, Serialize, PartialEq, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ManagedTls {
@@ -177,6 +178,38 @@ pub struct ManagedTls {
     /// one by one. `true`: encrypted connections only. A change restarts the servers.
     #[serde(default)]
     pub required: bool,
+    /// The issuer of cert-manager that signs: one with an authority of its own (CA, Vault), which it gives under `ca.crt`. The operator makes a
+    /// Certificate for each managed server and takes what cert-manager fills in; each renewed certificate restarts Neo4j (in the maintenance
+    /// window, if there is one). Mutable, without downtime of PostgreSQL and Redis. Default: the operator's own authority.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub issuer_ref: Option<IssuerRef>,
+}
+
+/// An issuer of cert-manager.
+#[derive(Clone, Debug, Deserialize, Serialize, PartialEq, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct IssuerRef {
+    /// Name of the issuer; an Issuer is in the same namespace.
+    #[schemars(regex(pattern = crate::api::names::OBJECT_NAME), length(min = 1, max = 253))]
+    pub name: String,
+    /// `Issuer` (default) or `ClusterIssuer`.
+    #[serde(default)]
+    pub kind: IssuerKind,
+    /// API group of the issuer. Default: cert-manager.io; another one for an issuer that extends cert-manager.
+    #[serde(default = "issuer_group")]
+    #[schemars(regex(pattern = crate::api::names::OBJECT_NAME), length(min = 1, max = 253))]
+    pub group: String,
+}
+
+#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, PartialEq, Eq, JsonSchema)]
+pub enum IssuerKind {
+    #[default]
+    Issuer,
+    ClusterIssuer,
+}
+
+fn issuer_group() -> String {
+    "cert-manager.io".into()
 }
 
 /// An existing server that the operator uses but does not run.

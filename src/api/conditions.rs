@@ -74,6 +74,8 @@ pub enum Reason {
     NameTaken,
     /// A Secret is missing although its data exists.
     CredentialsMissing,
+    /// The issuer has not given the servers' certificates.
+    CertificatesMissing,
     /// The store is claimed by another object.
     Conflicted,
     /// An extension cannot be made with the rights at hand.

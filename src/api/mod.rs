@@ -32,6 +32,8 @@ pub const DATA: &str = "amas.dev/data";
 /// Annotation on an AmasDatabase: restarts its managed servers once for each new value; `STORE/VALUE` only that store. On a pod: the value
 /// that it was last restarted for.
 pub const RESTART: &str = "amas.dev/restart";
+/// Annotation on a pod: the certificate that it was last restarted for.
+pub const CERTIFICATE: &str = "amas.dev/certificate";
 /// Annotation on an AmasDatabase: makes stores and roles that somebody else claims its own, once for each new value.
 pub const TAKE_OVER: &str = "amas.dev/take-over";
 /// Annotation on a ConfigMap: names the configuration that it holds. On a pod: the one that the pod was started for.
@@ -50,6 +52,8 @@ pub const REISSUE: &str = "amas.dev/reissue-credentials";
 pub const ACCEPT_EMPTY: &str = "amas.dev/accept-empty";
 /// Annotation on an AmasDatabase: the hash of the migration plan that may run, with `migrations.approval: Manual`.
 pub const APPROVE_PLAN: &str = "amas.dev/approve-plan";
+/// Annotation on an AmasDatabase: gives its managed servers new certificates once for each new value; `STORE/VALUE` only that store.
+pub const RENEW: &str = "amas.dev/renew-certificates";
 /// Annotation on an AmasDatabase: its Secrets are read again for each new value.
 pub const REREAD_SECRETS: &str = "amas.dev/reread-secrets";
 

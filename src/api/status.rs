@@ -50,6 +50,10 @@ pub struct AmasDatabaseStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16))]
     pub volumes: Vec<String>,
+    /// The issuer of cert-manager that was asked for the servers' certificates, while Certificates of this object may exist.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 300))]
+    pub issuer: Option<String>,
 }
 
 /// Where the replacement of one credential's password stands.

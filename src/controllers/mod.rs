@@ -120,6 +120,7 @@ pub struct Context {
     pub credentials: credentials::Memory,
     pub sources: sources::Sources,
     pub plans: Arc<database::Plans>,
+    pub issuance: database::Sights,
     pub taken: Taken,
     pub brought: Brought,
     pub answers: Answers,

@@ -68,6 +68,7 @@ impl Operator {
             taken: Taken::default(),
             brought: Brought::default(),
             answers: Answers::default(),
+            issuance: crate::controllers::database::Sights::default(),
             growth: Growth::default(),
             events: Events::new(client.clone(), writer.clone(), &settings.instance),
             metrics,

@@ -29,12 +29,14 @@ pub enum ChildKind {
     PersistentVolumeClaim,
     StatefulSet,
     Job,
+    /// What cert-manager makes a server's certificate from. Never watched, since its kind may not be there: it is read by name.
+    Certificate,
     /// Made by a StatefulSet or Job, watched for image pulls, crash loops and termination messages.
     Pod,
 }
 
 impl ChildKind {
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::ServiceAccount,
         Self::ConfigMap,
         Self::Secret,
@@ -44,6 +46,7 @@ impl ChildKind {
         Self::PersistentVolumeClaim,
         Self::StatefulSet,
         Self::Job,
+        Self::Certificate,
         Self::Pod,
     ];
 
@@ -71,6 +74,7 @@ impl ChildKind {
             Self::PersistentVolumeClaim => ("", "PersistentVolumeClaim", "persistentvolumeclaims"),
             Self::StatefulSet => ("apps", "StatefulSet", "statefulsets"),
             Self::Job => ("batch", "Job", "jobs"),
+            Self::Certificate => ("cert-manager.io", "Certificate", "certificates"),
             Self::Pod => ("", "Pod", "pods"),
         }
     }
@@ -83,7 +87,7 @@ impl ChildKind {
 
     /// The fields of an object of this kind that are ours: what templates write, and nothing that the server adds.
     fn selection(self) -> &'static Selection {
-        static SELECTIONS: LazyLock<[Selection; 10]> =
+        static SELECTIONS: LazyLock<[Selection; 11]> =
             LazyLock::new(|| ChildKind::ALL.map(|kind| Selection::parse(kind.owned_fields())));
         let index = Self::ALL.iter().position(|&kind| kind == self).unwrap_or_default();
         &SELECTIONS[index]
@@ -98,6 +102,9 @@ impl ChildKind {
             Self::NetworkPolicy => "spec",
             Self::PodDisruptionBudget => "spec{maxUnavailable selector{matchLabels}}",
             Self::PersistentVolumeClaim => "spec{accessModes resources{requests}}",
+            Self::Certificate => {
+                "spec{secretName dnsNames usages issuerRef{name kind group} privateKey{algorithm size rotationPolicy}}"
+            }
             // Jobs are made once and never changed; pods are not ours to write.
             Self::Job | Self::Pod => "",
             Self::StatefulSet => concat!(
@@ -234,6 +241,7 @@ pub struct PodTemplate {
     pub image_note: Option<String>,
     pub config: Option<String>,
     pub restart: Option<String>,
+    pub certificate: Option<String>,
     pub restarted_at: Option<String>,
     /// The StatefulSet's own name for the template that pods shall be made from.
     pub wanted: Option<String>,
@@ -395,6 +403,7 @@ pub fn pod_template(object: &Value) -> PodTemplate {
         image_note: text(&notes[api::IMAGE]),
         config: text(&annotations[api::CONFIG]),
         restart: text(&annotations[api::RESTART]),
+        certificate: text(&annotations[api::CERTIFICATE]),
         restarted_at: text(&annotations[api::RESTARTED_AT]),
         wanted: text(&status["updateRevision"]),
         rolled_out: seen && all,

@@ -37,6 +37,21 @@ pub struct Seen {
     version: u64,
 }
 
+impl Seen {
+    /// An object of a kind that is not watched, as it was just read.
+    pub fn read(kind: ChildKind, object: &Value) -> Self {
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        Self {
+            uid: text(&object["metadata"]["uid"]),
+            hash: kind.hash(object),
+            facts: Facts::default(),
+            deleting: !object["metadata"]["deletionTimestamp"].is_null(),
+            owner: owner_of(object),
+            version: 0,
+        }
+    }
+}
+
 /// Kind and name of a child.
 pub type ChildKey = (ChildKind, String);
 
@@ -88,7 +103,7 @@ impl Children {
         macro_rules! read {
             ($($name:ident),*) => { match kind {
                 $(ChildKind::$name => { serde_json::from_value::<Child<super::child::kinds::$name>>(object.clone()).ok().and_then(|child| self.saw(&child)); })*
-                ChildKind::Secret => {}
+                ChildKind::Secret | ChildKind::Certificate => {}
             } };
         }
         read!(

@@ -8,7 +8,7 @@ use std::{
 
 use kube::{
     Api, Client,
-    api::{DeleteParams, DynamicObject, Patch, PatchParams, PostParams},
+    api::{ApiResource, DeleteParams, DynamicObject, Patch, PatchParams, PostParams},
 };
 use serde_json::{Value, json};
 
@@ -44,6 +44,22 @@ impl WriteError {
         match self {
             Self::Api { source, .. } => match source.as_ref() {
                 kube::Error::Api(status) if matches!(status.code, 400 | 403 | 422) => Some(&status.message),
+                _ => None,
+            },
+            _ => None,
+        }
+    }
+
+    /// The rights of this process are not enough.
+    pub fn is_forbidden(&self) -> bool {
+        self.code() == Some(403)
+    }
+
+    /// The number that the server answered with.
+    fn code(&self) -> Option<u16> {
+        match self {
+            Self::Api { source, .. } => match source.as_ref() {
+                kube::Error::Api(status) => Some(status.code),
                 _ => None,
             },
             _ => None,
@@ -196,16 +212,33 @@ impl Writer {
 
     /// Reads one object by name.
     pub async fn read(&self, kind: ChildKind, namespace: &str, name: &str) -> Result<Option<Value>, WriteError> {
-        let what = describe(kind, namespace, name);
-        let limit = Duration::from_secs(5);
-        match tokio::time::timeout(limit, self.api(kind, namespace).get_opt(name)).await {
-            Ok(Ok(found)) => Ok(found.as_ref().map(to_value)),
-            Ok(Err(source)) => Err(api_error("read", &what, source)),
-            Err(_) => Err(WriteError::Timeout {
-                verb: "read",
-                what,
-                limit,
-            }),
+        let found = in_patience(describe(kind, namespace, name), self.api(kind, namespace).get_opt(name)).await?;
+        Ok(found.as_ref().map(to_value))
+    }
+
+    /// The same of a kind that is none of ours; without a namespace it belongs to none.
+    pub async fn read_any(
+        &self,
+        resource: &ApiResource,
+        namespace: Option<&str>,
+        name: &str,
+    ) -> Result<Option<Value>, WriteError> {
+        let api: Api<DynamicObject> = match namespace {
+            Some(namespace) => Api::namespaced_with(self.client.clone(), namespace, resource),
+            None => Api::all_with(self.client.clone(), resource),
+        };
+        let what = format!("{} {}/{name}", resource.kind, namespace.unwrap_or_default());
+        let found = in_patience(what, api.get_opt(name)).await?;
+        Ok(found.as_ref().map(to_value))
+    }
+
+    /// Whether the API has this group and version, such as `cert-manager.io/v1`.
+    pub async fn serves(&self, version: &str) -> Result<bool, WriteError> {
+        match in_patience(version.to_owned(), self.client.list_api_group_resources(version)).await {
+            Ok(_) => Ok(true),
+            // An unknown group is no Status of the API, only its number.
+            Err(error) if error.code() == Some(404) => Ok(false),
+            Err(error) => Err(error),
         }
     }
 
@@ -313,6 +346,15 @@ impl Writer {
         request: impl Future<Output = Result<T, kube::Error>>,
     ) -> Result<T, WriteError> {
         self.write_as(verb, kind.api_resource().plural, what, request).await
+    }
+}
+
+/// A reading, which has a deadline of its own.
+async fn in_patience<T>(what: String, request: impl Future<Output = Result<T, kube::Error>>) -> Result<T, WriteError> {
+    let (verb, limit) = ("read", Duration::from_secs(5));
+    match tokio::time::timeout(limit, request).await {
+        Ok(answer) => answer.map_err(|source| api_error(verb, &what, source)),
+        Err(_) => Err(WriteError::Timeout { verb, what, limit }),
     }
 }
 

@@ -68,6 +68,8 @@ pub struct Stamp {
     pub config: String,
     /// The value of the annotation [`crate::api::RESTART`] that it was last restarted for.
     pub restart: Option<String>,
+    /// The certificate that it was last restarted for.
+    pub certificate: Option<String>,
     /// What `kubectl rollout restart` left.
     pub restarted_at: Option<String>,
 }
@@ -80,6 +82,7 @@ impl Stamp {
             image: workload.image.clone(),
             config: config(workload),
             restart: None,
+            certificate: workload.certificate.clone(),
             restarted_at: None,
         }
     }

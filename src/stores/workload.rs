@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256};
 
 use super::revisions::{Stamp, config};
 use crate::api::{
-    CONFIG, DATA, IMAGE, RESTART, RESTARTED_AT, TEMPLATE_REVISION,
+    CERTIFICATE, CONFIG, DATA, IMAGE, RESTART, RESTARTED_AT, TEMPLATE_REVISION,
     common::{Disruption, NetworkAccess, PodSettings, Resources, Storage},
 };
 
@@ -99,6 +99,11 @@ pub fn private_key(component: &str) -> String {
     format!("{component}.key")
 }
 
+/// There where a server only takes up another certificate at its start, and has been given one: names it.
+pub fn renewed_key(component: &str) -> String {
+    format!("{component}.renewed")
+}
+
 /// How the server gets its configuration.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Config {
@@ -156,6 +161,8 @@ pub struct Workload {
     pub secret: SecretFile,
     /// It has a certificate, in the folder [`CERTIFICATES`].
     pub encrypted: bool,
+    /// The certificate that it has to be restarted for, if it was given another than its first.
+    pub certificate: Option<String>,
     /// Runs before the server, with the data and the Secret's file: a shell script.
     pub prepare: Option<String>,
     pub data_folder: &'static str,
@@ -316,6 +323,9 @@ fn pod_metadata(family: &Family, workload: &Workload, pods: &PodSettings, stamp:
     annotations[CONFIG] = json!(stamp.config);
     if let Some(asked) = &stamp.restart {
         annotations[RESTART] = json!(asked);
+    }
+    if let Some(certificate) = &stamp.certificate {
+        annotations[CERTIFICATE] = json!(certificate);
     }
     // `kubectl rollout restart` is not undone: that would be a second restart.
     if let Some(at) = &stamp.restarted_at {

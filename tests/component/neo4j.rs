@@ -8,7 +8,7 @@ use std::{
 
 use amas_operator::{
     api::{common::ManagedTls, names::GraphName, sensitive::Sensitive},
-    controllers::credentials::{Certificates, Entries},
+    controllers::credentials::{Certificates, Entries, certificates::Source},
     stores::{
         endpoint::{ClientCertificate, Endpoint, StoreError, Tls, Trust},
         keeper::{Duty, Parting, Progress, Sentinel, Sign, Store},
@@ -162,7 +162,11 @@ async fn speaks_tls_only_as_we_configure_it(server: &mut Neo4jServer) {
         uid: "u".into(),
         data_goes: false,
     };
-    let mut certificates = Certificates::of(&family, ["neo4j"].into_iter(), jiff::Timestamp::now());
+    let mut certificates = Certificates::of(
+        &family,
+        ["neo4j"].into_iter(),
+        (Source::Own, None, jiff::Timestamp::now()),
+    );
     certificates.servers[0].1.push("localhost".into());
     let entries = certificates.entries(&Entries::new());
     let spec = serde_json::from_value(serde_json::json!({"storage": {"size": "1Gi"}})).unwrap();
@@ -171,7 +175,13 @@ async fn speaks_tls_only_as_we_configure_it(server: &mut Neo4jServer) {
         source: ImageSource::Table,
     };
     let mut workload = neo4j::workload::workload(&family, &spec, image);
-    neo4j::workload::encrypt(&mut workload, &ManagedTls { required: true });
+    neo4j::workload::encrypt(
+        &mut workload,
+        &ManagedTls {
+            required: true,
+            issuer_ref: None,
+        },
+    );
     let Config::Environment(settings) = workload.config else {
         panic!("files")
     };

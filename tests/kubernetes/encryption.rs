@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use super::lifecycle::database;
 use crate::support::kubernetes::Kubernetes;
 
-fn entry(secret: &Value, key: &str) -> String {
+pub fn entry(secret: &Value, key: &str) -> String {
     let text = secret["data"][key]
         .as_str()
         .unwrap_or_else(|| panic!("no {key}: {secret}"));
@@ -61,6 +61,16 @@ async fn an_encrypted_store_is_made_once_and_an_existing_one_is_left_alone_witho
     assert!(!requests.is_empty(), "the operator came back:\n{}", operator.log());
     assert!(requests.writes().is_empty(), "{}", requests.writes().lines());
     assert_eq!(ns.get("Secret", "tls-tls").await.unwrap()["data"], certificates["data"]);
+
+    // Asked for, a new one is made for one server, by the same authority.
+    ns.annotate("tls", "amas.dev/renew-certificates", "redis/1").await;
+    let renewed = ns
+        .wait("Secret", "tls-tls", "renewed", |secret| {
+            entry(secret, "redis.crt") != entry(&certificates, "redis.crt")
+        })
+        .await;
+    assert_eq!(entry(&renewed, "ca.crt"), entry(&certificates, "ca.crt"));
+    assert_eq!(entry(&renewed, "postgres.crt"), entry(&certificates, "postgres.crt"));
 
     // Lost, it is made anew, and what trusts it follows.
     ns.delete("Secret", "tls-tls").await;

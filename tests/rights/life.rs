@@ -152,6 +152,7 @@ impl<'a> Life<'a> {
         self.news_twice().await;
         self.store_removed().await;
         self.names_taken().await;
+        self.issued().await;
         self.migrated().await;
         self.deleted("db").await;
     }
@@ -283,6 +284,42 @@ impl<'a> Life<'a> {
             .await;
             self.until("get", plural).await;
         }
+    }
+
+    /// Certificates from an issuer: its definitions, in as small a form as the API takes.
+    async fn issued(&self) {
+        for (kind, plural, scope) in [
+            ("Certificate", "certificates", "Namespaced"),
+            ("Issuer", "issuers", "Namespaced"),
+            ("ClusterIssuer", "clusterissuers", "Cluster"),
+        ] {
+            let schema = json!({"openAPIV3Schema": {"type": "object", "x-kubernetes-preserve-unknown-fields": true}});
+            let version = json!({"name": "v1", "served": true, "storage": true, "schema": schema});
+            let names = json!({"kind": kind, "plural": plural, "singular": kind.to_lowercase(), "listKind": format!("{kind}List")});
+            let object = json!({"apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
+                "metadata": {"name": format!("{plural}.cert-manager.io")},
+                "spec": {"group": "cert-manager.io", "scope": scope, "names": names, "versions": [version]}});
+            self.cluster.apply("", object).await;
+        }
+        // Until all of them are served.
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        let spec = |kind: &str| json!({"tls": {"issuerRef": {"name": "ours", "kind": kind}}, "redis": {"managed": {"storage": {"size": "1Gi"}}}});
+        self.ours("AmasDatabase", "issued", spec("Issuer")).await;
+        self.until("get", "issuers").await;
+        self.until("create", "certificates").await;
+        let edit = json!({"spec": {"secretName": "by-hand"}});
+        self.merge("cert-manager.io/v1", "Certificate", "issued-redis", &edit)
+            .await;
+        self.ours("AmasDatabase", "issued", spec("ClusterIssuer")).await;
+        self.until("get", "clusterissuers").await;
+        self.until("update", "certificates").await;
+        self.ours(
+            "AmasDatabase",
+            "issued",
+            json!({"tls": null, "redis": {"managed": {"storage": {"size": "1Gi"}}}}),
+        )
+        .await;
+        self.until("delete", "certificates").await;
     }
 
     /// Migrations from a ConfigMap in an external database, whose Job's name is then found taken.

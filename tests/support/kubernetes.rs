@@ -253,6 +253,7 @@ impl Namespace {
             "Job" => ("batch", "v1"),
             "NetworkPolicy" => ("networking.k8s.io", "v1"),
             "PodDisruptionBudget" => ("policy", "v1"),
+            "Certificate" | "Issuer" => ("cert-manager.io", "v1"),
             "Lease" => ("coordination.k8s.io", "v1"),
             _ => ("", "v1"),
         };

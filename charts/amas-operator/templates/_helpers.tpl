@@ -98,4 +98,13 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 - apiGroups: [events.k8s.io]
   resources: [events]
   verbs: [create, patch]
+{{- if .Values.certManager.enabled }}
+# The servers' certificates from an issuer (spec.tls.issuerRef), and what is wrong with that.
+- apiGroups: [cert-manager.io]
+  resources: [certificates]
+  verbs: [get, create, update, delete]
+- apiGroups: [cert-manager.io]
+  resources: [issuers]
+  verbs: [get]
+{{- end }}
 {{- end -}}

@@ -67,7 +67,7 @@ enum Done {
 fn wave_of(step: &Step) -> u8 {
     match step {
         Step::AddFinalizer | Step::RemoveFinalizer => 0,
-        Step::CreateSecret(_) | Step::UpdateSecret { .. } => 1,
+        Step::CreateSecret(_) | Step::UpdateSecret { .. } | Step::Create(ChildKind::Certificate, _) => 1,
         Step::Create(ChildKind::PersistentVolumeClaim | ChildKind::ServiceAccount | ChildKind::ConfigMap, _)
         | Step::Update(ChildKind::ConfigMap, _) => 2,
         Step::Create(..)
@@ -83,6 +83,14 @@ async fn apply_one(context: &Context, object: &AmasDatabase, family: &Family, st
     let Family {
         namespace, database, ..
     } = family;
+    if matches!(
+        step,
+        Step::Create(ChildKind::Certificate, _)
+            | Step::Update(ChildKind::Certificate, _)
+            | Step::Delete(ChildKind::Certificate, _)
+    ) {
+        context.issuance.forget(&family.uid);
+    }
     match step {
         Step::AddFinalizer => {
             let mut finalizers = object.meta().finalizers.clone().unwrap_or_default();

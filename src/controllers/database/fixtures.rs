@@ -150,6 +150,8 @@ impl Situation {
             accept_empty: None,
             approved_plan: None,
             plans: Arc::default(),
+            issuance: None,
+            renew: None,
             policies: ["CachePolicy", "GraphSchema"]
                 .map(|kind| Policy {
                     kind,

@@ -9,6 +9,7 @@ mod external;
 mod facts;
 #[cfg(test)]
 mod fixtures;
+mod issuance;
 mod jobs;
 mod keys;
 mod losses;
@@ -27,6 +28,7 @@ use std::{sync::Arc, time::Duration};
 
 use kube::Resource;
 
+pub use issuance::Sights;
 pub use jobs::Plans;
 pub use observe::{StoreKind, eviction_owner};
 
@@ -190,6 +192,7 @@ pub fn forget(context: &Context, object: &AmasDatabase) {
     context.books.databases.forget(&family.uid);
     context.sources.forget(&family.uid);
     context.plans.forget(&family.uid);
+    context.issuance.forget(&family.uid);
     context.credentials.forget_reason(&family.namespace, &family.database);
     context.brought.forget(&family.namespace, &family.database);
     context.answers.forget(&family.namespace, &family.database);

@@ -9,7 +9,7 @@ use kube::Resource;
 
 use crate::{
     api::{
-        ACCEPT_EMPTY, APPROVE_PLAN, REISSUE, REREAD_SECRETS, RESTART, ROTATE, TAKE_OVER,
+        ACCEPT_EMPTY, APPROVE_PLAN, REISSUE, RENEW, REREAD_SECRETS, RESTART, ROTATE, TAKE_OVER,
         amas_database::{AmasDatabase, AmasDatabaseStatus},
         common::External,
         conditions::{ConditionType, shorten},
@@ -37,6 +37,7 @@ use crate::{
 
 use super::{
     external,
+    issuance::{self, Sight},
     jobs::Plans,
     losses, secrets,
     validate::{self, externals, given_names},
@@ -123,6 +124,10 @@ pub struct Observed {
     pub accept_empty: Option<String>,
     /// The plan that the annotation approves.
     pub approved_plan: Option<String>,
+    /// The annotation that asks for new certificates.
+    pub renew: Option<String>,
+    /// What an issuer has given; `None` where none is asked.
+    pub issuance: Option<Sight>,
     /// Plans that were read before.
     pub plans: Arc<Plans>,
 }
@@ -134,6 +139,8 @@ impl Observed {
             externals: &self.externals,
             given: &self.given,
             own: &self.secrets,
+            issuance: self.issuance.as_ref(),
+            renew: self.renew.as_ref(),
             now: self.now,
         }
     }
@@ -240,6 +247,8 @@ pub async fn observe(context: &Context, object: &AmasDatabase, wanted: &[SecretS
         restart: one_shot(object, RESTART),
         approved_plan: one_shot(object, APPROVE_PLAN),
         plans: context.plans.clone(),
+        issuance: None,
+        renew: one_shot(object, RENEW),
         take_over: one_shot(object, TAKE_OVER).filter(|value| status.handled.get(HANDLED_TAKE_OVER) != Some(value)),
         accept_empty: one_shot(object, ACCEPT_EMPTY).filter(|value| status.handled.get(losses::HANDLED) != Some(value)),
         status,
@@ -262,6 +271,7 @@ pub async fn observe(context: &Context, object: &AmasDatabase, wanted: &[SecretS
             observed.secret_owners.insert(spec.name.clone(), owner);
         }
     }
+    observed.issuance = issuance::look(context, object, &observed).await?;
     let former = |name: &&String| {
         wanted.iter().all(|spec| spec.name != **name)
             && context.credentials.get(&namespace, name) != Some(Known::Absent)

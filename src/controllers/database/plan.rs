@@ -11,7 +11,7 @@ use crate::{
     },
     controllers::{
         Settings,
-        credentials::{Entries, Known, SecretSpec},
+        credentials::{Entries, Known, SecretSpec, certificates::Trouble},
         sources::Files,
     },
     engine::{child::ChildKind, children::owner_of},
@@ -26,6 +26,7 @@ use crate::{
 use super::{
     configuration::{self, Judged, Writing},
     duties::{Duties, duties},
+    issuance,
     jobs::{self, Decision, JobInput, Pending, Seeds},
     losses,
     observe::{Observed, StoreKind},
@@ -76,6 +77,8 @@ pub struct Plan {
     pub unusable: Vec<String>,
     /// Stores whose passwords are just being replaced.
     pub rotating: Vec<StoreKind>,
+    /// Why an issuer has not given all certificates.
+    pub certificates: Option<Trouble>,
     /// A store cannot be made before its user's Secret is right.
     pub waits_for_secret: bool,
     /// Names that somebody else's objects have.
@@ -127,6 +130,7 @@ pub fn plan(spec: &AmasDatabaseSpec, valid: &Valid, observed: &Observed, setting
         missing: Vec::new(),
         unusable: Vec::new(),
         rotating: Vec::new(),
+        certificates: None,
         waits_for_secret: false,
         taken: Vec::new(),
         rollouts: BTreeMap::new(),
@@ -143,6 +147,7 @@ pub fn plan(spec: &AmasDatabaseSpec, valid: &Valid, observed: &Observed, setting
         _ => {}
     }
     let finalizer = plan.steps.len();
+    issuance::steps(spec, valid, observed, &mut plan);
     secrets::steps(spec, valid, observed, &mut plan);
     if spec.postgres.is_some() {
         plan.steps.extend(
@@ -271,6 +276,7 @@ fn asked(spec: &AmasDatabaseSpec, observed: &Observed, plan: &mut Plan) -> Asked
     Asked {
         restart: observed.restart.clone().filter(|value| Some(value) != handled),
         window_open: window == Some(Window::Open),
+        has_window: window.is_some(),
         ..Asked::default()
     }
 }
@@ -831,7 +837,10 @@ mod tests {
     /// The platform with TLS, and what was planned first.
     fn encrypted(required: bool) -> (Situation, Plan) {
         let mut object = platform();
-        object.spec.tls = Some(crate::api::common::ManagedTls { required });
+        object.spec.tls = Some(crate::api::common::ManagedTls {
+            required,
+            issuer_ref: None,
+        });
         let mut situation = Situation::new(object);
         let first = situation.plan();
         let Some(Step::CreateSecret(secret)) = first.steps.first() else {

@@ -16,6 +16,7 @@ pub struct Asked {
     /// The annotation [`RESTART`], if this value was not handled yet.
     pub restart: Option<String>,
     pub window_open: bool,
+    pub has_window: bool,
     /// Settings that the server took note of and needs a restart for.
     pub settings: Vec<String>,
     /// The server does not start.
@@ -118,6 +119,7 @@ fn kept(live: &PodTemplate, workload: &Workload) -> Stamp {
         image: image.unwrap_or(&workload.image).clone(),
         config: recorded.unwrap_or_else(|| config(workload)),
         restart: live.restart.clone(),
+        certificate: live.certificate.clone(),
         restarted_at: live.restarted_at.clone(),
     }
 }
@@ -133,6 +135,9 @@ fn pending(kept: &Stamp, newest: &Stamp, known: bool, revisions: Revisions) -> O
     } else if kept.revision != newest.revision {
         let brings = revisions.after(&kept.revision).join(", ");
         all.push(format!("template revision {} ({brings})", newest.revision));
+    }
+    if kept.certificate != newest.certificate {
+        all.push("a renewed certificate".into());
     }
     if kept.image != newest.image {
         all.push(format!("image {} instead of {}", newest.image, kept.image));
@@ -162,6 +167,10 @@ fn reason(
     if newest.restart != kept.restart {
         let value = newest.restart.as_deref().unwrap_or_default();
         return Some(format!("asked for by the annotation {RESTART}={value}"));
+    }
+    // The one that it has ends; a window comes at least once a week, which is in time.
+    if newest.certificate != kept.certificate && !asked.has_window {
+        return Some("its certificate was renewed, which it can only take up by a restart".into());
     }
     (waits && asked.window_open).then(|| "an update was waiting and the maintenance window is open".into())
 }

@@ -7,7 +7,7 @@ use k8s_openapi::jiff::Timestamp;
 use crate::{
     api::{amas_database::AmasDatabaseSpec, credentials::RotationSettings},
     controllers::credentials::{
-        Calendar, Entries, Given, Known, Purpose, Rotation, SecretSpec, State,
+        Calendar, Entries, Given, Known, Purpose, Rotation, SecretSpec, State, certificates,
         rotation::{self, Moment, Request},
     },
     engine::child::ChildKind,
@@ -34,9 +34,15 @@ pub fn steps(spec: &AmasDatabaseSpec, valid: &Valid, observed: &Observed, plan: 
     // Whoever publishes it, or starts with it, comes after it.
     let awaited =
         authority.is_some_and(|secret| !matches!(observed.secrets.get(&secret.name), Some(Known::Present(_))));
-    plan.waits_for_secret |= awaited;
+    plan.waits_for_secret |= awaited || authority.is_some_and(|secret| is_incomplete(secret, observed));
+    if let Some(Known::Present(entries)) = authority.and_then(|secret| observed.secrets.get(&secret.name))
+        && certificates::changed_at(entries).is_some_and(|at| (at..at + STEP).contains(&observed.now))
+    {
+        // Everything that verifies them is told just now; nothing of the servers changes.
+        plan.rotating.extend(StoreKind::ALL);
+    }
     for secret in &valid.secrets {
-        if unknown(secret) || awaited && !is_authority(secret) {
+        if unknown(secret) || awaited && !is_authority(secret) || is_incomplete(secret, observed) {
             continue;
         }
         let name = secret.name.clone();
@@ -82,6 +88,17 @@ pub fn steps(spec: &AmasDatabaseSpec, valid: &Valid, observed: &Observed, plan: 
     }
 }
 
+/// An issuer has not given all certificates yet: none of them is published.
+fn is_incomplete(secret: &SecretSpec, observed: &Observed) -> bool {
+    let Purpose::Certificates(certificates) = &secret.purpose else {
+        return false;
+    };
+    match observed.secrets.get(&secret.name) {
+        Some(Known::Present(entries)) => !certificates.is_complete(entries),
+        _ => !certificates.is_complete(&Entries::new()),
+    }
+}
+
 fn create(secret: &SecretSpec, plan: &mut Plan) {
     if matches!(secret.given, Given::Unusable(_)) {
         plan.waits_for_secret = true;
@@ -115,9 +132,10 @@ fn change(
         None => secret.entries(entries),
     };
     let differs = wanted.iter().any(|(key, value)| entries.get(key) != Some(value));
+    let is_all_ours = matches!(secret.purpose, Purpose::Certificates(_));
     let left = entries
         .keys()
-        .any(|key| Rotation::is_note(key) && !wanted.contains_key(key));
+        .any(|key| (Rotation::is_note(key) || is_all_ours) && !wanted.contains_key(key));
     (differs || left || other).then(|| Step::UpdateSecret {
         spec: secret.clone(),
         from: entries.clone(),

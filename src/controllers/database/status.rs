@@ -19,7 +19,7 @@ use crate::{
 
 use super::{
     duties::Duties,
-    facts,
+    facts, issuance,
     jobs::Decision,
     losses,
     observe::{HANDLED_TAKE_OVER, Observed, StoreKind},
@@ -231,6 +231,12 @@ impl Draft<'_> {
             );
             self.look_within(LOOK_FOR_SECRETS);
         }
+        if let Some(trouble) = &self.plan.certificates {
+            self.block(trouble.human, Reason::CertificatesMissing, trouble.message.clone());
+        }
+        if let Some(sight) = &self.observed.issuance {
+            self.look_within(sight.holds(self.observed.now));
+        }
         if !self.plan.unusable.is_empty() {
             self.block(true, Reason::CredentialsMissing, list(self.plan.unusable.clone()));
             self.look_within(LOOK_FOR_SECRETS);
@@ -311,6 +317,7 @@ impl Draft<'_> {
             handled: self.handled(valid),
             pinned: pins::next(&self.object.spec, self.observed),
             volumes: self.volumes(),
+            issuer: issuance::asked(&self.object.spec, self.observed),
         };
         fit(&mut status);
         Report {

@@ -16,17 +16,21 @@ use crate::{
     },
     controllers::{
         Settings,
-        credentials::{Calendar, Certificates, Encryption, Given, Guest, Known, Purpose, SecretSpec, given},
+        credentials::{
+            Calendar, Certificates, Encryption, Given, Guest, Known, Purpose, SecretSpec, certificates::Source, given,
+        },
     },
     stores::{
         images::Images,
         neo4j, postgres, redis,
-        workload::{CA_CERTIFICATE, Family, Image, ImageSource, Workload, certificates_secret},
+        workload::{CA_CERTIFICATE, Family, Image, ImageSource, Workload, certificates_secret, renewed_key},
     },
 };
 
 use super::{
-    external, keys,
+    external,
+    issuance::Sight,
+    keys,
     observe::{ExternalServer, StoreKind},
     window,
 };
@@ -42,6 +46,9 @@ pub struct Secrets<'a> {
     pub given: &'a BTreeMap<String, Known>,
     /// Our own, by name.
     pub own: &'a BTreeMap<String, Known>,
+    pub issuance: Option<&'a Sight>,
+    /// The annotation that asks for new certificates.
+    pub renew: Option<&'a String>,
     pub now: Timestamp,
 }
 
@@ -97,7 +104,13 @@ pub fn validate(
     {
         problems.push(problem);
     }
-    let workloads = workloads(&family, spec, &settings.images, eviction, &mut problems);
+    let mut workloads = workloads(&family, spec, &settings.images, eviction, &mut problems);
+    if let Some(Known::Present(entries)) = users.own.get(&certificates_secret(&family)) {
+        for workload in workloads.iter_mut().filter(|workload| workload.encrypted) {
+            let mark = entries.get(&renewed_key(workload.component));
+            workload.certificate = mark.map(|mark| mark.reveal().to_owned());
+        }
+    }
     if !problems.is_empty() {
         return Err(problems);
     }
@@ -251,6 +264,8 @@ pub fn wanted_secrets(family: &Family, spec: &AmasDatabaseSpec) -> Vec<SecretSpe
         externals: &Externals::new(),
         given: &BTreeMap::new(),
         own: &BTreeMap::new(),
+        issuance: None,
+        renew: None,
         now: Timestamp::UNIX_EPOCH,
     };
     secrets(family, spec, owner.as_ref(), &none)
@@ -347,7 +362,8 @@ fn secrets(family: &Family, spec: &AmasDatabaseSpec, owner: Option<&SqlName>, us
     let mut all = Vec::new();
     let encrypted = encrypted(spec);
     if !encrypted.is_empty() {
-        let certificates = Certificates::of(family, encrypted.iter().copied(), users.now);
+        let made_by = (source(spec, users), users.renew.cloned(), users.now);
+        let certificates = Certificates::of(family, encrypted.iter().copied(), made_by);
         let name = certificates_secret(family);
         all.push(make(name, Purpose::Certificates(certificates), "tls", &plain, false));
     }
@@ -471,8 +487,16 @@ fn secrets(family: &Family, spec: &AmasDatabaseSpec, owner: Option<&SqlName>, us
     all
 }
 
+/// Who signs the certificates of managed servers.
+fn source(spec: &AmasDatabaseSpec, users: &Secrets<'_>) -> Source {
+    match spec.tls.as_ref().and_then(|tls| tls.issuer_ref.as_ref()) {
+        Some(_) => Source::Issuer(users.issuance.map(|sight| sight.issuance.clone()).unwrap_or_default()),
+        None => Source::Own,
+    }
+}
+
 /// The managed servers that have certificates.
-fn encrypted(spec: &AmasDatabaseSpec) -> Vec<&'static str> {
+pub fn encrypted(spec: &AmasDatabaseSpec) -> Vec<&'static str> {
     let postgres = spec.postgres.as_ref().is_some_and(|store| store.managed.is_some());
     let redis = spec.redis.as_ref().is_some_and(|store| store.managed.is_some());
     let neo4j = spec.neo4j.as_ref().is_some_and(|store| store.managed.is_some());
@@ -624,6 +648,8 @@ mod tests {
             externals: &Externals::new(),
             given: &BTreeMap::new(),
             own: &BTreeMap::new(),
+            issuance: None,
+            renew: None,
             now: Timestamp::UNIX_EPOCH,
         };
         validate(&object.unwrap(), &super::super::fixtures::settings(), None, &none)
@@ -737,6 +763,8 @@ mod tests {
             externals: &[(StoreKind::Postgres, server)].into(),
             given: &BTreeMap::new(),
             own: &BTreeMap::new(),
+            issuance: None,
+            renew: None,
             now: Timestamp::UNIX_EPOCH,
         };
         validate(&object, &super::super::fixtures::settings(), None, &users)

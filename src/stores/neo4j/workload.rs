@@ -100,6 +100,7 @@ pub fn workload(family: &Family, spec: &ManagedNeo4j, image: Image) -> Workload 
             folder: "/run/amas",
         },
         encrypted: false,
+        certificate: None,
         prepare: Some(format!(
             "[ -e /data/databases/system ] || [ -e /data/dbms/{AUTH_KEY} ] || {{ mkdir -p /data/dbms && cp /run/amas/{AUTH_KEY} /data/dbms/{AUTH_KEY}; }}"
         )),

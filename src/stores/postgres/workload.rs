@@ -199,6 +199,7 @@ pub fn workload(family: &Family, spec: &ManagedPostgres, extensions: &[Extension
             folder: "/run/amas",
         },
         encrypted: false,
+        certificate: None,
         prepare: None,
         data_folder: "/var/lib/postgresql/data",
         scratch: vec!["/tmp", "/var/run/postgresql"],

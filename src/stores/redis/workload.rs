@@ -107,6 +107,7 @@ pub fn workload(family: &Family, spec: &ManagedRedis, eviction: Option<&Eviction
             folder: "/run/amas",
         },
         encrypted: false,
+        certificate: None,
         prepare: None,
         data_folder: "/data",
         scratch: vec!["/tmp"],
