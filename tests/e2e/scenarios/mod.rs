@@ -13,6 +13,7 @@ mod requirements;
 mod retain_delete;
 mod self_check;
 mod time_to_ready;
+mod tls;
 mod upgrade;
 mod write_counts;
 
@@ -82,6 +83,13 @@ pub static ALL: &[Scenario] = &[
         5,
         |ctx| Box::pin(flapping::run(ctx)),
     ),
+    Scenario::new(
+        "tls",
+        "encrypted stores in real pods: verified clients, clear text refused, certificates renewed under running servers",
+        6,
+        |ctx| Box::pin(tls::run(ctx)),
+    )
+    .sociable(),
     Scenario::new(
         "retain-delete",
         "with Retain the next of the name has the same data and passwords; with Delete nothing is left; Valkey for Redis",

@@ -1,0 +1,298 @@
+//! Encrypted managed stores in real pods: keys that the servers may read, clients that verify, clear text that ends where it is meant to, and
+//! certificates that are renewed under running servers.
+
+use std::{str::FromStr, sync::Arc, time::Duration};
+
+use amas_operator::{
+    api::{amas_database::AmasDatabase, sensitive::Sensitive},
+    stores::{
+        endpoint::{Endpoint, Tls, Trust},
+        tls::{self, fingerprint},
+    },
+};
+use k8s_openapi::api::core::v1::{Pod, Service};
+use kube::{
+    Api,
+    api::{DynamicObject, Patch, PatchParams},
+};
+use serde_json::{Value, json};
+use sqlx::{
+    Connection, PgConnection,
+    postgres::{PgConnectOptions, PgSslMode},
+};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use crate::{
+    cluster::{
+        clients::{self, Values},
+        conditions,
+        objects::{self, api},
+        platform::PATIENCE,
+        wait,
+    },
+    ensure,
+    harness::{About, Result, context::Ctx},
+};
+
+/// A node brings changed files within a minute and a half, and Redis is asked once a minute.
+const RENEWAL: Duration = Duration::from_secs(180);
+const SERVERS: [(&str, u16); 3] = [("postgres", 5432), ("redis", 6380), ("neo4j", 7687)];
+
+struct Scene<'a> {
+    ctx: &'a Ctx,
+    namespace: String,
+}
+
+pub async fn run(ctx: &Ctx) -> Result {
+    let namespace = ctx.namespace("tls").await?;
+    let scene = Scene { ctx, namespace };
+    scene.apply(json!({})).await?;
+    scene.verified("tls: {}").await?;
+    scene.clear_text(true).await?;
+    scene.apply(json!({"required": true})).await?;
+    scene.verified("tls: {required: true}").await?;
+    scene.clear_text(false).await?;
+    scene.renewed().await
+}
+
+impl Scene<'_> {
+    /// Applies the database with these settings and waits until everything of them is in.
+    async fn apply(&self, tls: Value) -> Result {
+        let managed = json!({"managed": {"storage": {"size": "1Gi"}}});
+        let roles = json!([{"name": "app", "access": "ReadWrite"}]);
+        let postgres = json!({"database": "app", "roles": roles, "managed": {"storage": {"size": "1Gi"}}});
+        let object = json!({"apiVersion": "amas.dev/v1alpha1", "kind": "AmasDatabase", "metadata": {"name": "data"},
+            "spec": {"postgres": postgres, "redis": managed, "neo4j": managed, "tls": tls}});
+        objects::apply(&self.ctx.client, &self.namespace, &[serde_json::from_value(object)?]).await?;
+        let all = api::<AmasDatabase>(&self.ctx.client, &self.namespace);
+        let generation = all.get("data").await?.metadata.generation;
+        let ready = |object: &DynamicObject| {
+            object.data["status"]["observedGeneration"].as_i64() == generation
+                && conditions::all_true(object, &["Ready", "PostgresReady", "RedisReady", "Neo4jReady"])
+        };
+        let mut watch = wait::Watch::open(&all, "data").await?;
+        let what = format!("Ready with tls: {tls}");
+        watch.until(PATIENCE, &what, |object| object.is_some_and(ready)).await?;
+        Ok(())
+    }
+
+    async fn values(&self, secret: &str) -> Result<Values> {
+        Values::read(&self.ctx.client, &self.namespace, secret).await
+    }
+
+    /// A server as a client of the connection Secrets calls it.
+    async fn endpoint(&self, (store, port): (&str, u16)) -> Result<Endpoint> {
+        let published = self.values("data-redis-connection").await?;
+        Ok(Endpoint {
+            host: format!("data-{store}.{}.svc", self.namespace),
+            port,
+            tls: Tls::Encrypt(Arc::new(Trust {
+                verify: true,
+                ca: Some(published.get("ca.crt")?.to_owned()),
+                client: None,
+            })),
+            user: String::new(),
+            password: Sensitive::new(""),
+        })
+    }
+
+    async fn sql(&self) -> Result<PgConnectOptions> {
+        let role = self.values("data-role-app").await?;
+        let options = PgConnectOptions::from_str(role.get("DATABASE_URL")?)?;
+        Ok(options.ssl_root_cert_from_pem(role.get("ca.crt")?.as_bytes().to_vec()))
+    }
+
+    /// Clients that verify in full get in under the published name, and not under another.
+    async fn verified(&self, when: &str) -> Result {
+        let mut session = PgConnection::connect_with(&self.sql().await?)
+            .await
+            .about("PostgreSQL by its Secret, verified")?;
+        let encrypted = clients::value(
+            &mut session,
+            "SELECT version FROM pg_stat_ssl WHERE pid = pg_backend_pid()",
+        )
+        .await?;
+        let cache = self.values("data-redis-connection").await?;
+        ensure!(
+            cache.get("REDIS_URL")?.starts_with("rediss://"),
+            "the Redis Secret asks for TLS"
+        );
+        let mut stream = tls::connect(&self.endpoint(SERVERS[1]).await?).await.about("Redis")?;
+        let login = format!("AUTH {}\r\nPING\r\n", cache.get("REDIS_PASSWORD")?);
+        let pong = answer(&mut stream, login.as_bytes(), b"+OK\r\n+PONG\r\n".len()).await?;
+        let graph = self.values("data-neo4j-connection").await?;
+        ensure!(
+            graph.get("NEO4J_URI")?.starts_with("bolt+s://"),
+            "the Neo4j Secret asks for TLS"
+        );
+        let mut stream = tls::connect(&self.endpoint(SERVERS[2]).await?).await.about("Neo4j")?;
+        let bolt = answer(&mut stream, &BOLT, 4).await?;
+        self.ctx.figure(
+            format!("{when}: verified clients of PostgreSQL, Redis, Neo4j"),
+            format!(
+                "{encrypted}, {:?}, Bolt {}.{}",
+                String::from_utf8_lossy(&pong),
+                bolt[3],
+                bolt[2]
+            ),
+            "all get in",
+            encrypted.starts_with("TLSv1") && pong == b"+OK\r\n+PONG\r\n" && bolt[3] == 5,
+        );
+        self.another_name().await
+    }
+
+    /// The same servers by their address, which is not in the certificates.
+    async fn another_name(&self) -> Result {
+        let services: Api<Service> = Api::namespaced(self.ctx.client.clone(), &self.namespace);
+        for (store, port) in [SERVERS[1], SERVERS[2]] {
+            let service = services.get(&format!("data-{store}")).await?;
+            let address = service.spec.and_then(|spec| spec.cluster_ip).about("no address")?;
+            let by_address = Endpoint {
+                host: address,
+                ..self.endpoint((store, port)).await?
+            };
+            let refused = tls::connect(&by_address)
+                .await
+                .map(drop)
+                .err()
+                .map(|error| error.to_string());
+            let seen = refused.unwrap_or_else(|| "accepted".into());
+            let ok = seen.contains("is not among those");
+            self.ctx
+                .figure(format!("{store} under another name"), seen, "refused by the client", ok);
+        }
+        Ok(())
+    }
+
+    /// Whether clear text is served.
+    async fn clear_text(&self, served: bool) -> Result {
+        let plain = self.sql().await?.ssl_mode(PgSslMode::Disable);
+        let sql = PgConnection::connect_with(&plain).await;
+        let cache = async {
+            let host = format!("data-redis.{}.svc", self.namespace);
+            let url = format!(
+                "redis://default:{}@{host}:6379",
+                self.values("data-redis-connection").await?.get("REDIS_PASSWORD")?
+            );
+            clients::redis(&url).await
+        };
+        let graph = self.values("data-neo4j-connection").await?;
+        let uri = graph.get("NEO4J_URI")?.replace("bolt+s://", "bolt://");
+        let graph = clients::neo4j(&uri, graph.get("NEO4J_USER")?, graph.get("NEO4J_PASSWORD")?).await;
+        let seen = [sql.is_ok(), cache.await.is_ok(), graph.is_ok()];
+        let word = if served { "served beside" } else { "refused" };
+        self.ctx.figure(
+            format!("clear text on PostgreSQL, Redis, Neo4j is {word}"),
+            format!("logged in: {seen:?}"),
+            format!("{served} for each"),
+            seen == [served; 3],
+        );
+        Ok(())
+    }
+
+    async fn pods(&self) -> Result<Vec<(Option<String>, i32)>> {
+        let pods: Api<Pod> = Api::namespaced(self.ctx.client.clone(), &self.namespace);
+        let mut all = Vec::new();
+        for (store, _) in SERVERS {
+            let pod = pods.get(&format!("data-{store}-0")).await?;
+            let containers = pod
+                .status
+                .and_then(|status| status.container_statuses)
+                .unwrap_or_default();
+            all.push((pod.metadata.uid, containers.iter().map(|one| one.restart_count).sum()));
+        }
+        Ok(all)
+    }
+
+    /// New certificates are shown to new connections of the servers that run; old connections go on.
+    async fn renewed(&self) -> Result {
+        let before = self.pods().await?;
+        let mut session = PgConnection::connect_with(&self.sql().await?).await?;
+        let all = api::<AmasDatabase>(&self.ctx.client, &self.namespace);
+        let mut ready = wait::Watch::open(&all, "data").await?;
+        for store in ["postgres", "redis"] {
+            let old = self.values("data-tls").await?.get(&format!("{store}.crt"))?.to_owned();
+            self.annotate(json!({"amas.dev/renew-certificates": format!("{store}/e2e")}))
+                .await?;
+            let renewed = async || {
+                let new = self.values("data-tls").await?.get(&format!("{store}.crt"))?.to_owned();
+                ensure!(new != old, "{store} has its old certificate");
+                Ok(new)
+            };
+            let wanted = fingerprint(&wait::retry(PATIENCE, renewed).await?);
+            self.hasten(store).await?;
+            let begun = std::time::Instant::now();
+            let shown = async || {
+                let shown = self.shown(store).await?;
+                ensure!(shown == wanted, "{store} shows {shown:?} instead of {wanted:?}");
+                Ok(())
+            };
+            wait::retry(RENEWAL, shown).await?;
+            let took = format!("{:.1} s", begun.elapsed().as_secs_f64());
+            self.ctx.figure(
+                format!("{store}: a renewed certificate is shown after"),
+                took,
+                "180 s",
+                true,
+            );
+        }
+        clients::value(&mut session, "SELECT 1::text")
+            .await
+            .about("the session from before")?;
+        let after = self.pods().await?;
+        let versions = ready.record(Duration::from_secs(1)).await?;
+        let never_unready = versions.iter().all(|version| conditions::all_true(version, &["Ready"]));
+        self.ctx.figure(
+            "pods and Ready during two renewals",
+            format!("the same pods: {}, Ready throughout: {never_unready}", before == after),
+            "the same, Ready",
+            before == after && never_unready,
+        );
+        self.verified("after the renewals").await
+    }
+
+    async fn annotate(&self, annotations: Value) -> Result {
+        let all = api::<AmasDatabase>(&self.ctx.client, &self.namespace);
+        let patch = Patch::Merge(json!({"metadata": {"annotations": annotations}}));
+        all.patch("data", &PatchParams::default(), &patch).await?;
+        Ok(())
+    }
+
+    /// A changed pod makes its node bring changed files at once.
+    async fn hasten(&self, store: &str) -> Result {
+        let pods: Api<Pod> = Api::namespaced(self.ctx.client.clone(), &self.namespace);
+        let patch = Patch::Merge(json!({"metadata": {"annotations": {"e2e": "look"}}}));
+        pods.patch(&format!("data-{store}-0"), &PatchParams::default(), &patch)
+            .await?;
+        Ok(())
+    }
+
+    /// The certificate that a new connection is shown.
+    async fn shown(&self, store: &str) -> Result<Option<String>> {
+        let server = SERVERS
+            .into_iter()
+            .find(|(name, _)| *name == store)
+            .about("no such store")?;
+        let endpoint = self.endpoint(server).await?;
+        let mut tcp = tls::open(&endpoint).await?;
+        if store == "postgres" {
+            // The request for TLS, and its answer.
+            tcp.write_all(&[0, 0, 0, 8, 4, 210, 22, 47]).await?;
+            ensure!(tcp.read_u8().await? == b'S', "PostgreSQL speaks no TLS");
+        }
+        Ok(tls::shown(&endpoint, tcp).await?)
+    }
+}
+
+/// Bolt's greeting: the versions 5.0 to 5.4, or none.
+const BOLT: [u8; 20] = [0x60, 0x60, 0xb0, 0x17, 0, 4, 4, 5, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+
+async fn answer(stream: &mut Box<dyn tls::Stream>, request: &[u8], length: usize) -> Result<Vec<u8>> {
+    let mut answer = vec![0; length];
+    stream.write_all(request).await?;
+    stream.flush().await?;
+    match tokio::time::timeout(Duration::from_secs(5), stream.read_exact(&mut answer)).await {
+        Ok(read) => read.about("an answer over TLS").map(|_| answer),
+        Err(_) => crate::fail!("no answer over TLS within 5 s"),
+    }
+}
