@@ -112,6 +112,8 @@ pub enum Failure {
     /// The login, the database or a right is missing, or the records are of a newer release.
     #[error("{0}")]
     Refused(String),
+    #[error("a connection pooler answers, which does not keep a session's settings and locks together")]
+    Pooled,
     /// An option that cannot be used.
     #[error("{0}")]
     Usage(String),
@@ -157,7 +159,7 @@ impl Failure {
     /// | 13 | the plan is not the one given by --plan-hash |
     /// | 14 | a seed failed |
     /// | 15 | the target is unknown or there is no way back to it |
-    /// | 16 | login refused, no such database, no right |
+    /// | 16 | login refused, no such database, no right, a pooler |
     /// | 17 | an option cannot be used |
     /// | 18 | `lint` found risks |
     /// | 19 | a statement loses data and its version is not accepted |
@@ -181,7 +183,7 @@ impl Failure {
             Failure::Plan(_) | Failure::Changed { .. } => 12,
             Failure::PlanMoved { .. } => 13,
             Failure::Seed(_) | Failure::SeedSetting { .. } => 14,
-            Failure::Refused(_) => 16,
+            Failure::Refused(_) | Failure::Pooled => 16,
             Failure::Usage(_) => 17,
             Failure::Destructive(_) => 19,
             Failure::Unreachable(_) => 20,
@@ -211,6 +213,7 @@ impl Failure {
             Failure::Destructive(_) => "nothing was run: data would be lost that nobody has given up",
             Failure::Seed(_) => "the migrations are applied; correct the seed and run it again",
             Failure::SeedSetting { .. } => "check the file named by --seed-hash",
+            Failure::Pooled => "nothing was run; give the address of the server itself",
             Failure::Refused(_) => "check the credentials, the database's name and the rights of the role",
             Failure::Usage(_) => "see --help",
             Failure::Unreachable(_) => "check host, port and network, then run it again",

@@ -23,6 +23,8 @@ use super::{
 pub const APPLICATION: &str = "amas-migrate";
 
 const ATTEMPT: Duration = Duration::from_secs(5);
+/// A setting of the session's start that only the server itself keeps.
+const DIRECT: &str = "amas.direct";
 const INTERRUPT_CHECK: &str = "client_connection_check_interval";
 
 /// How to open another session with the same settings.
@@ -55,7 +57,10 @@ pub async fn connect(login: &PgConnectOptions, options: &Options, patience: Dura
     let mut plain = Some(plain);
     loop {
         let error = match timeout(ATTEMPT, login.connect()).await {
-            Ok(Ok(conn)) => return Ok(conn),
+            Ok(Ok(mut conn)) => {
+                refuse_pooler(&mut conn).await?;
+                return Ok(conn);
+            }
             Ok(Err(error)) => error,
             Err(_) => sqlx::Error::Io(std::io::Error::from(std::io::ErrorKind::TimedOut)),
         };
@@ -85,12 +90,32 @@ fn with_settings(login: &PgConnectOptions, options: &Options) -> PgConnectOption
             ("standard_conforming_strings", "on"),
             ("synchronous_commit", "on"),
             ("search_path", options.search_path.as_str()),
+            (DIRECT, "yes"),
         ])
         .disable_statement_logging()
 }
 
+/// A pooler gives each transaction another session: locks, settings and what a file sets would go astray.
+async fn refuse_pooler(conn: &mut PgConnection) -> Result<(), Failure> {
+    let sql = format!("SELECT pg_catalog.current_setting('{DIRECT}', true)");
+    let kept: Option<String> = match ask(conn, &sql).await?.first() {
+        Some(row) => row.try_get(0)?,
+        None => None,
+    };
+    match kept.as_deref() {
+        Some("yes") => Ok(()),
+        _ => Err(Failure::Pooled),
+    }
+}
+
 fn connect_failure(error: &sqlx::Error) -> Failure {
     match error {
+        // How PgBouncer refuses the settings of a session.
+        sqlx::Error::Database(db)
+            if db.code().as_deref() == Some("08P01") && db.message().contains("startup parameter") =>
+        {
+            Failure::Pooled
+        }
         // A certificate does not become another one by waiting.
         sqlx::Error::Io(io) if is_about_a_certificate(io) => Failure::Refused(format!(
             "{io}: the server's certificate is not accepted; PGSSLROOTCERT must name a file with the certificate of its authority, and the host name must be one of \

@@ -53,25 +53,18 @@ pub fn doing(sql: &str) -> Result<Vec<Statement>, Unrunnable> {
     Ok(statements)
 }
 
-/// Splits a text and refuses what the runner cannot send: transaction control inside the runner's own transaction, and
-/// COPY from the client.
+/// Splits a text and refuses what the runner cannot send: COPY from the client, commands of psql, and transaction control inside the runner's own
+/// transaction.
 pub fn runnable(sql: &str) -> Result<Vec<Statement>, Unrunnable> {
     let statements = split(sql)?;
     for statement in &statements {
-        let refused = if statement.stdio && statement.words.first().is_some_and(|w| w == "COPY") {
-            Some("COPY from or to the client (STDIN, STDOUT) needs psql; use INSERT ... VALUES".to_owned())
-        } else if !no_transaction(sql) && statement.controls_transaction() {
-            Some(format!(
-                "{} inside a migration: each file is already one transaction; remove it, or make '-- no-transaction' the first line",
-                statement.words[0]
-            ))
-        } else {
-            None
-        };
-        if let Some(what) = refused {
+        if !no_transaction(sql) && statement.controls_transaction() {
             return Err(Unrunnable {
                 line: line_at(sql, statement.start),
-                what,
+                what: format!(
+                    "{} inside a migration: each file is already one transaction; remove it, or make '-- no-transaction' the first line",
+                    statement.words[0]
+                ),
             });
         }
     }
@@ -173,14 +166,13 @@ impl<'a> Scanner<'a> {
                 b'-' if self.rest().starts_with(b"--") => self.skip_line(),
                 b'/' if self.rest().starts_with(b"/*") => self.skip_comment()?,
                 b';' if self.parens == 0 && self.atomic == 0 => {
-                    self.finish();
+                    self.finish()?;
                     self.at += 1;
                 }
                 _ => self.token(byte)?,
             }
         }
-        self.finish();
-        Ok(())
+        self.finish()
     }
 
     /// One token that belongs to a statement.
@@ -198,6 +190,7 @@ impl<'a> Scanner<'a> {
             b'\'' => self.quoted(b'\'', false, "a quoted string")?,
             b'"' => self.quoted(b'"', false, "a quoted name")?,
             b'$' => self.dollar()?,
+            b'\\' => return Err(self.meta_command()),
             b if is_word_start(b) => self.word()?,
             b if b.is_ascii_digit() => self.skip_while(|b| is_word_start(b) || b.is_ascii_digit() || b == b'.'),
             _ => {
@@ -216,9 +209,33 @@ impl<'a> Scanner<'a> {
         Ok(())
     }
 
-    fn finish(&mut self) {
-        self.done.extend(self.current.take());
+    /// A statement ends. What follows a COPY from the client is no SQL, so that it is refused here.
+    fn finish(&mut self) -> Result<(), Unrunnable> {
+        if let Some(done) = self.current.take() {
+            if done.stdio && done.words.first().is_some_and(|word| word == "COPY") {
+                return Err(Unrunnable {
+                    line: line_at(self.sql, done.start),
+                    what: "COPY from or to the client (STDIN, STDOUT) needs psql; use INSERT ... VALUES".to_owned(),
+                });
+            }
+            self.done.push(done);
+        }
         (self.parens, self.atomic, self.last_word_begin) = (0, 0, false);
+        Ok(())
+    }
+
+    /// Outside of quotes no SQL has a backslash.
+    fn meta_command(&self) -> Unrunnable {
+        let command = self.sql[self.at..]
+            .split(|c: char| c.is_whitespace() || c == ';')
+            .next();
+        Unrunnable {
+            line: line_at(self.sql, self.at),
+            what: format!(
+                "{} is a command of psql, which a server does not know; write it as SQL, or leave it out",
+                command.unwrap_or_default()
+            ),
+        }
     }
 
     fn rest(&self) -> &'a [u8] {
@@ -379,6 +396,10 @@ mod tests {
             ("start transaction", 1, "START inside"),
             ("a;\nCOPY t FROM stdin;", 2, "STDIN"),
             ("COPY t TO STDOUT", 1, "STDOUT"),
+            ("COPY t FROM stdin;\n1\tit's\n\\.\n", 1, "STDIN"),
+            ("a;\n\\d t\nb;", 2, "\\d is a command of psql"),
+            ("SELECT 1 \\gexec", 1, "\\gexec is a command of psql"),
+            ("\\connect other;", 1, "\\connect is a command of psql"),
             ("a;\nb 'x\n;", 2, "quoted string"),
             ("a;\n/* x", 2, "comment"),
             ("\n\nDO $$ x;", 3, "dollar quote"),

@@ -11,6 +11,8 @@ use amas_operator::migrate::report::Termination;
 
 use super::{Database, FIVE, File, bytes};
 
+#[path = "migrate_bad_input.rs"]
+mod bad_input;
 #[path = "migrate_drift.rs"]
 mod drift;
 #[path = "migrate_plan.rs"]

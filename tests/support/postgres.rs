@@ -151,16 +151,16 @@ impl Drop for Postgres {
     }
 }
 
+/// The folder of the server's programs.
+pub fn bin() -> PathBuf {
+    let bin = std::env::var("PG_BIN").ok().map(PathBuf::from);
+    bin.or_else(|| BINS.iter().map(PathBuf::from).find(|bin| bin.join("postgres").exists()))
+        .expect("no PostgreSQL server found")
+}
+
 fn as_postgres(program: &str) -> Command {
-    let bin = std::env::var("PG_BIN").ok().or_else(|| {
-        BINS.iter()
-            .find(|bin| PathBuf::from(bin).join("postgres").exists())
-            .map(|bin| bin.to_string())
-    });
     let mut command = Command::new("runuser");
-    command
-        .args(["-u", "postgres", "--"])
-        .arg(format!("{}/{program}", bin.expect("no PostgreSQL server found")));
+    command.args(["-u", "postgres", "--"]).arg(bin().join(program));
     command
 }
 

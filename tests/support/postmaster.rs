@@ -206,6 +206,16 @@ impl Postmaster {
         let _ = fs::remove_file(self.data().join("postmaster.pid"));
     }
 
+    /// Stops in order and comes back as a standby that waits for its primary: it can be read, and nothing else.
+    pub async fn become_standby(&mut self) {
+        let Some(mut process) = self.process.take() else { return };
+        send("INT", process.id());
+        process.wait().unwrap();
+        self.own("standby.signal", "");
+        self.launch();
+        self.wait_until_ready().await;
+    }
+
     fn children(&self, parent: u32) -> Vec<u32> {
         let of_parent = |pid: &u32| {
             let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
