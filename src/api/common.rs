@@ -226,8 +226,9 @@ pub struct External {
     #[serde(default)]
     pub tls: ExternalTls,
     /// What the login may do on PostgreSQL. `Admin` (default): create roles, databases and extensions. `Owner`: nothing of these; it owns the
-    /// existing database. Then `owner` must name that login, `uri` must lead to that database, `roles` must be left out, and
-    /// extensions are made by an administrator.
+    /// existing database. Then `owner` must name that login, `uri` must lead to that database, each of `roles` must exist and be brought with its
+    /// `secretRef` (it gets its rights and session settings; `connectionLimit` is not set), and extensions that are not trusted are made by an
+    /// administrator.
     #[serde(default)]
     pub privileges: Privileges,
     /// How its health is known.

@@ -280,3 +280,116 @@ async fn credentials_of_another_database_change_nothing() {
     let tried = super::postgres::changes(&server).split_off(before);
     println!("{tried:?}");
 }
+
+/// The owner of one database, and roles that an administrator has made.
+async fn owned(server: &Postmaster) -> PostgresDuty {
+    let mut superuser = login_to(server, "postgres", &server.password, "postgres")
+        .await
+        .unwrap();
+    for statement in [
+        "CREATE ROLE tenant LOGIN PASSWORD 'pw'",
+        "CREATE ROLE writes LOGIN PASSWORD 'brought'",
+        "CREATE ROLE reads LOGIN PASSWORD 'brought'",
+        "CREATE DATABASE amas OWNER tenant",
+    ] {
+        run(&mut superuser, statement).await.unwrap();
+    }
+    let mut wanted = as_login(&duty(server), "tenant");
+    wanted.owner_login = wanted.admin.clone();
+    wanted.owner = super::postgres::name("tenant");
+    wanted.exclusive = false;
+    wanted.extensions.clear();
+    wanted.roles = vec![
+        role("writes", "brought", Access::ReadWrite, 5),
+        role("reads", "brought", Access::ReadOnly, 5),
+    ];
+    wanted.roles[0].session.statement_timeout = Some(Duration::from_secs(7));
+    wanted
+}
+
+#[tokio::test]
+async fn an_owner_gives_rights_to_roles_that_it_may_not_make() {
+    let server = Postmaster::start().await;
+    let wanted = owned(&server).await;
+    let mut owner = login_to(&server, "tenant", "pw", "amas").await.unwrap();
+    run(&mut owner, "CREATE TABLE things (id int)").await.unwrap();
+    let mut kept = Kept::new(wanted.clone());
+    kept.until_in(&wanted).await;
+    let limits = kept.snapshots.borrow().facts.limits.clone().unwrap();
+    assert!(limits.contains(&Limit::NoCreateRole), "{limits:?}");
+
+    let mut writer = login_to(&server, "writes", "brought", "amas").await.unwrap();
+    run(&mut writer, "INSERT INTO things VALUES (1)").await.unwrap();
+    run(&mut writer, "CREATE TABLE mine (id int)").await.unwrap_err();
+    assert_eq!(super::postgres::text(&mut writer, "SHOW statement_timeout").await, "7s");
+    let mut reader = login_to(&server, "reads", "brought", "amas").await.unwrap();
+    assert_eq!(
+        super::postgres::text(&mut reader, "SELECT count(*)::text FROM things").await,
+        "1"
+    );
+    run(&mut reader, "INSERT INTO things VALUES (2)").await.unwrap_err();
+    // What comes later too.
+    run(&mut owner, "CREATE TABLE later (id int)").await.unwrap();
+    run(&mut writer, "INSERT INTO later VALUES (1)").await.unwrap();
+
+    // Nothing of the roles is changed: not their limits, passwords or comments.
+    let log = server.log();
+    for never in [
+        "CREATE ROLE \"",
+        "CONNECTION LIMIT",
+        "COMMENT ON ROLE",
+        "SCRAM-SHA-256$",
+    ] {
+        assert!(!log.contains(never), "{never}");
+    }
+}
+
+#[tokio::test]
+async fn what_a_role_lacks_that_an_owner_was_brought_is_told() {
+    let server = Postmaster::start().await;
+    let wanted = owned(&server).await;
+    let mut superuser = login_to(&server, "postgres", &server.password, "postgres")
+        .await
+        .unwrap();
+    let mut kept = Kept::new(wanted.clone());
+    kept.until_in(&wanted).await;
+    let with = |name: &str, password: &str| {
+        let mut duty = wanted.clone();
+        // The Secret was read again: nobody has changed both.
+        duty.sure = true;
+        duty.roles = vec![role(name, password, Access::ReadOnly, 5)];
+        duty
+    };
+    for (change, duty, told) in [
+        (
+            "SELECT 1",
+            with("absent", "brought"),
+            "CREATE ROLE \"absent\" LOGIN PASSWORD",
+        ),
+        (
+            "SELECT 1",
+            with("reads", "another"),
+            "does not get in with the password of its secretRef",
+        ),
+        (
+            "GRANT tenant TO reads",
+            with("reads", "brought"),
+            "REVOKE \"tenant\" FROM \"reads\"",
+        ),
+        ("ALTER ROLE reads CREATEDB", with("reads", "brought"), "NOCREATEDB"),
+        (
+            "ALTER ROLE reads NOLOGIN",
+            with("reads", "brought"),
+            "ALTER ROLE \"reads\" LOGIN",
+        ),
+    ] {
+        run(&mut superuser, change).await.unwrap();
+        kept.keepers.assign_base(&kept.key, wanted.clone());
+        let mut duty = duty;
+        duty.look_again = change.into();
+        kept.keepers.assign_base(&kept.key, duty);
+        let said = |now: &Arc<Snapshot<Postgres>>| now.facts.error.as_ref().is_some_and(|error| error.contains(told));
+        kept.until(10., said).await;
+        println!("{:?}", kept.snapshots.borrow().facts.error);
+    }
+}

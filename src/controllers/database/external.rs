@@ -133,12 +133,12 @@ pub fn owner_problems(postgres: &PostgresSpec, owner: Option<&SqlName>, server: 
     if !postgres.is_owners() {
         return problems;
     }
-    if !postgres.roles.is_empty() {
-        problems.push(
-            "spec.postgres.roles: with external.privileges: Owner the operator may not create roles; leave them out, or give an administrator's login \
-             and privileges: Admin"
-                .to_owned(),
-        );
+    for role in postgres.roles.iter().filter(|role| role.secret_ref.is_none()) {
+        problems.push(format!(
+            "spec.postgres.roles: with external.privileges: Owner the operator may not create role {0} nor give it a password; have an administrator make it \
+             and name a Secret with its password as secretRef, or leave {0} out, or give an administrator's login and privileges: Admin",
+            role.name
+        ));
     }
     if owner.is_some_and(|owner| owner.as_str() != server.login.user) {
         problems.push(

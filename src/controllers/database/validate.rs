@@ -817,6 +817,9 @@ mod tests {
         );
         let mut with_role = owners;
         with_role["roles"] = json!([{"name": "amas_app", "access": "ReadWrite"}]);
-        assert!(refused(with_role, right[0].1).contains("may not create roles"));
+        assert!(refused(with_role.clone(), right[0].1).contains("may not create role amas_app"));
+        with_role["roles"][0]["secretRef"] = json!({"name": "apps"});
+        let secrets = external(with_role, &right).unwrap().secrets;
+        assert_eq!(secrets.len(), 1, "its own is published: {secrets:?}");
     }
 }

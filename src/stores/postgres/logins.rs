@@ -37,7 +37,9 @@ struct Account<'a> {
 pub fn plan(have: &Catalog, want: &PostgresDuty, steps: &mut Vec<Step>) {
     plan_admin(have, want, steps);
     plan_owner(have, want, steps);
-    want.roles.iter().for_each(|role| plan_role(have, want, role, steps));
+    if !want.is_owner_only() {
+        want.roles.iter().for_each(|role| plan_role(have, want, role, steps));
+    }
 }
 
 /// Roles that log in with another password than the duty's: set only when it is sure that the duty knows the newest Secret.
@@ -113,6 +115,21 @@ fn plan_role(have: &Catalog, want: &PostgresDuty, role: &RoleDuty, steps: &mut V
         plan_settings(found, want, &role.name, &account.settings, steps);
     }
     plan_twin(have, want, &account, steps);
+}
+
+/// The session settings that a role of somebody else lacks; it may set its own. Others that it has are his.
+pub fn set_for(have: &Catalog, want: &PostgresDuty, role: &RoleDuty) -> Vec<Step> {
+    let wanted = settings(&role.session, role.access, &want.owner);
+    let mut steps = Vec::new();
+    plan_settings(
+        have.roles.get(role.name.as_str()),
+        want,
+        &role.name,
+        &wanted,
+        &mut steps,
+    );
+    steps.retain(|step| matches!(step, Step::Set { .. }));
+    steps
 }
 
 fn is_member(found: Option<&Role>, group: &SqlName) -> bool {

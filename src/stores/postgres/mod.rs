@@ -15,6 +15,7 @@ mod mark;
 mod parameters;
 mod part;
 mod plan;
+mod provided;
 mod rights;
 mod scram;
 mod sentinel;

@@ -20,7 +20,9 @@ pub fn plan(have: &Catalog, want: &PostgresDuty, created: bool) -> Vec<Step> {
     if have.here == want.database.as_str() {
         plan_claim(have, want, created, &mut steps);
         plan_inside(have, want, &mut steps);
-        steps.extend(retired(have, want).flat_map(retire));
+        if !want.is_owner_only() {
+            steps.extend(retired(have, want).flat_map(retire));
+        }
     }
     steps
 }
@@ -72,7 +74,7 @@ fn foreign_role(have: &Catalog, want: &PostgresDuty, name: &str) -> Option<Strin
     match Mark::read(role.comment.as_deref()) {
         Some(mark) if mark.released || mark.is_of(&want.claim) => None,
         Some(mark) => Some(format!("role {name} is used by {}", mark.holder())),
-        None if role.opened => None,
+        None if role.opened || want.is_owner_only() => None,
         None => Some(format!("role {name} exists and was not made for this AmasDatabase")),
     }
 }

@@ -15,7 +15,7 @@ use super::{
     logins,
     mark::Mark,
     plan::{conflict, missing_extensions, plan, retired},
-    rights,
+    provided, rights,
     sentinel::MAINTENANCE_DATABASE,
     sql::ident,
     step::Step,
@@ -164,6 +164,9 @@ async fn settle(worker: &mut PostgresWorker, duty: &PostgresDuty, facts: &mut Po
     if !facts.unsure.is_empty() {
         tracing::info!(roles = ?facts.unsure, "the server has other passwords: waiting for the Secrets to be read again");
     } else if facts.conflict.is_none() {
+        if duty.is_owner_only() {
+            provided::hold(&have, duty).await?;
+        }
         let outcome = apply(&mut connection, &have, &plan(&have, duty, created)).await;
         let refused = outcome.map_err(|error| explained(error, duty, &have))?;
         facts.missing_extensions = missing_extensions(&have, duty, &refused.extensions);
