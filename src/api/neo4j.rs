@@ -1,5 +1,7 @@
 //! The Neo4j block of an AmasDatabase.
 
+use std::collections::BTreeMap;
+
 use kube::KubeSchema;
 use serde::{Deserialize, Serialize};
 
@@ -50,6 +52,13 @@ pub struct ManagedNeo4j {
     #[serde(default = "default_database")]
     #[schemars(regex(pattern = "^[a-z][a-z0-9]{2,62}$"))]
     pub initial_database: String,
+    /// Server settings, as in neo4j.conf: `db.transaction.timeout: "30s"`. The Community edition changes none of them while it runs, so a
+    /// change restarts the server once. Settings begin with `db.`, `dbms.memory.`, `server.memory.`, `dbms.cypher.`, `server.db.`,
+    /// `server.threads.`, `server.bolt.thread_pool_` or `browser.`; what else there is belongs to the operator and is refused. A name that the
+    /// server does not know keeps it from starting, which the condition tells. Default: none.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(extend("maxProperties" = 128))]
+    pub parameters: BTreeMap<String, String>,
 }
 
 fn default_version() -> String {

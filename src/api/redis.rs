@@ -1,5 +1,7 @@
 //! The Redis block of an AmasDatabase.
 
+use std::collections::BTreeMap;
+
 use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -54,6 +56,13 @@ pub struct ManagedRedis {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(regex(pattern = crate::api::names::IMAGE), length(min = 1, max = 512))]
     pub image: Option<String>,
+    /// Server parameters, as in redis.conf: `maxclients: "500"`. The running server takes a change up at once; one that it reads only when it
+    /// starts (such as io-threads), or that is taken out again, restarts it once. A value that the running server refuses is not written, and
+    /// the server goes on. What the operator owns (addresses, users and passwords, TLS, paths, persistence, replication, modules, and
+    /// maxmemory and maxmemory-policy, which belong to CachePolicies) is refused. Default: none.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(extend("maxProperties" = 128))]
+    pub parameters: BTreeMap<String, String>,
 }
 
 fn default_version() -> String {

@@ -89,6 +89,7 @@ pub(crate) fn base(endpoint: Endpoint) -> RedisDuty {
         second: None,
         claim: claim("u1"),
         attention: Default::default(),
+        parameters: Default::default(),
         serves: None,
         take_over: None,
     }

@@ -453,6 +453,7 @@ async fn redis_rotation(program: Program) {
             claim: crate::postgres::claim(),
             managed: true,
             attention: Default::default(),
+            parameters: Default::default(),
             serves: None,
             take_over: None,
         }),

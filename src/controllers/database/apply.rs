@@ -75,6 +75,7 @@ fn wave_of(step: &Step) -> u8 {
         | Step::Replace(..)
         | Step::Grow(..)
         | Step::SendConfig { .. }
+        | Step::Restart { .. }
         | Step::Delete(..) => 3,
     }
 }
@@ -167,6 +168,17 @@ async fn apply_one(context: &Context, object: &AmasDatabase, family: &Family, st
             if let Some(patched) = patched {
                 context.children.wrote(ChildKind::Pod, &patched);
             }
+        }
+        Step::Restart { pod, why } => {
+            context.writer.delete(ChildKind::Pod, namespace, pod).await?;
+            let key = (namespace.clone(), database.clone());
+            context.children.forget(&key, &(ChildKind::Pod, pod.clone()));
+            let news = News {
+                warning: false,
+                reason: "Restarting".into(),
+                note: format!("{pod} restarts: {why}"),
+            };
+            context.events.publish(object, &news).await;
         }
         Step::Delete(ChildKind::Secret, name) => {
             cleanup::delete_ours(context, family, ChildKind::Secret, name).await?;

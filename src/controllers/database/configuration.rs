@@ -1,9 +1,9 @@
-//! Whether a changed configuration of the PostgreSQL server may be written for it. Pure.
+//! Whether a changed configuration of a PostgreSQL or Redis server may be written for it. Pure.
 
 use crate::{
-    api::postgres::PostgresSpec,
+    api::{postgres::PostgresSpec, redis::RedisSpec},
     engine::child::ChildKind,
-    stores::{postgres::Configuration, revisions::config, workload::Workload},
+    stores::{health::Verdict, postgres::Configuration, revisions::config, workload::Workload},
 };
 
 use super::{
@@ -69,14 +69,40 @@ fn writing(wanted: &Configuration, live: Option<&str>, observed: &Observed) -> W
     match facts.filter(|facts| facts.judged == Some(wanted.case())) {
         Some(facts) if facts.refused.is_empty() => Writing::Allowed,
         Some(facts) => Writing::Refused(facts.refused.clone()),
-        // A server that cannot be asked is not kept from the change that may bring it back.
-        None if observed
-            .health(StoreKind::Postgres)
-            .is_none_or(|health| !health.is_up()) =>
-        {
-            Writing::Allowed
-        }
-        None => Writing::Waits,
+        None => unasked(StoreKind::Postgres, "postgres", observed),
+    }
+}
+
+/// A server that cannot be asked is not kept from the change that may bring it back; one that was not heard of yet may be running.
+fn unasked(store: StoreKind, component: &str, observed: &Observed) -> Writing {
+    let broken = observed
+        .children
+        .iter()
+        .any(|((kind, name), seen)| {
+            *kind == ChildKind::Pod && name.ends_with(&format!("-{component}-0")) && seen.facts.trouble.is_some()
+        });
+    let down = observed
+        .health(store)
+        .is_some_and(|health| health.verdict == Verdict::Down);
+    match broken || down {
+        true => Writing::Allowed,
+        false => Writing::Waits,
+    }
+}
+
+/// The same for Redis: its running server judges by taking the values up, and what is asked for anew is written after that.
+pub fn judge_redis(spec: &RedisSpec, observed: &Observed) -> Writing {
+    let Some(managed) = spec.managed.as_ref().filter(|managed| !managed.parameters.is_empty()) else {
+        return Writing::Allowed;
+    };
+    let facts = observed
+        .redis
+        .as_ref()
+        .and_then(|snapshot| snapshot.facts.parameters.as_ref());
+    match facts.filter(|facts| facts.asked == managed.parameters) {
+        Some(facts) if facts.refused.is_empty() => Writing::Allowed,
+        Some(facts) => Writing::Refused(facts.refused.clone()),
+        None => unasked(StoreKind::Redis, "redis", observed),
     }
 }
 

@@ -63,6 +63,11 @@ pub fn duties(spec: &AmasDatabaseSpec, valid: &Valid, observed: &Observed, setti
                 claim: claim.clone(),
                 managed: redis.managed.is_some(),
                 attention: attention(redis.external.as_ref()),
+                parameters: redis
+                    .managed
+                    .as_ref()
+                    .map(|managed| managed.parameters.clone())
+                    .unwrap_or_default(),
                 serves: serves(StoreKind::Redis, valid, observed),
                 take_over: take_over.clone(),
             })

@@ -32,7 +32,7 @@ use crate::{
         keeper::{ServerIdentity, Snapshot},
         neo4j::{Neo4j, Neo4jFacts},
         postgres::{Configuration, ConfigurationFacts, MigrationFacts, Postgres, PostgresFacts},
-        redis::{Redis, RedisFacts},
+        redis::{ParameterFacts, Redis, RedisFacts},
         revisions::Revisions,
         workload::Family,
     },
@@ -228,8 +228,13 @@ impl Situation {
             rights_at: Some(1),
             ..PostgresFacts::default()
         };
+        let parameters = duties.redis.as_ref().map(|duty| duty.parameters.clone());
         let redis = RedisFacts {
             duty_in: duties.redis.map(|duty| duty.fingerprint()),
+            parameters: parameters.filter(|asked| !asked.is_empty()).map(|asked| ParameterFacts {
+                asked,
+                refused: Vec::new(),
+            }),
             ..RedisFacts::default()
         };
         let neo4j = Neo4jFacts {

@@ -20,6 +20,7 @@ mod rollout;
 mod secrets;
 mod status;
 mod stores;
+mod tried;
 mod validate;
 mod volumes;
 mod window;

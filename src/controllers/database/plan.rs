@@ -31,7 +31,7 @@ use super::{
     losses,
     observe::{Observed, StoreKind},
     rollout::{self, Asked, Rollout},
-    secrets,
+    secrets, tried,
     validate::Valid,
     volumes,
     window::{self, Window},
@@ -60,6 +60,11 @@ pub enum Step {
     SendConfig {
         pod: String,
         config: String,
+    },
+    /// Deletes a server's pod, so that it is made anew; with the reason.
+    Restart {
+        pod: String,
+        why: String,
     },
     Delete(ChildKind, String),
 }
@@ -206,7 +211,12 @@ fn child_steps(spec: &AmasDatabaseSpec, valid: &Valid, observed: &Observed, sett
             .as_ref()
             .filter(|_| matches!(workload.reload, Reload::AsTheServerSays(_)));
         let asked = asked_of(valid, workload, &asked, judged, observed);
-        let keeps_config = judged.is_some_and(|judged| judged.writing != Writing::Allowed);
+        let writing = match workload.component {
+            "redis" => spec.redis.as_ref().map(|redis| configuration::judge_redis(redis, observed)),
+            _ => judged.map(|judged| judged.writing.clone()),
+        };
+        let keeps_config = writing.is_some_and(|writing| writing != Writing::Allowed);
+        let mut written = false;
         let rollout = roll_out(valid, workload, observed, settings, (&asked, shared));
         let volume = losses::of_volume(spec, valid, workload, observed)
             .unwrap_or_else(|| volumes::judge(valid, workload, observed));
@@ -214,6 +224,7 @@ fn child_steps(spec: &AmasDatabaseSpec, valid: &Valid, observed: &Observed, sett
             let kind = child_kind(template.kind);
             let key = (kind, name_of(&template).to_owned());
             let seen = observed.children.get(&key);
+            written |= kind == ChildKind::ConfigMap && seen.is_some_and(|seen| seen.hash == kind.hash(&template.body));
             if kind == ChildKind::PersistentVolumeClaim
                 && let Some(size) = volumes::size(seen.and_then(|seen| seen.facts.volume.as_deref()), &volume)
             {
@@ -226,7 +237,8 @@ fn child_steps(spec: &AmasDatabaseSpec, valid: &Valid, observed: &Observed, sett
                 Some(seen)
                     if seen.deleting
                         || (seen.hash == kind.hash(&template.body) && seen.owner == owner_of(&template.body)) => {}
-                Some(_) if keeps_config && kind == ChildKind::ConfigMap => {}
+                // Redis' pod is made from what its file is made from.
+                Some(_) if keeps_config && (kind == ChildKind::ConfigMap || (kind == ChildKind::StatefulSet && judged.is_none())) => {}
                 Some(_) if kind == ChildKind::PersistentVolumeClaim && volume == volumes::State::Grows => {
                     plan.steps.push(Step::Grow(template.body))
                 }
@@ -236,6 +248,9 @@ fn child_steps(spec: &AmasDatabaseSpec, valid: &Valid, observed: &Observed, sett
         }
         plan.rollouts.insert(workload.component, rollout);
         plan.volumes.insert(workload.component, volume);
+        if written {
+            plan.steps.extend(tried::step(spec, valid, workload, observed));
+        }
         if let Some(judged) = judged {
             plan.steps.extend(send_config(valid, workload, judged, observed));
             if let Writing::Refused(refused) = &judged.writing {
@@ -311,6 +326,9 @@ fn send_config(valid: &Valid, workload: &Workload, judged: &Judged, observed: &O
         == Some(&config);
     let pod = format!("{}-0", valid.family.child_name(workload.component));
     let seen = observed.children.get(&(ChildKind::Pod, pod.clone()))?;
+    if tried::crashes(&seen.facts) {
+        return None;
+    }
     let sent = seen.facts.config.as_ref() == Some(&config);
     let arrived = facts.file.as_ref() == Some(&config);
     (judged.writing == Writing::Allowed && written && !sent && !arrived).then_some(Step::SendConfig { pod, config })

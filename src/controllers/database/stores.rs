@@ -209,14 +209,18 @@ fn heard_of(
     }
 }
 
+fn invalid_parameters(store: &str, refused: &[String]) -> Option<StoreState> {
+    let refused = Some(refused).filter(|refused| !refused.is_empty())?.join("; ");
+    Some(StoreState::Refusing(
+        Reason::InvalidParameter,
+        format!("spec.{store}.managed.parameters: {refused}; the server goes on with the values it has"),
+    ))
+}
+
 /// What is wrong with the server's configuration, or still on its way.
 fn configuration_state(plan: &Plan, facts: Option<&ConfigurationFacts>) -> Option<StoreState> {
-    if !plan.refused.is_empty() {
-        let refused = plan.refused.join("; ");
-        return Some(StoreState::Refusing(
-            Reason::InvalidParameter,
-            format!("spec.postgres.managed.parameters: {refused}; the server goes on with the values it has"),
-        ));
+    if let Some(state) = invalid_parameters("postgres", &plan.refused) {
+        return Some(state);
     }
     let (facts, wanted) = (facts?, plan.duties.postgres.as_ref()?.configuration.as_ref()?);
     if !facts.overridden.is_empty() {
@@ -373,7 +377,10 @@ fn serving(store: StoreKind, valid: &Valid, observed: &Observed, plan: &Plan) ->
                 error: facts.error.clone(),
                 missing: None,
                 lost: None,
-                configuration: None,
+                configuration: facts.parameters.as_ref().and_then(|facts| {
+                    let asked = plan.duties.redis.as_ref().map(|duty| &duty.parameters);
+                    (asked == Some(&facts.asked)).then(|| invalid_parameters("redis", &facts.refused))?
+                }),
             }
         }),
         StoreKind::Neo4j => observed.neo4j.as_ref().map(|snapshot| {

@@ -93,6 +93,7 @@ pub fn validate(
             problems.extend(external::owner_problems(postgres, owner.as_ref(), server));
         }
     }
+    problems.extend(parameter_problems(spec));
     problems.extend(keys::connection_problems(spec));
     problems.extend(keys::pod_problems(spec));
     problems.extend(rotation_problems(spec));
@@ -147,6 +148,27 @@ fn health_problems(spec: &AmasDatabaseSpec) -> Vec<String> {
     externals(spec).into_iter().filter_map(problem).collect()
 }
 
+/// Parameters of servers of ours that the operator owns, or that are none.
+fn parameter_problems(spec: &AmasDatabaseSpec) -> Vec<String> {
+    type Refuse = fn(&str, &str) -> Option<String>;
+    let managed = [
+        spec.postgres
+            .as_ref()
+            .and_then(|store| Some((&store.managed.as_ref()?.parameters, postgres::workload::refuse_parameter as Refuse))),
+        spec.redis
+            .as_ref()
+            .and_then(|store| Some((&store.managed.as_ref()?.parameters, redis::parameters::refuse as Refuse))),
+        spec.neo4j
+            .as_ref()
+            .and_then(|store| Some((&store.managed.as_ref()?.parameters, neo4j::parameters::refuse as Refuse))),
+    ];
+    let refused = |(parameters, refuse): (&BTreeMap<String, String>, Refuse)| {
+        let all = parameters.iter().filter_map(|(name, value)| refuse(name, value));
+        all.collect::<Vec<_>>()
+    };
+    managed.into_iter().flatten().flat_map(refused).collect()
+}
+
 fn postgres_problems(spec: &PostgresSpec, owner: Option<&SqlName>) -> Vec<String> {
     let mut problems = Vec::new();
     let reserved = |name: &str| name.starts_with("pg_") || matches!(name, "postgres" | "public" | "none");
@@ -170,12 +192,6 @@ fn postgres_problems(spec: &PostgresSpec, owner: Option<&SqlName>) -> Vec<String
         ));
     }
     let Some(managed) = &spec.managed else { return problems };
-    problems.extend(
-        managed
-            .parameters
-            .iter()
-            .filter_map(|(name, value)| postgres::workload::refuse_parameter(name, value)),
-    );
     // Two for the migration runner, two for the operator, three that PostgreSQL reserves for superusers.
     let wanted: i64 = spec
         .roles

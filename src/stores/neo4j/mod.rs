@@ -8,6 +8,7 @@ mod cypher;
 mod duty;
 mod facts;
 mod packstream;
+pub mod parameters;
 mod schema;
 mod sentinel;
 mod session;

@@ -4,7 +4,10 @@ use std::collections::BTreeMap;
 
 use crate::{
     api::{common::ManagedTls, neo4j::ManagedNeo4j},
-    stores::workload::{CERTIFICATES, Config, Family, Image, Reload, SecretFile, Workload},
+    stores::{
+        neo4j::parameters::variable,
+        workload::{CERTIFICATES, Config, Family, Image, Reload, SecretFile, Workload},
+    },
 };
 
 pub const PORT: u16 = 7687;
@@ -40,9 +43,12 @@ fn settings(spec: &ManagedNeo4j) -> BTreeMap<String, String> {
         ("initial_dbms_default__database", spec.initial_database.clone()),
         ("dbms_usage__report_enabled", "false".to_owned()),
     ];
-    all.into_iter()
-        .map(|(name, value)| (format!("NEO4J_{name}"), value))
-        .collect()
+    let own = all.into_iter().map(|(name, value)| (format!("NEO4J_{name}"), value));
+    let asked = spec
+        .parameters
+        .iter()
+        .map(|(name, value)| (variable(name), value.trim().to_owned()));
+    own.chain(asked).collect()
 }
 
 /// What an encrypted server is told beside the rest. Where encryption is required, there is no HTTP either, which has no certificate.

@@ -10,7 +10,7 @@ use crate::{
         names::{ItemName, KeyPattern, KeyPrefix},
         sensitive::Sensitive,
     },
-    stores::{claim::Claim, endpoint::Endpoint, health::Attention},
+    stores::{claim::Claim, endpoint::Endpoint, health::Attention, redis::parameters::Parameters},
 };
 
 /// The server's own part, from the AmasDatabase.
@@ -24,6 +24,8 @@ pub struct RedisDuty {
     /// Whether the operator made this server: recorded in the claim, and then its passwords are ours to hold.
     pub managed: bool,
     pub attention: Attention,
+    /// Parameters of a managed server.
+    pub parameters: Parameters,
     /// The fingerprint of the certificate that a server of ours should show. Not part of the fingerprint.
     pub serves: Option<String>,
     /// A person's word, by its value, that somebody else's claim is to be replaced by ours.

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 
 use crate::{
     api::{names::ItemName, redis::RedisEngine},
-    stores::limits::Limit,
+    stores::{limits::Limit, redis::configure::ParameterFacts},
 };
 
 /// Everything the worker saw and did. What is worth waking an object for is [`RedisFacts::material`].
@@ -27,6 +27,8 @@ pub struct RedisFacts {
     pub claim_conflict: Option<String>,
     /// The word to take over under which the claim was last judged.
     pub take_over_seen: Option<String>,
+    /// What became of the parameters of a managed server; `None` where none are asked for.
+    pub parameters: Option<ParameterFacts>,
     /// Why the last slice failed as a whole.
     pub error: Option<String>,
     pub figures: RedisFigures,

@@ -3,12 +3,14 @@
 mod acl;
 mod certificate;
 mod claim;
+mod configure;
 mod duty;
 mod eviction;
 mod facts;
 mod glob;
 mod limits;
 mod pace;
+pub mod parameters;
 mod sentinel;
 mod session;
 mod sweep;
@@ -21,6 +23,7 @@ use std::{
 
 pub use self::{
     acl::acl_file,
+    configure::ParameterFacts,
     duty::{CacheDuty, DefaultTtl, Eviction, EvictionPolicy, Expires, KeyType, Mode, RedisDuty, Rule},
     facts::{
         CacheFacts, EnforcedBy, EvictionFacts, FamilyFacts, Persistence, RedisFacts, RedisFigures, RuleFacts,
@@ -62,6 +65,7 @@ pub struct RedisWorker {
     passes: BTreeMap<String, Pass>,
     /// The certificate that the server was last seen to show.
     shown: Option<String>,
+    parameters: configure::Taken,
 }
 
 /// One policy's sweeps.
@@ -150,6 +154,7 @@ impl RedisWorker {
             acl::hold(&mut connection, &duty.base).await?;
         }
         eviction::hold(&mut connection, &info, &duty.policies, facts).await?;
+        facts.parameters = configure::hold(&mut connection, &duty.base, &mut self.parameters).await?;
         facts.duty_in = Some(duty.base.fingerprint());
         if !certificate::hold(&mut connection, &duty.base, &mut self.shown).await? {
             tracing::debug!("a renewed certificate has not reached the server yet");

@@ -6,7 +6,10 @@ use crate::{
         common::ManagedTls,
         redis::{ManagedRedis, Persistence, RedisEngine},
     },
-    stores::workload::{CERTIFICATES, Config, Family, Image, Reload, SecretFile, Workload},
+    stores::{
+        redis::parameters::{is_read_at_start, lines},
+        workload::{CERTIFICATES, Config, Family, Image, Reload, SecretFile, Workload},
+    },
 };
 
 pub const PORT: u16 = 6379;
@@ -48,12 +51,15 @@ pub fn program(engine: RedisEngine) -> Program {
 
 /// What a running server cannot take up.
 fn base(spec: &ManagedRedis) -> String {
+    let at_start = spec.parameters.iter().filter(|(name, _)| is_read_at_start(name));
     let persistence = match spec.persistence {
         Persistence::AOF => "appendonly yes\nappendfsync everysec\nsave \"\"\n",
         Persistence::RDB => "appendonly no\nsave 900 1 300 10 60 10000\n",
         Persistence::None => "appendonly no\nsave \"\"\n",
     };
-    format!("port {PORT}\nbind * -::*\nprotected-mode no\ndir /data\naclfile /run/amas/{ACL_KEY}\n{persistence}")
+    format!("port {PORT}\nbind * -::*\nprotected-mode no\ndir /data\naclfile /run/amas/{ACL_KEY}\n{persistence}{}",
+        lines(at_start)
+    )
 }
 
 /// What an encrypted server is told beside the rest. The port that is probed comes first.
@@ -80,6 +86,7 @@ pub fn encrypt(workload: &mut Workload, tls: &ManagedTls) {
 /// What the server needs. Eviction is also set while it runs, so a change of it does not replace the pod.
 pub fn workload(family: &Family, spec: &ManagedRedis, eviction: Option<&Eviction>, image: Image) -> Workload {
     let (base, program) = (base(spec), program(spec.engine));
+    let live = lines(spec.parameters.iter().filter(|(name, _)| !is_read_at_start(name)));
     let eviction = eviction.map(|eviction| {
         format!(
             "maxmemory {}\nmaxmemory-policy {}\n",
@@ -98,7 +105,7 @@ pub fn workload(family: &Family, spec: &ManagedRedis, eviction: Option<&Eviction
         environment: Vec::new(),
         config: Config::Files {
             folder: program.config_folder,
-            files: [("redis.conf", base.clone() + &eviction.unwrap_or_default())].into(),
+            files: [("redis.conf", base.clone() + &live + &eviction.unwrap_or_default())].into(),
         },
         reload: Reload::AllBut(base),
         secret: SecretFile {
