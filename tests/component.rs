@@ -26,6 +26,8 @@ mod pooler;
 mod postgres;
 #[path = "component/redis.rs"]
 mod redis;
+#[path = "component/redis_parameters.rs"]
+mod redis_parameters;
 #[path = "component/rotation.rs"]
 mod rotation;
 #[path = "component/tls.rs"]

@@ -136,6 +136,24 @@ impl RedisServer {
         Self::run(command, folder, address, None).await
     }
 
+    /// A server that reads this file of a managed one, on a port of its own.
+    pub async fn start_from(program: Program, config: &str) -> Self {
+        let folder = Folder::new("redis");
+        folder.write("users.acl", &acl_file([&Sensitive::new(PASSWORD)]));
+        let own = path(folder.path());
+        let address = ("127.0.0.1", free_port());
+        let config = config.replace("/run/amas", &own).replace("/data", &own).replacen(
+            "port 6379",
+            &format!("port {}", address.1),
+            1,
+        );
+        let mut command = program.command();
+        command
+            .arg(folder.write("redis.conf", &config))
+            .args(["--bind", address.0]);
+        Self::run(command, folder, address, None).await
+    }
+
     async fn run(mut command: Command, folder: Folder, address: (&str, u16), tls_port: Option<u16>) -> Self {
         let process = Process::spawn(&mut command, &folder.path().join("log"));
         let server = Self {

@@ -75,12 +75,9 @@ fn writing(wanted: &Configuration, live: Option<&str>, observed: &Observed) -> W
 
 /// A server that cannot be asked is not kept from the change that may bring it back; one that was not heard of yet may be running.
 fn unasked(store: StoreKind, component: &str, observed: &Observed) -> Writing {
-    let broken = observed
-        .children
-        .iter()
-        .any(|((kind, name), seen)| {
-            *kind == ChildKind::Pod && name.ends_with(&format!("-{component}-0")) && seen.facts.trouble.is_some()
-        });
+    let broken = observed.children.iter().any(|((kind, name), seen)| {
+        *kind == ChildKind::Pod && name.ends_with(&format!("-{component}-0")) && seen.facts.trouble.is_some()
+    });
     let down = observed
         .health(store)
         .is_some_and(|health| health.verdict == Verdict::Down);

@@ -231,10 +231,12 @@ impl Situation {
         let parameters = duties.redis.as_ref().map(|duty| duty.parameters.clone());
         let redis = RedisFacts {
             duty_in: duties.redis.map(|duty| duty.fingerprint()),
-            parameters: parameters.filter(|asked| !asked.is_empty()).map(|asked| ParameterFacts {
-                asked,
-                refused: Vec::new(),
-            }),
+            parameters: parameters
+                .filter(|asked| !asked.is_empty())
+                .map(|asked| ParameterFacts {
+                    asked,
+                    refused: Vec::new(),
+                }),
             ..RedisFacts::default()
         };
         let neo4j = Neo4jFacts {

@@ -212,7 +212,10 @@ fn child_steps(spec: &AmasDatabaseSpec, valid: &Valid, observed: &Observed, sett
             .filter(|_| matches!(workload.reload, Reload::AsTheServerSays(_)));
         let asked = asked_of(valid, workload, &asked, judged, observed);
         let writing = match workload.component {
-            "redis" => spec.redis.as_ref().map(|redis| configuration::judge_redis(redis, observed)),
+            "redis" => spec
+                .redis
+                .as_ref()
+                .map(|redis| configuration::judge_redis(redis, observed)),
             _ => judged.map(|judged| judged.writing.clone()),
         };
         let keeps_config = writing.is_some_and(|writing| writing != Writing::Allowed);
@@ -238,7 +241,9 @@ fn child_steps(spec: &AmasDatabaseSpec, valid: &Valid, observed: &Observed, sett
                     if seen.deleting
                         || (seen.hash == kind.hash(&template.body) && seen.owner == owner_of(&template.body)) => {}
                 // Redis' pod is made from what its file is made from.
-                Some(_) if keeps_config && (kind == ChildKind::ConfigMap || (kind == ChildKind::StatefulSet && judged.is_none())) => {}
+                Some(_)
+                    if keeps_config
+                        && (kind == ChildKind::ConfigMap || (kind == ChildKind::StatefulSet && judged.is_none())) => {}
                 Some(_) if kind == ChildKind::PersistentVolumeClaim && volume == volumes::State::Grows => {
                     plan.steps.push(Step::Grow(template.body))
                 }

@@ -128,9 +128,10 @@ mod tests {
     }
 
     fn answer(situation: &mut Situation, refused: &[&str]) {
-        let asked = situation.plan().duties.redis.unwrap().parameters;
+        let duty = situation.plan().duties.redis.unwrap();
+        let (fingerprint, asked) = (duty.fingerprint(), duty.parameters);
         let snapshot = Arc::make_mut(situation.observed.redis.as_mut().unwrap());
-        snapshot.facts.duty_in = None;
+        snapshot.facts.duty_in = Some(fingerprint);
         snapshot.facts.parameters = (!asked.is_empty()).then(|| ParameterFacts {
             asked,
             refused: refused.iter().map(|text| (*text).to_owned()).collect(),
@@ -166,7 +167,10 @@ mod tests {
         assert!(message.contains("between 1 and 500"), "{message}");
         answer(&mut situation, &[]);
         let steps = situation.plan().steps;
-        assert!(matches!(&steps[..], [Step::Update(ChildKind::ConfigMap, _)]), "{steps:?}");
+        assert!(
+            matches!(&steps[..], [Step::Update(ChildKind::ConfigMap, _)]),
+            "{steps:?}"
+        );
     }
 
     #[test]

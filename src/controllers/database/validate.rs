@@ -152,9 +152,12 @@ fn health_problems(spec: &AmasDatabaseSpec) -> Vec<String> {
 fn parameter_problems(spec: &AmasDatabaseSpec) -> Vec<String> {
     type Refuse = fn(&str, &str) -> Option<String>;
     let managed = [
-        spec.postgres
-            .as_ref()
-            .and_then(|store| Some((&store.managed.as_ref()?.parameters, postgres::workload::refuse_parameter as Refuse))),
+        spec.postgres.as_ref().and_then(|store| {
+            Some((
+                &store.managed.as_ref()?.parameters,
+                postgres::workload::refuse_parameter as Refuse,
+            ))
+        }),
         spec.redis
             .as_ref()
             .and_then(|store| Some((&store.managed.as_ref()?.parameters, redis::parameters::refuse as Refuse))),

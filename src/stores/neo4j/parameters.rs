@@ -18,7 +18,9 @@ const LONGEST_NAME: usize = 128;
 /// What is wrong with a setting of the specification, if anything.
 pub fn refuse(name: &str, value: &str) -> Option<String> {
     let allowed = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_' || c == '.';
-    let words = name.split('.').all(|word| word.starts_with(|c: char| c.is_ascii_lowercase()));
+    let words = name
+        .split('.')
+        .all(|word| word.starts_with(|c: char| c.is_ascii_lowercase()));
     if name.len() > LONGEST_NAME || !words || !name.chars().all(allowed) || name.contains("__") {
         return Some(format!(
             "{name:?} is not the name of a setting: use at most {LONGEST_NAME} lower-case letters, digits, underscores and dots"
@@ -31,11 +33,14 @@ pub fn refuse(name: &str, value: &str) -> Option<String> {
         ));
     }
     if value.chars().any(char::is_control) {
-        return Some(format!("the value of {name} contains a line break or control character"));
+        return Some(format!(
+            "the value of {name} contains a line break or control character"
+        ));
     }
     // At the end of a line it would take the next one in; before other characters it stands for something else. A command in $() would run.
-    (value.contains('\\') || value.contains("$("))
-        .then(|| format!("the value of {name} contains a backslash or $(, which the server's file gives another meaning"))
+    (value.contains('\\') || value.contains("$(")).then(|| {
+        format!("the value of {name} contains a backslash or $(, which the server's file gives another meaning")
+    })
 }
 
 /// The variable of the image that stands for a setting: a dot is written `_`, and `_` twice.
@@ -80,6 +85,9 @@ mod tests {
 
     #[test]
     fn names_are_written_as_the_image_reads_them() {
-        assert_eq!(variable("server.memory.heap.max_size"), "NEO4J_server_memory_heap_max__size");
+        assert_eq!(
+            variable("server.memory.heap.max_size"),
+            "NEO4J_server_memory_heap_max__size"
+        );
     }
 }

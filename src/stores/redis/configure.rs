@@ -44,7 +44,9 @@ pub async fn hold(
         .collect();
     let is_in = |(name, wanted): &(&String, &String)| {
         let shown = &shown[*name];
-        let set = taken.get(*name).is_some_and(|(asked, after)| asked == *wanted && after == shown);
+        let set = taken
+            .get(*name)
+            .is_some_and(|(asked, after)| asked == *wanted && after == shown);
         set || agree(wanted, shown)
     };
     if !facts.refused.is_empty() {

@@ -44,7 +44,15 @@ const DENIED: [&str; 34] = [
     "logfile",
 ];
 /// The same by how their names begin.
-const DENIED_BEGINNINGS: [&str; 7] = ["tls-", "cluster-", "enable-", "syslog-", "sentinel", "rdma-", "loadmodule"];
+const DENIED_BEGINNINGS: [&str; 7] = [
+    "tls-",
+    "cluster-",
+    "enable-",
+    "syslog-",
+    "sentinel",
+    "rdma-",
+    "loadmodule",
+];
 
 /// What the server reads only when it starts, among those that may be asked for.
 const AT_START: [&str; 17] = [
@@ -110,7 +118,12 @@ pub fn lines<'a>(parameters: impl IntoIterator<Item = (&'a String, &'a String)>)
 
 /// Whether what the server shows is what was asked for, as far as that can be told from the two texts.
 pub fn agree(wanted: &str, shown: &str) -> bool {
-    let plain = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ").to_ascii_lowercase();
+    let plain = |text: &str| {
+        text.split_whitespace()
+            .collect::<Vec<_>>()
+            .join(" ")
+            .to_ascii_lowercase()
+    };
     let (wanted, shown) = (plain(wanted), plain(shown));
     wanted == shown || amount(&wanted).is_some_and(|amount| Ok(amount) == shown.parse())
 }

@@ -57,7 +57,8 @@ fn base(spec: &ManagedRedis) -> String {
         Persistence::RDB => "appendonly no\nsave 900 1 300 10 60 10000\n",
         Persistence::None => "appendonly no\nsave \"\"\n",
     };
-    format!("port {PORT}\nbind * -::*\nprotected-mode no\ndir /data\naclfile /run/amas/{ACL_KEY}\n{persistence}{}",
+    format!(
+        "port {PORT}\nbind * -::*\nprotected-mode no\ndir /data\naclfile /run/amas/{ACL_KEY}\n{persistence}{}",
         lines(at_start)
     )
 }
