@@ -160,6 +160,8 @@ fn put(object: &mut Value, path: &str, value: &str) {
     }
     let name = match path {
         _ if path.contains(".keys.") => "PGHOST",
+        _ if path.contains("redis.managed.parameters.") => "proc-title-template",
+        _ if path.contains("neo4j.managed.parameters.") => "db.transaction.timeout",
         _ if path.contains(".parameters.") => "application_name",
         _ if path.contains(".resources.") => "cpu",
         _ => "a",
