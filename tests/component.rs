@@ -16,6 +16,8 @@ mod keeper;
 mod migrate;
 #[path = "component/neo4j.rs"]
 mod neo4j;
+#[path = "component/neo4j_parameters.rs"]
+mod neo4j_parameters;
 #[path = "component/ownership.rs"]
 mod ownership;
 #[path = "component/parameters.rs"]

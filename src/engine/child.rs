@@ -443,8 +443,7 @@ fn pod_facts(status: &Value) -> Facts {
     let last_words = containers
         .iter()
         .find_map(|container| container["lastState"]["terminated"]["message"].as_str())
-        .map(|text| text.trim().lines().rev().take(LAST_LINES).collect::<Vec<_>>())
-        .map(|lines| lines.into_iter().rev().collect::<Vec<_>>().join(" / "));
+        .map(last_words);
     let trouble = match (waiting, unscheduled) {
         (Some(waiting), _) if waiting["reason"] == "CrashLoopBackOff" => Some((
             word(&waiting["reason"]),
@@ -464,10 +463,37 @@ fn pod_facts(status: &Value) -> Facts {
     }
 }
 
+/// The last lines of a log that say something: where in a Java program it was does not.
+fn last_words(log: &str) -> String {
+    let frame = |line: &&str| line.starts_with("at ") || (line.starts_with("... ") && line.ends_with(" more"));
+    let lines = log
+        .lines()
+        .map(str::trim)
+        .filter(|line| !line.is_empty() && !frame(line));
+    let mut last: Vec<&str> = lines.rev().take(LAST_LINES).collect();
+    last.reverse();
+    last.join(" / ")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use serde_json::json;
+
+    #[test]
+    fn the_last_words_of_a_server_are_its_own() {
+        let neo4j = "Exception in thread \"main\" java.lang.IllegalArgumentException: Unrecognized setting. No declared setting with name: db.x.\n\
+                     \tat org.neo4j.configuration.Config.<init>(Config.java:672)\n\tat org.neo4j.server.NeoBootstrapper.start(NeoBootstrapper.java:100)\n\
+                     Caused by: java.lang.Error: y\n\t... 6 more\n\n2026-11-26 INFO Stopped.\n";
+        assert_eq!(
+            last_words(neo4j),
+            "Exception in thread \"main\" java.lang.IllegalArgumentException: Unrecognized setting. No declared setting with name: db.x. / \
+             Caused by: java.lang.Error: y / 2026-11-26 INFO Stopped."
+        );
+        let redis = "*** FATAL CONFIG FILE ERROR (Redis 7.0.15) ***\nReading the configuration file, at line 4\n>>> 'hz \"x\"'\nnot an integer\n";
+        assert!(last_words(redis).ends_with(">>> 'hz \"x\"' / not an integer"));
+        assert_eq!(last_words("1\n2\n3\n4\n5\n6\n7"), "3 / 4 / 5 / 6 / 7");
+    }
 
     #[test]
     fn the_hash_ignores_what_the_server_adds() {

@@ -46,7 +46,17 @@ impl Neo4jServer {
     }
 
     /// The same at this address, with this file of its first login; it does not answer yet.
-    pub fn start_at((host, port): (&str, u16), auth: &str) -> Option<Self> {
+    pub fn start_at(address: (&str, u16), auth: &str) -> Option<Self> {
+        Self::launch_at(address, auth, &BTreeMap::new())
+    }
+
+    /// A server with the settings that the operator's environment variables stand for; it does not answer yet.
+    pub fn start_set(variables: &BTreeMap<String, String>) -> Option<Self> {
+        let auth = auth_ini("neo4j", &Sensitive::new(PASSWORD), [7; 32]);
+        Self::launch_at(("127.0.0.1", free_port()), &auth, variables)
+    }
+
+    fn launch_at((host, port): (&str, u16), auth: &str, variables: &BTreeMap<String, String>) -> Option<Self> {
         let Some(jars) = std::env::var_os("AMAS_NEO4J_LIB") else {
             println!("SKIPPED: AMAS_NEO4J_LIB names no folder with the jars of Neo4j");
             return None;
@@ -69,6 +79,12 @@ impl Neo4jServer {
                 folder.path().join("tls").display()
             ),
         );
+        let path = folder.path().join("conf/neo4j.conf");
+        let mut conf = std::fs::read_to_string(&path).unwrap();
+        for (variable, value) in variables {
+            conf += &format!("{}={value}\n", setting(variable));
+        }
+        std::fs::write(path, conf).unwrap();
         let process = launch(&PathBuf::from(jars), &folder);
         Some(Self {
             process,
@@ -79,7 +95,12 @@ impl Neo4jServer {
         })
     }
 
-    async fn answers(&self) {
+    /// What it wrote until now.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.folder.path().join("log")).unwrap_or_default()
+    }
+
+    pub async fn answers(&self) {
         eventually("Neo4j answers", Duration::from_secs(120), || async {
             Neo4j::open(&base(self.endpoint())).await.is_ok()
         })
@@ -96,12 +117,7 @@ impl Neo4jServer {
         let about = |line: &str| line.contains("ssl.policy") || line.contains("tls_level") || line.contains("http");
         let mut conf: Vec<String> = conf.lines().filter(|line| !about(line)).map(str::to_owned).collect();
         for (name, value) in settings {
-            // As the image's entry point reads them.
-            let name = name
-                .trim_start_matches("NEO4J_")
-                .replace("__", "\n")
-                .replace('_', ".")
-                .replace('\n', "_");
+            let name = setting(name);
             let line = format!("{name}={}", value.replace(CERTIFICATES, &own.display().to_string()));
             conf.extend(Some(line).filter(|line| about(line)));
         }
@@ -177,6 +193,15 @@ pub fn base(endpoint: Endpoint) -> Neo4jDuty {
         attention: Default::default(),
         take_over: None,
     }
+}
+
+/// As the image's entry point reads its variables.
+fn setting(variable: &str) -> String {
+    variable
+        .trim_start_matches("NEO4J_")
+        .replace("__", "\n")
+        .replace('_', ".")
+        .replace('\n', "_")
 }
 
 fn launch(jars: &Path, folder: &Folder) -> Process {
