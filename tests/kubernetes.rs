@@ -18,6 +18,8 @@ mod crashes;
 mod credentials;
 #[path = "kubernetes/deletion.rs"]
 mod deletion;
+#[path = "kubernetes/drift.rs"]
+mod drift;
 #[path = "kubernetes/encryption.rs"]
 mod encryption;
 #[path = "kubernetes/isolation.rs"]

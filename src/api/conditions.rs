@@ -18,6 +18,7 @@ pub enum ConditionType {
     RedisReady,
     Neo4jReady,
     MigrationsApplied,
+    Drifted,
     PoliciesReady,
 }
 
@@ -60,6 +61,8 @@ pub enum Reason {
     WaitingForApproval,
     /// The pending plan has a statement that loses data, and its version is not in `allowDestructive`.
     DestructiveNotAllowed,
+    /// The schema is not as the last run of migrations left it.
+    Drifted,
     /// An applied migration's file has changed, or is missing.
     HistoryMismatch,
     /// The database is newer than the source.

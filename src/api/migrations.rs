@@ -36,6 +36,9 @@ pub struct Migrations {
     /// of several parts that is half way, ends that, and the message says where. Either way nothing runs again until files or specification change. Mutable.
     #[serde(default)]
     pub on_failure: OnFailure,
+    /// What a schema means that is not as the last run of migrations left it. Mutable.
+    #[serde(default)]
+    pub drift: DriftSettings,
     /// The Jobs' container.
     #[serde(default)]
     pub job: JobSettings,
@@ -47,6 +50,25 @@ pub enum OnFailure {
     #[default]
     Stop,
     Rollback,
+}
+
+/// What is done about changes of the schema that no migration made. They are always told, by the condition Drifted and in
+/// `status.migrations.drift`, within a minute; they never clear Available.
+#[derive(Clone, Debug, Default, Deserialize, Serialize, PartialEq, JsonSchema)]
+pub struct DriftSettings {
+    /// `Report` (default): they are told, and nothing else. `Block`: Ready is False and pending migrations wait until they are undone or accepted
+    /// (annotation `amas.dev/accept-drift`, a new value each time). `Correct`: indexes, views, functions, triggers and grants are put back
+    /// as they were recorded, and grants that were added are taken back; everything that could lose something is told. Mutable.
+    #[serde(default)]
+    pub mode: DriftMode,
+}
+
+#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, PartialEq, Eq, JsonSchema)]
+pub enum DriftMode {
+    #[default]
+    Report,
+    Block,
+    Correct,
 }
 
 /// Whether pending migrations wait for a person.

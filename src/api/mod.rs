@@ -50,6 +50,8 @@ pub const ROTATE: &str = "amas.dev/rotate-credentials";
 pub const REISSUE: &str = "amas.dev/reissue-credentials";
 /// Annotation on an AmasDatabase, `STORE/VALUE`: the store may begin anew, empty, although its volume or database is gone that was there.
 pub const ACCEPT_EMPTY: &str = "amas.dev/accept-empty";
+/// Annotation on an AmasDatabase: its SQL schema is right as it is now, whatever was changed by hand; once for each new value.
+pub const ACCEPT_DRIFT: &str = "amas.dev/accept-drift";
 /// Annotation on an AmasDatabase: the hash of the migration plan that may run, with `migrations.approval: Manual`.
 pub const APPROVE_PLAN: &str = "amas.dev/approve-plan";
 /// Annotation on an AmasDatabase: gives its managed servers new certificates once for each new value; `STORE/VALUE` only that store.

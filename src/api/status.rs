@@ -17,7 +17,7 @@ pub struct AmasDatabaseStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
     /// Ready: everything declared is in. Available: every required store serves at the current schema version. One condition a store, and
-    /// MigrationsApplied, PoliciesReady, Degraded. Reconciling and Stalled are there only while True.
+    /// MigrationsApplied, PoliciesReady, Degraded. Reconciling, Stalled, UpdatePending and Drifted are there only while True.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
@@ -236,10 +236,27 @@ pub struct MigrationsStatus {
     /// Why the last Job failed; absent when it did not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failure: Option<MigrationFailure>,
+    /// What somebody has changed since the last run; absent when nothing was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub drift: Option<SchemaDrift>,
     /// The last ten migrations that were applied, newest first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 10))]
     pub history: Vec<AppliedMigration>,
+}
+
+/// Changes of the schema that no migration made.
+#[derive(Clone, Debug, Default, Deserialize, Serialize, PartialEq, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct SchemaDrift {
+    /// The version whose schema was recorded.
+    pub version: i64,
+    /// How many objects differ from what was recorded.
+    pub objects: i64,
+    /// The first ten, such as `column users.email: character varying(255) -> text`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 10))]
+    pub differences: Vec<String>,
 }
 
 /// Migrations that are to run, as one plan.

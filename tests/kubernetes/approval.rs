@@ -31,7 +31,7 @@ fn object(migrations: &Value, approved: &str) -> Value {
     object
 }
 
-async fn stalled(ns: &Namespace, reason: &str, part: &str) -> Value {
+pub(super) async fn stalled(ns: &Namespace, reason: &str, part: &str) -> Value {
     ns.wait("AmasDatabase", "a", &format!("stalled: {reason}"), |object| {
         condition_of(object, "Stalled").is_some_and(|stalled| {
             stalled["reason"] == reason && stalled["message"].as_str().is_some_and(|text| text.contains(part))
@@ -40,7 +40,7 @@ async fn stalled(ns: &Namespace, reason: &str, part: &str) -> Value {
     .await
 }
 
-async fn one(ns: &Namespace, kind: &str) -> Option<Value> {
+pub(super) async fn one(ns: &Namespace, kind: &str) -> Option<Value> {
     let mut all = ns.list(kind).await.into_iter();
     all.find(|object| {
         object["metadata"]["name"]
@@ -49,13 +49,13 @@ async fn one(ns: &Namespace, kind: &str) -> Option<Value> {
     })
 }
 
-/// Runs the container of a Job here.
-async fn run(ns: &Namespace, job: &Value) -> (Option<i32>, String) {
-    let folder = Folder::new("approval");
-    for (name, sql) in FILES {
+/// Runs the container of a Job here, with these files and the login of this Secret.
+pub(super) async fn run(ns: &Namespace, job: &Value, files: &[(&str, &str)], secret: &str) -> (Option<i32>, String) {
+    let folder = Folder::new(secret);
+    for (name, sql) in files {
         folder.write(name, sql);
     }
-    let secret = ns.get("Secret", "a-role-approval-owner").await.unwrap();
+    let secret = ns.get("Secret", secret).await.unwrap();
     let url = secret["data"]["DATABASE_URL"].as_str().unwrap();
     let url = base64::engine::general_purpose::STANDARD.decode(url).unwrap();
     let url = folder.write("url", std::str::from_utf8(&url).unwrap());
@@ -119,7 +119,7 @@ async fn a_plan_runs_when_its_losses_are_accepted_and_its_hash_is_approved() {
     })
     .await;
     let job = one(&ns, "Job").await.unwrap();
-    let (code, log) = run(&ns, &job).await;
+    let (code, log) = run(&ns, &job, &FILES, "a-role-approval-owner").await;
     assert_eq!(code, Some(0), "{log}");
     ns.wait("AmasDatabase", "a", "at version 2", |object| {
         object.pointer("/status/migrations/current") == Some(&2.into())

@@ -147,6 +147,8 @@ impl Situation {
             same_generation: false,
             restart: None,
             take_over: None,
+            corrects_drift: false,
+            accept_drift: None,
             accept_empty: None,
             approved_plan: None,
             plans: Arc::default(),

@@ -12,11 +12,12 @@ pub use self::{
     pending::{MAP, Pending, Plans},
 };
 use crate::{
-    api::migrations::{Approval, Migrations},
+    api::migrations::{Approval, DriftMode, Migrations},
     controllers::credentials::hex,
     engine::{child::ChildKind, children},
     migrate::{
         consent::{Consent, Unaccepted},
+        drift::Drift,
         history::{Run, State},
         plan::{self, Direction, Options, Plan, PlanError},
         report::{self, Termination},
@@ -41,6 +42,8 @@ pub struct Known<'a> {
     pub children: &'a children::Family,
     /// What the specification says of approval and losses.
     pub migrations: &'a Migrations,
+    /// What the schema differs in from what the last run left.
+    pub drift: Option<&'a Drift>,
     /// The plan that the annotation approves.
     pub approved: Option<&'a str>,
     pub plans: &'a Plans,
@@ -96,6 +99,8 @@ pub enum Hold {
     Approval { approved: Option<String> },
     /// Data that would be lost.
     Loss(Unaccepted),
+    /// The schema is not the one that migrations made.
+    Drift,
 }
 
 /// Why a Job failed.
@@ -180,6 +185,9 @@ fn hold(
         let statements = plan.statements(known.source, state)?;
         Ok(Pending::new(plan, hash, statements))
     })?;
+    if known.migrations.drift.mode == DriftMode::Block && known.drift.is_some_and(|drift| drift.total > 0) {
+        return Ok(Some((pending, Hold::Drift)));
+    }
     let accepted = known.migrations.allow_destructive.iter().copied().collect();
     if let Some(refused) = Consent::Versions(accepted).refuse(&pending.losses) {
         return Ok(Some((pending, Hold::Loss(refused))));
@@ -410,6 +418,7 @@ mod tests {
                 target: Some(3),
                 children,
                 migrations: &serde_json::from_value(settings).unwrap(),
+                drift: None,
                 approved: None,
                 plans: &Plans::default(),
             },
@@ -547,6 +556,39 @@ mod tests {
                 ..
             }
         ));
+    }
+
+    #[test]
+    fn a_changed_schema_holds_back_only_where_it_is_asked_for() {
+        let source = source("SELECT 1");
+        for (mode, total, held) in [
+            ("Report", 1, false),
+            ("Correct", 1, false),
+            ("Block", 0, false),
+            ("Block", 1, true),
+        ] {
+            let settings = json!({"source": {"bundle": "b"}, "drift": {"mode": mode}});
+            let decision = decide(
+                &family(),
+                &Known {
+                    source: &source,
+                    state: None,
+                    identity: IDENTITY,
+                    seeds: None,
+                    target: Some(3),
+                    children: &children(None),
+                    migrations: &serde_json::from_value(settings).unwrap(),
+                    drift: Some(&Drift {
+                        total,
+                        ..Drift::default()
+                    }),
+                    approved: None,
+                    plans: &Plans::default(),
+                },
+            );
+            let holds = matches!(decision, Decision::Held { why: Hold::Drift, .. });
+            assert_eq!(holds, held, "{mode} {total}: {decision:?}");
+        }
     }
 
     #[test]

@@ -9,10 +9,11 @@ use kube::Resource;
 
 use crate::{
     api::{
-        ACCEPT_EMPTY, APPROVE_PLAN, REISSUE, RENEW, REREAD_SECRETS, RESTART, ROTATE, TAKE_OVER,
+        ACCEPT_DRIFT, ACCEPT_EMPTY, APPROVE_PLAN, REISSUE, RENEW, REREAD_SECRETS, RESTART, ROTATE, TAKE_OVER,
         amas_database::{AmasDatabase, AmasDatabaseStatus},
         common::External,
         conditions::{ConditionType, shorten},
+        migrations::DriftMode,
         sensitive::Sensitive,
     },
     controllers::{
@@ -49,6 +50,8 @@ pub use self::policies::{Policy, eviction_owner};
 const HANDLED_LIMIT: usize = 253;
 /// Where the status keeps the last handled value of the annotation that asks to take over.
 pub const HANDLED_TAKE_OVER: &str = "take-over";
+/// The same of the one that accepts a changed schema.
+pub const HANDLED_DRIFT: &str = "accept-drift";
 
 /// An engine of ours; the table of stores.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -122,6 +125,10 @@ pub struct Observed {
     pub take_over: Option<String>,
     /// The annotation that lets a store begin anew, empty, until it is handled.
     pub accept_empty: Option<String>,
+    /// What the specification says of a schema that somebody has changed.
+    pub corrects_drift: bool,
+    /// The annotation that accepts the schema as it is, until it is handled.
+    pub accept_drift: Option<String>,
     /// The plan that the annotation approves.
     pub approved_plan: Option<String>,
     /// The annotation that asks for new certificates.
@@ -250,6 +257,9 @@ pub async fn observe(context: &Context, object: &AmasDatabase, wanted: &[SecretS
         issuance: None,
         renew: one_shot(object, RENEW),
         take_over: one_shot(object, TAKE_OVER).filter(|value| status.handled.get(HANDLED_TAKE_OVER) != Some(value)),
+        corrects_drift: (object.spec.migrations.as_ref())
+            .is_some_and(|migrations| migrations.drift.mode == DriftMode::Correct),
+        accept_drift: one_shot(object, ACCEPT_DRIFT).filter(|value| status.handled.get(HANDLED_DRIFT) != Some(value)),
         accept_empty: one_shot(object, ACCEPT_EMPTY).filter(|value| status.handled.get(losses::HANDLED) != Some(value)),
         status,
         children,

@@ -457,6 +457,7 @@ fn migration_steps(spec: &AmasDatabaseSpec, valid: &Valid, observed: &Observed, 
         target: Some(target),
         children: &observed.children,
         migrations,
+        drift: snapshot.facts.drift.as_ref(),
         approved: observed.approved_plan.as_deref(),
         plans: &observed.plans,
     };

@@ -1,6 +1,7 @@
 //! The status of an AmasDatabase from what was seen and planned. Pure: no client, no clock of its own.
 
 mod credentials;
+mod drift;
 mod members;
 mod migrations;
 
@@ -22,7 +23,7 @@ use super::{
     facts, issuance,
     jobs::Decision,
     losses,
-    observe::{HANDLED_TAKE_OVER, Observed, StoreKind},
+    observe::{HANDLED_DRIFT, HANDLED_TAKE_OVER, Observed, StoreKind},
     pins,
     plan::{HANDLED_RESTART, Plan, role_secrets},
     secrets,
@@ -86,6 +87,7 @@ pub fn report(object: &AmasDatabase, observed: &Observed, ground: &Ground<'_>) -
     draft.names();
     let stores = draft.stores(valid);
     draft.migrations();
+    draft.drift();
     draft.policies(&stores);
     draft.updates();
     let available = draft.available(&stores);
@@ -355,14 +357,17 @@ impl Draft<'_> {
     }
 
     fn ready_message(&self) -> String {
-        let waiting = self.waiting();
-        if waiting.is_empty() {
-            return "everything declared is in".to_owned();
+        let mut message = "everything declared is in".to_owned();
+        if self.conditions.iter().any(|one| one.kind == ConditionType::Drifted)
+            && let Some(drift) = self.drift_status()
+        {
+            message += &format!("; {}", drift::summary(&drift));
         }
-        format!(
-            "everything declared is in; waiting for a restart: {}",
-            waiting.join("; ")
-        )
+        let waiting = self.waiting();
+        if !waiting.is_empty() {
+            message += &format!("; waiting for a restart: {}", waiting.join("; "));
+        }
+        message
     }
 
     /// A one-shot annotation is handled once nothing is left to write for it.
@@ -378,6 +383,11 @@ impl Draft<'_> {
         let requests = secrets::handled(valid, self.observed);
         handled.extend(requests.into_iter().map(|(name, value)| (name.into(), value)));
         handled.extend(losses::handled(self.plan, self.observed).map(|value| (losses::HANDLED.into(), value)));
+        if let Some(value) = &self.observed.accept_drift
+            && (self.observed.postgres.as_ref()).is_some_and(|one| one.facts.drift_accepted.as_ref() == Some(value))
+        {
+            handled.insert(HANDLED_DRIFT.into(), value.clone());
+        }
         if let Some(value) = self.observed.take_over.as_ref().filter(|value| self.taken_over(value)) {
             handled.insert(HANDLED_TAKE_OVER.into(), value.clone());
         }

@@ -15,7 +15,10 @@ use crate::{
         endpoint::Endpoint,
         health::Attention,
         limits::Limit,
-        postgres::configure::{Configuration, ConfigurationFacts},
+        postgres::{
+            configure::{Configuration, ConfigurationFacts},
+            drift::DriftDuty,
+        },
     },
 };
 
@@ -50,6 +53,8 @@ pub struct PostgresDuty {
     pub configuration: Option<Configuration>,
     /// The database was there with its data: if it is gone, it is not made again. Not part of the fingerprint.
     pub kept: bool,
+    /// What to do about a schema that somebody has changed. Not part of the fingerprint.
+    pub drift: DriftDuty,
     /// Any change of it makes the whole database be looked at again.
     pub look_again: String,
 }
@@ -64,6 +69,7 @@ impl PostgresDuty {
             kept: false,
             serves: None,
             take_over: None,
+            drift: DriftDuty::default(),
             ..self.clone()
         };
         // The admin of a server that is not ours has a password that is somebody else's to hold.
@@ -218,6 +224,10 @@ pub struct PostgresFacts {
     pub migrations: Option<MigrationFacts>,
     /// The highest id of the migrations' history for which the app roles' rights are in; 0 stands for no history.
     pub rights_at: Option<i64>,
+    /// Whether the schema is as the last run left it; `None` until it was looked at.
+    pub drift: Option<crate::migrate::drift::Drift>,
+    /// The word by which the schema was last accepted as it is.
+    pub drift_accepted: Option<String>,
     /// Figures that move by themselves; refreshed with the history, else at most every 60 s. Not material.
     pub figures: Figures,
 }

@@ -2,13 +2,14 @@
 //!
 //! `duty` says what is asked and what is known; `sentinel` watches (over `wire`); `work` makes it true:
 //! `certificate` sees to a renewed certificate; `clients` sees that applications are sent to the same server; `mark` tells whose a role is, `part` takes leave of a server; `catalog` reads, `plan` (with `logins`) decides on `step`s, `rights` is the
-//! same for the app roles' rights; `configure` sees to the parameters of a managed server, by the rules in `parameters`.
+//! same for the app roles' rights; `drift` tells whether the schema is as migrations left it; `configure` sees to the parameters of a managed server, by the rules in `parameters`.
 
 mod catalog;
 mod certificate;
 mod clients;
 mod configure;
 mod connect;
+mod drift;
 mod duty;
 mod logins;
 mod mark;
@@ -26,6 +27,7 @@ mod work;
 pub mod workload;
 
 pub use configure::{Configuration, ConfigurationFacts};
+pub use drift::DriftDuty;
 pub use duty::{
     Access, Claim, Clients, ExtensionDuty, Figures, MigrationFacts, MissingExtension, PostgresDuty, PostgresFacts,
     RoleDuty, Session, Twin, twin_name,

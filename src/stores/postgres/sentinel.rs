@@ -1,19 +1,26 @@
 //! The connection that watches: logged in as the owner, listening for migrations; before the owner exists, as the admin.
 
+use std::time::{Duration, Instant};
+
 use jiff::Timestamp;
 
 use super::{
     PostgresDuty,
     wire::{Wire, WireError},
 };
-use crate::stores::{
-    endpoint::StoreError,
-    keeper::{Sentinel, ServerIdentity, Sign},
+use crate::{
+    migrate::drift::SIGNAL,
+    stores::{
+        endpoint::StoreError,
+        keeper::{Sentinel, ServerIdentity, Sign},
+    },
 };
 
 /// Where an admin logs in when the database itself may not be there yet.
 pub const MAINTENANCE_DATABASE: &str = "postgres";
 const LISTEN: &str = "LISTEN amas_migrate; SELECT extract(epoch FROM pg_postmaster_start_time())::text";
+/// How often the server is asked for the hint, in place of a ping. The server's counts are up to ten seconds late.
+const HINT_EVERY: Duration = Duration::from_secs(20);
 /// Unknown database, wrong password or unknown role, login not allowed, no right to connect: what work may put right.
 const NOT_THERE_YET: [&str; 4] = ["3D000", "28P01", "28000", "42501"];
 
@@ -21,6 +28,10 @@ const NOT_THERE_YET: [&str; 4] = ["3D000", "28P01", "28000", "42501"];
 pub struct PostgresSentinel {
     wire: Wire,
     provisional: bool,
+    /// The server's hint that the schema has changed, and when it was last asked for it.
+    hint: (String, Instant),
+    /// It has moved, which was not told yet.
+    moved: bool,
 }
 
 /// Logs in as the owner; as the admin while the owner or the database is not there yet.
@@ -58,7 +69,18 @@ async fn greet(mut wire: Wire, provisional: bool) -> Result<(PostgresSentinel, S
         version: wire.server_version.split(' ').next().unwrap_or_default().to_owned(),
         started_at: started.first().and_then(|epoch| timestamp(epoch)),
     };
-    Ok((PostgresSentinel { wire, provisional }, identity))
+    // What happens from now on is noticed; what happened before, the work begins with.
+    let hint = match provisional {
+        true => String::new(),
+        false => wire.query(SIGNAL).await.unwrap_or_default().concat(),
+    };
+    let sentinel = PostgresSentinel {
+        wire,
+        provisional,
+        hint: (hint, Instant::now()),
+        moved: false,
+    };
+    Ok((sentinel, identity))
 }
 
 fn timestamp(epoch: &str) -> Option<Timestamp> {
@@ -74,6 +96,9 @@ fn timestamp(epoch: &str) -> Option<Timestamp> {
 
 impl Sentinel for PostgresSentinel {
     async fn next_sign(&mut self) -> Sign {
+        if std::mem::take(&mut self.moved) {
+            return Sign::Nudge;
+        }
         loop {
             match self.wire.next().await {
                 Ok(message) if message.tag == b'A' => return Sign::Nudge,
@@ -84,6 +109,12 @@ impl Sentinel for PostgresSentinel {
     }
 
     async fn ping(&mut self) -> Result<(), StoreError> {
+        if !self.hint.0.is_empty() && self.hint.1.elapsed() >= HINT_EVERY {
+            let hint = self.wire.query(SIGNAL).await?.concat();
+            self.moved = hint != self.hint.0;
+            self.hint = (hint, Instant::now());
+            return Ok(());
+        }
         // An empty query is the cheapest round trip through the server process and leaves no trace in its statistics.
         self.wire.query("").await?;
         Ok(())

@@ -11,6 +11,7 @@ use super::{
     certificate, clients,
     configure::configure,
     connect::{SqlError, connect, execute, read},
+    drift,
     duty::{ExtensionDuty, Figures, MigrationFacts},
     logins,
     mark::Mark,
@@ -55,6 +56,7 @@ pub struct PostgresWorker {
     /// The database has been seen: log in to it directly.
     exists: bool,
     figures_at: Option<Instant>,
+    drift: drift::Watched,
     /// The certificate that the server was last seen to show.
     pub(super) shown: Option<String>,
 }
@@ -104,16 +106,16 @@ async fn towards(
     } else if is_moving(duty, facts) {
         follow_configuration(worker, duty, facts).await?;
     }
-    match look(worker, duty, fingerprint, facts).await {
-        Ok(None) => {}
-        Ok(Some(pause)) => return Ok(Progress::More { pause }),
+    let drift = match look(worker, duty, fingerprint, facts).await {
+        Ok(Looked::Settled(drift)) => drift,
+        Ok(Looked::Moving(pause)) => return Ok(Progress::More { pause }),
         // No such database: somebody has dropped it since it was seen.
         Err(error) if settled && error.is("3D000") => {
             (worker.settled, worker.exists) = (None, false);
             return Ok(Progress::More { pause: Duration::ZERO });
         }
         Err(error) => return Err(error.into()),
-    }
+    };
     if !is_configured(duty, facts) {
         return Ok(Progress::More { pause: FILE_ARRIVES });
     }
@@ -122,6 +124,7 @@ async fn towards(
         true => FULL_LOOK,
         false => CERTIFICATE_ARRIVES,
     };
+    let again = drift.map_or(again, |drift| drift.min(again));
     Ok(Progress::Done { again_in: Some(again) })
 }
 
@@ -324,13 +327,21 @@ pub(super) async fn drop_role(connection: &mut PgConnection, name: &SqlName) -> 
     }
 }
 
-/// History, rights and figures. Gives the pause after which to look again, when something is still moving.
+/// What came of a look.
+enum Looked {
+    /// Look again after this: something is still moving.
+    Moving(Duration),
+    /// All is in; the schema may have to be looked at after this.
+    Settled(Option<Duration>),
+}
+
+/// History, rights, drift and figures.
 async fn look(
     worker: &mut PostgresWorker,
     duty: &PostgresDuty,
     fingerprint: u64,
     facts: &mut PostgresFacts,
-) -> Result<Option<Duration>, SqlError> {
+) -> Result<Looked, SqlError> {
     let mut owner = connect(&duty.owner_login, duty.database.as_str()).await?;
     let migrations = migrations(&mut owner).await?;
     let moved = facts.migrations.as_ref() != Some(&migrations);
@@ -341,10 +352,10 @@ async fn look(
     let wanted = Some((fingerprint, latest, applied));
     if worker.rights_for != wanted {
         if running {
-            return Ok(Some(WHILE_RUNNING));
+            return Ok(Looked::Moving(WHILE_RUNNING));
         }
         if !grant(&mut owner, duty).await? {
-            return Ok(Some(SOON));
+            return Ok(Looked::Moving(SOON));
         }
         facts.rights_at = Some(latest);
         worker.rights_for = wanted;
@@ -353,8 +364,13 @@ async fn look(
         facts.figures = figures(&mut owner).await?;
         worker.figures_at = Some(Instant::now());
     }
+    // What a run is about to record is nobody's change by hand.
+    let drift = match running {
+        true => None,
+        false => drift::see(&mut worker.drift, duty, facts, &mut owner).await?,
+    };
     owner.close().await?;
-    Ok(None)
+    Ok(Looked::Settled(drift))
 }
 
 /// Whether a runner is at work. Rights wait for it: a GRANT and an ALTER of one table at the same time end one of the two

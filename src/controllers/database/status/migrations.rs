@@ -118,6 +118,11 @@ impl Draft<'_> {
         let plan = &pending.status;
         let name = self.object.metadata.name.as_deref().unwrap_or_default();
         match why {
+            Hold::Drift => {
+                let told = self.drift_status().map(|drift| self.drift_message(&drift));
+                let text = format!("{} migrations wait: {}", plan.migrations, told.unwrap_or_default());
+                (Reason::Drifted, text)
+            }
             Hold::Loss(refused) => (
                 Reason::DestructiveNotAllowed,
                 format!(
@@ -282,6 +287,7 @@ impl Draft<'_> {
                 .filter(|_| self.plan.migrations == Some(Decision::Done))
                 .map(Into::into),
             pending_plan: self.pending_plan(),
+            drift: self.drift_status(),
             failure: failure.map(failure_status),
             history: history.collect(),
             plan,
