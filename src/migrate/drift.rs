@@ -154,6 +154,26 @@ pub async fn accept(conn: &mut PgConnection, schema: &SqlName) -> Result<(), sql
     whole(conn, &sql).await.map(drop)
 }
 
+/// Records these extensions as they are: whoever is to see to them has made or updated them.
+pub async fn take_up_extensions(conn: &mut PgConnection, names: &[String]) -> Result<(), sqlx::Error> {
+    if names.is_empty() {
+        return Ok(());
+    }
+    let names: Vec<String> = names.iter().map(|name| literal(name)).collect();
+    let names = names.join(", ");
+    let sql = format!(
+        "BEGIN; {SETTINGS}; DELETE FROM amas_migrate.objects WHERE kind = 'extension' AND name IN ({names}); \
+         INSERT INTO amas_migrate.objects (kind, name, parent, definition) SELECT o.kind, o.name, o.parent, o.definition \
+         FROM ({OBJECTS}) o WHERE o.kind = 'extension' AND o.name IN ({names}); \
+         UPDATE amas_migrate.fingerprints f SET (digest, objects) = ({DIGEST}) WHERE f.id = (SELECT max(id) FROM amas_migrate.fingerprints); COMMIT"
+    );
+    whole(conn, &sql).await.map(drop)
+}
+
+/// Over what is recorded: the digest, and how many objects.
+const DIGEST: &str = "SELECT coalesce(encode(sha256(string_agg(sha256(convert_to(o.kind || E'\\n' || o.name || E'\\n' || o.definition, 'UTF8')), \
+     ''::bytea ORDER BY o.kind COLLATE \"C\", o.name COLLATE \"C\")), 'hex'), ''), count(*)::integer FROM amas_migrate.objects o";
+
 fn recording(schema: &SqlName, before: &str, after: &str) -> String {
     format!(
         "BEGIN; {SETTINGS}; {before}; \
@@ -172,9 +192,7 @@ fn recording(schema: &SqlName, before: &str, after: &str) -> String {
          DELETE FROM amas_migrate.drift; \
          INSERT INTO amas_migrate.fingerprints (version, applied, server, digest, objects) \
          SELECT coalesce((SELECT max(m.version) FROM \"{schema}\"._sqlx_migrations m), 0), {applied}, \
-         current_setting('server_version_num')::int / 10000, \
-         coalesce(encode(sha256(string_agg(sha256(convert_to(o.kind || E'\\n' || o.name || E'\\n' || o.definition, 'UTF8')), ''::bytea \
-         ORDER BY o.kind COLLATE \"C\", o.name COLLATE \"C\")), 'hex'), ''), count(*) FROM amas_migrate.objects o; {after}; COMMIT",
+         current_setting('server_version_num')::int / 10000, d.digest, d.objects FROM ({DIGEST}) d (digest, objects); {after}; COMMIT",
         applied = applied(schema)
     )
 }

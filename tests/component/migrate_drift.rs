@@ -224,6 +224,18 @@ async fn what_is_no_change_of_the_schema_is_not_told() {
         sqlx::raw_sql(sql).execute(&mut owner).await.unwrap();
         assert_eq!(db.told().await, [""; 0], "{sql}");
     }
+    // What an operator makes itself it takes up.
+    sqlx::raw_sql("CREATE EXTENSION btree_gin")
+        .execute(&mut owner)
+        .await
+        .unwrap();
+    assert_eq!(db.told().await.len(), 1);
+    let recorded = db.drift().await.fingerprint;
+    drift::take_up_extensions(&mut owner, &["btree_gin".to_owned()])
+        .await
+        .unwrap();
+    assert_eq!(db.told().await, [""; 0]);
+    assert_ne!(db.drift().await.fingerprint, recorded);
     let found = drift::look(&mut owner, &public()).await.unwrap().unwrap();
     assert_eq!(found.total, 0, "in a session that has other settings: {found:?}");
     assert_ne!(before, [""], "the server counts");

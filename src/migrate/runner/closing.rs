@@ -1,5 +1,9 @@
 //! The end of a run: its record, the lock, the report.
 
+use std::time::Duration;
+
+use tokio::time::sleep;
+
 use crate::migrate::{
     drift,
     record::{self, Ending},
@@ -8,6 +12,9 @@ use crate::migrate::{
 };
 
 use super::{Event, Runner};
+
+const RECORD_ATTEMPTS: usize = 5;
+const RECORD_PAUSE: Duration = Duration::from_millis(200);
 
 impl Runner<'_, '_> {
     /// Writes down how it ended, as far as the session still can, gives the lock back and hands the report out.
@@ -44,9 +51,17 @@ impl Runner<'_, '_> {
         self.unless_lost(noted)
     }
 
+    /// Objects that others are changing, or have locked, may keep a definition from being read.
     pub(super) async fn record_schema(&mut self) -> Result<(), Failure> {
-        let recorded = drift::record(self.conn, &self.request.options.schema).await;
-        self.unless_lost(recorded)
+        let mut attempts = 1;
+        loop {
+            let recorded = drift::record(self.conn, &self.request.options.schema).await;
+            if attempts == RECORD_ATTEMPTS || !matches!(recorded, Err(sqlx::Error::Database(_))) {
+                return self.unless_lost(recorded);
+            }
+            attempts += 1;
+            sleep(RECORD_PAUSE).await;
+        }
     }
 
     /// No run fails because its schema cannot be described.

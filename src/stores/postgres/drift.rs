@@ -32,6 +32,8 @@ const SHARE: u32 = 100;
 const LONGEST_REST: Duration = Duration::from_secs(30);
 /// While something is being put back.
 const CORRECTING: Duration = Duration::from_secs(2);
+/// After it could not be begun.
+const BUSY: Duration = Duration::from_secs(30);
 
 /// What a schema that is not as it was recorded means.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
@@ -50,6 +52,8 @@ pub struct Watched {
     cost: Duration,
     /// One at most; it ends with this. The migration lock keeps it from doing what somebody else does.
     correcting: JoinSet<Result<Vec<Outcome>, Failure>>,
+    /// Nothing is put back before this: a migration, or another operator, was at work.
+    not_before: Option<Instant>,
     /// What could not be put back; it is tried again with the next look without a hint.
     refused: Vec<Difference>,
 }
@@ -63,7 +67,11 @@ pub async fn see(
 ) -> Result<Option<Duration>, SqlError> {
     let asked = duty.drift.accept.is_some() && facts.drift_accepted != duty.drift.accept;
     let corrected = collect(watched);
-    let hint = hint(owner).await?;
+    let hint = match hint(owner).await {
+        // The clock says then when to look.
+        Err(error) if error.sqlstate.is_some() => watched.hint.clone().unwrap_or_default(),
+        hint => hint?,
+    };
     let overdue = watched.looked.is_none_or(|at| at.elapsed() >= WITHOUT_HINT);
     let moved = watched.hint.as_ref() != Some(&hint);
     let rest = (watched.cost * SHARE).min(LONGEST_REST);
@@ -110,9 +118,17 @@ async fn compare(duty: &PostgresDuty, accept: bool, owner: &mut PgConnection) ->
     }
     let extensions: Vec<String> = duty.extensions.iter().map(|one| ident(one.name.as_str())).collect();
     let roles: Vec<String> = duty.roles.iter().map(|role| &role.name).flat_map(granted_to).collect();
+    let made = |one: &&Difference| one.kind == "extension" && extensions.contains(&quoted(&one.name));
+    let made: Vec<String> = found
+        .differences
+        .iter()
+        .filter(made)
+        .map(|one| one.name.clone())
+        .collect();
+    drift::take_up_extensions(owner, &made).await?;
     let before = found.differences.len();
     found.differences.retain(|one| match one.kind.as_str() {
-        "extension" => !extensions.contains(&quoted(&one.name)),
+        "extension" => !made.contains(&one.name),
         "grant" => !roles.iter().any(|role| one.name.ends_with(role)),
         _ => true,
     });
@@ -157,7 +173,10 @@ fn collect(watched: &mut Watched) -> bool {
                 }
             }
         }
-        Ok(Err(failure)) => tracing::info!(%failure, "nothing was put back"),
+        Ok(Err(failure)) => {
+            watched.not_before = Some(Instant::now() + BUSY);
+            tracing::info!(%failure, "nothing was put back");
+        }
         Err(_) => {}
     }
     true
@@ -170,6 +189,12 @@ fn put_back(watched: &mut Watched, duty: &PostgresDuty, facts: &PostgresFacts) -
     let found = facts.drift.as_ref().filter(|_| duty.drift.correct)?;
     let worth = |one: &&Difference| correct::is_correctable(one) && !watched.refused.contains(one);
     found.differences.iter().find(worth)?;
+    let wait = watched
+        .not_before
+        .map(|time| time.saturating_duration_since(Instant::now()));
+    if let Some(wait) = wait.filter(|wait| !wait.is_zero()) {
+        return Some(wait);
+    }
     let (login, database) = (duty.owner_login.clone(), duty.database.clone());
     watched.correcting.spawn(async move {
         let lost = |error: SqlError| Failure::Lost(error.to_string());
