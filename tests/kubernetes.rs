@@ -32,5 +32,7 @@ mod leadership;
 mod lifecycle;
 #[path = "kubernetes/transitions.rs"]
 mod transitions;
+#[path = "kubernetes/upgrades.rs"]
+mod upgrades;
 #[path = "kubernetes/volumes.rs"]
 mod volumes;
