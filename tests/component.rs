@@ -10,6 +10,8 @@ mod support;
 mod analysis;
 #[path = "component/external.rs"]
 mod external;
+#[path = "component/hostile.rs"]
+mod hostile;
 #[path = "component/keeper.rs"]
 mod keeper;
 #[path = "component/migrate.rs"]

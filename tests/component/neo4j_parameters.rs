@@ -26,7 +26,10 @@ async fn shown(graph: &Graph) -> BTreeMap<String, String> {
     let mut rows = graph.execute(query("SHOW SETTINGS YIELD name, value")).await.unwrap();
     let mut all = BTreeMap::new();
     while let Some(row) = rows.next().await.unwrap() {
-        all.insert(row.get("name").unwrap(), row.get("value").unwrap());
+        all.insert(
+            row.get("name").unwrap(),
+            row.get::<Option<String>>("value").unwrap().unwrap_or_default(),
+        );
     }
     all
 }
@@ -48,7 +51,7 @@ async fn settings_are_the_ones_asked_for_and_no_others() {
     const HOSTILE: &str = "it's \"; dbms.security.auth_enabled=false # ${user.home} $$ `id` * Zo\u{eb}";
     let wanted = [
         ("db.transaction.timeout", "33s"),
-        ("server.memory.query_cache.shared_cache_num_entries", "77"),
+        ("server.memory.query_cache.per_db_cache_num_entries", "77"),
         ("browser.post_connect_cmd", HOSTILE),
     ];
     let Some(plain) = Neo4jServer::start_set(&BTreeMap::new()) else {
