@@ -37,6 +37,12 @@ pub fn refuse(name: &str, value: &str) -> Option<String> {
             "the value of {name} contains a line break or control character"
         ));
     }
+    // The server reads its file as Latin-1.
+    if !value.is_ascii() {
+        return Some(format!(
+            "the value of {name} has characters that are not ASCII, which the server's file cannot hold"
+        ));
+    }
     // At the end of a line it would take the next one in; before other characters it stands for something else. A command in $() would run.
     (value.contains('\\') || value.contains("$(")).then(|| {
         format!("the value of {name} contains a backslash or $(, which the server's file gives another meaning")
@@ -75,7 +81,14 @@ mod tests {
         ] {
             assert!(refuse(name, "1").is_some(), "{name:?}");
         }
-        for value in ["1\ndbms.security.auth_enabled=false", "1\\", "a\\u000ab", "$(id)", "\r"] {
+        for value in [
+            "1\ndbms.security.auth_enabled=false",
+            "1\\",
+            "a\\u000ab",
+            "$(id)",
+            "\r",
+            "Zoë",
+        ] {
             assert!(refuse("db.transaction.timeout", value).is_some(), "{value:?}");
         }
         for (name, value) in [("db.transaction.timeout", "30s"), ("server.memory.heap.max_size", "1g")] {
