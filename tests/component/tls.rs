@@ -4,6 +4,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use amas_operator::{
     api::sensitive::Sensitive,
+    controllers::credentials::{Certificates, Entries, certificates::Source},
     stores::{
         endpoint::{ClientCertificate, Endpoint, StoreError, Tls, Trust},
         health::{Reason, Verdict},
@@ -11,6 +12,7 @@ use amas_operator::{
         postgres::Postgres,
         redis::{Redis, RedisFacts, RedisWorker},
         tls::{self, fingerprint},
+        workload::Family,
     },
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -193,6 +195,68 @@ async fn a_renewed_certificate_is_shown_without_a_restart() {
         assert_eq!(tls::shown(&base.endpoint, tcp).await.unwrap(), base.serves);
     }
     redis::cmd("PING").exec(&mut client).unwrap();
+}
+
+/// Our own certificates as they were and are at a time, for a server at this address.
+fn own(days_ago: i64, before: &Entries) -> Entries {
+    let family = Family {
+        namespace: "n".into(),
+        database: "d".into(),
+        uid: "u".into(),
+        data_goes: false,
+    };
+    let now = jiff::Timestamp::now() - jiff::SignedDuration::from_hours(24 * days_ago);
+    let mut certificates = Certificates::of(&family, ["postgres"].into_iter(), (Source::Own, None, now));
+    certificates.servers[0].1.push("127.0.0.1".into());
+    certificates.entries(before)
+}
+
+/// A year before the end of an authority the next is published, and signs a month later.
+#[tokio::test]
+async fn an_authority_is_replaced_under_a_running_server() {
+    let first = own(3325, &Entries::new());
+    let both = own(31, &first);
+    let after = own(0, &both);
+    assert_ne!(both["postgres.crt"], after["postgres.crt"]);
+    let issued = |entries: &Entries| Issued {
+        certificate: entries["postgres.crt"].reveal().into(),
+        key: entries["postgres.key"].reveal().into(),
+    };
+    let trusting = |entries: &Entries| {
+        Tls::Encrypt(Arc::new(Trust {
+            verify: true,
+            ca: Some(entries["ca.crt"].reveal().into()),
+            client: None,
+        }))
+    };
+    let server = encrypted_postgres(&issued(&both)).await;
+    let wanted = |entries: &Entries| {
+        let mut duty = duty(&server);
+        duty.admin.tls = trusting(entries);
+        duty.owner_login.tls = trusting(entries);
+        duty.serves = fingerprint(&issued(entries).certificate);
+        duty
+    };
+    let mut kept = Kept::new(wanted(&both));
+    kept.until_in(&wanted(&both)).await;
+    let before = kept.snapshots.borrow().health.clone();
+
+    let new = issued(&after);
+    server.renew(&new.certificate, &new.key);
+    kept.keepers.assign_base(&kept.key, wanted(&after));
+    kept.until_in(&wanted(&after)).await;
+    eventually("the new one is shown", Duration::from_secs(15), || async {
+        shown_by_postgres(&server).await == fingerprint(&new.certificate)
+    })
+    .await;
+    let health = kept.snapshots.borrow().health.clone();
+    assert!(health.is_up() && health.since == before.since, "{before:?} {health:?}");
+    // A client that has not looked for a month gets in, one that has not looked for years does not.
+    for (known, accepted) in [(&both, true), (&after, true), (&first, false)] {
+        let mut duty = wanted(known);
+        duty.serves = None;
+        assert_eq!(Postgres::open(&duty).await.is_ok(), accepted);
+    }
 }
 
 async fn shown_by_postgres(server: &Postmaster) -> Option<String> {
