@@ -30,6 +30,12 @@ mod issuer;
 mod leadership;
 #[path = "kubernetes/lifecycle.rs"]
 mod lifecycle;
+#[path = "kubernetes/losses.rs"]
+mod losses;
+#[path = "kubernetes/mutation.rs"]
+mod mutation;
+#[path = "kubernetes/strings.rs"]
+mod strings;
 #[path = "kubernetes/transitions.rs"]
 mod transitions;
 #[path = "kubernetes/upgrades.rs"]
