@@ -22,6 +22,8 @@ mod deletion;
 mod drift;
 #[path = "kubernetes/encryption.rs"]
 mod encryption;
+#[path = "kubernetes/image.rs"]
+mod image;
 #[path = "kubernetes/isolation.rs"]
 mod isolation;
 #[path = "kubernetes/issuer.rs"]

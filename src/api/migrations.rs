@@ -81,7 +81,7 @@ pub enum Approval {
 
 /// Exactly one source of migration files named `NNNN_name.up.sql` and `NNNN_name.down.sql`.
 #[derive(Clone, Debug, Deserialize, Serialize, PartialEq, KubeSchema)]
-#[x_kube(validation = ("has(self.bundle) != has(self.configMaps)", "migrations.source: set exactly one of bundle and configMaps"))]
+#[x_kube(validation = ("[has(self.bundle), has(self.configMaps), has(self.image)].filter(one, one).size() == 1", "migrations.source: set exactly one of bundle, configMaps and image"))]
 #[serde(rename_all = "camelCase")]
 pub struct MigrationSource {
     /// A set that comes with the operator's image, such as `amas`.
@@ -92,6 +92,49 @@ pub struct MigrationSource {
     #[schemars(length(max = 16), inner(regex(pattern = crate::api::names::OBJECT_NAME), length(min = 1, max = 253)))]
     #[x_kube(merge_strategy = ListMerge::Set)]
     pub config_maps: Vec<String>,
+    /// A folder of an image, of which nothing but the files is needed (`FROM scratch`, `COPY *.sql /migrations/`). Jobs mount it as an image
+    /// volume, which takes Kubernetes 1.36, or an older one with the feature gate ImageVolume.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image: Option<ImageSource>,
+}
+
+/// Migration files in an image. Its registry is logged in to with `spec.pods.imagePullSecrets`.
+#[derive(Clone, Debug, Deserialize, Serialize, PartialEq, KubeSchema)]
+#[x_kube(validation = ("!has(self.path) || !self.path.contains('..')", "migrations.source.image.path: without '..'"))]
+#[serde(rename_all = "camelCase")]
+pub struct ImageSource {
+    /// The image by its digest, so that it always has the same files: `registry.example.com/app/migrations@sha256:...`.
+    #[schemars(
+        length(max = 512),
+        regex(pattern = r"^[a-zA-Z0-9][a-zA-Z0-9._:/-]*@sha256:[0-9a-f]{64}$")
+    )]
+    pub reference: String,
+    /// The folder in the image that has the files. Default: `/migrations`.
+    #[serde(default = "ImageSource::folder")]
+    #[schemars(length(max = 256), regex(pattern = r"^/[A-Za-z0-9._/-]*$"))]
+    pub path: String,
+    /// When the image is pulled. Default: `IfNotPresent`, since a digest never means another image.
+    #[serde(default)]
+    pub pull_policy: PullPolicy,
+}
+
+impl ImageSource {
+    fn folder() -> String {
+        "/migrations".to_owned()
+    }
+
+    /// What its files are stored under.
+    pub fn key(&self) -> String {
+        format!("{} {}", self.reference, self.path)
+    }
+}
+
+#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, PartialEq, Eq, JsonSchema)]
+pub enum PullPolicy {
+    #[default]
+    IfNotPresent,
+    Always,
+    Never,
 }
 
 /// The container of a migration Job.

@@ -15,6 +15,7 @@ use crate::migrate::{
 };
 
 mod args;
+mod deposit;
 mod drift;
 mod lint;
 mod look;
@@ -64,6 +65,7 @@ pub async fn run(args: Args) -> ExitCode {
         Verb::Show(args) => finish(look::show(&args).await),
         Verb::Stamp(args) => finish(records::stamp(&args).await),
         Verb::Repair(args) => finish(records::repair(&args).await),
+        Verb::Deposit(args) => finish(deposit::deposit(&args).await),
         Verb::Drift(args) => finish(drift::drift(&args).await),
         Verb::Validate(args) => finish(status::validate(&args).await),
         Verb::Plan(args) => finish(plan::plan(&args).await),

@@ -9,18 +9,21 @@ use std::{
 use serde_json::Value;
 
 use crate::{
-    api::migrations::MigrationSource,
+    api::migrations::{ImageSource, MigrationSource},
     engine::{
         child::ChildKind,
         writer::{WriteError, Writer},
     },
     migrate::{seed::Profile, source::Source},
+    stores::postgres::Deposit,
 };
 
 /// What became of reading a source.
 #[derive(Clone, Debug)]
 pub enum Files {
     Read(Arc<Source>),
+    /// A Job has to bring them first.
+    Unread,
     /// It does not exist: what, and what to do.
     NotFound(String),
     /// Its files cannot be used: one problem each.
@@ -159,6 +162,18 @@ impl Sources {
         };
         lock(&self.read_seed_maps).insert(uid.to_owned(), (reason, files.clone()));
         Ok(files)
+    }
+}
+
+/// The files of an image, as far as a Job has brought them.
+pub fn of_image(image: &ImageSource, deposit: Option<&Deposit>) -> Files {
+    match deposit
+        .filter(|deposit| deposit.source == image.key())
+        .map(|deposit| &deposit.files)
+    {
+        Some(Some(Ok(source))) => Files::Read(source.clone()),
+        Some(Some(Err(problems))) => Files::Invalid(problems.clone()),
+        Some(None) | None => Files::Unread,
     }
 }
 

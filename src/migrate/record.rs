@@ -6,7 +6,7 @@ use crate::api::names::SqlName;
 
 use super::{
     adjust::Change,
-    drift,
+    deposit, drift,
     history::CHANNEL,
     plan::{Direction, Step},
     progress,
@@ -15,11 +15,12 @@ use super::{
 };
 
 /// The comment on schema `amas_migrate`: which layout its tables have. A later release upgrades from here.
-pub const LAYOUT: &str = "amas-operator migration records, layout 3";
+pub const LAYOUT: &str = "amas-operator migration records, layout 4";
 /// Layouts that [`bootstrap`] brings to this one.
 pub const OLDER: &[&str] = &[
     "amas-operator migration records, layout 1",
     "amas-operator migration records, layout 2",
+    "amas-operator migration records, layout 3",
 ];
 
 /// A string literal that means the same whatever standard_conforming_strings is.
@@ -42,10 +43,11 @@ pub fn bootstrap(schema: &SqlName) -> String {
         "BEGIN;\n\
          CREATE TABLE IF NOT EXISTS \"{schema}\"._sqlx_migrations (version BIGINT PRIMARY KEY, description TEXT NOT NULL, \
          installed_on TIMESTAMPTZ NOT NULL DEFAULT now(), success BOOLEAN NOT NULL, checksum BYTEA NOT NULL, \
-         execution_time BIGINT NOT NULL);\n{TABLES}{progress}{drift}\n\
+         execution_time BIGINT NOT NULL);\n{TABLES}{progress}{drift}{files}\n\
          COMMENT ON SCHEMA amas_migrate IS {layout};\n{revoke}\nCOMMIT",
         progress = progress::TABLE,
         drift = drift::TABLES,
+        files = deposit::TABLE,
         layout = literal(LAYOUT),
         revoke = REVOKE.replace("$SCHEMA", &literal(schema.as_str())),
     )

@@ -162,3 +162,36 @@ async fn what_was_done_can_be_looked_at() {
     }
     assert_eq!(dir.run(&db, &["show", "9"]).await.0, 15);
 }
+
+#[tokio::test]
+async fn the_files_of_an_image_are_brought_as_they_are() {
+    use amas_operator::migrate::deposit;
+    let (db, dir) = five("deposited").await;
+    dir.file("0006_bytes.sql", "SELECT 'it''s \\ é';\r\n");
+    let stored = async |source: &str| deposit::read(&mut db.connect().await, source).await.unwrap();
+    assert!(stored("a").await.is_empty());
+    for source in ["a", "b", "a"] {
+        dir.does(&db, &["deposit", "--source", source]).await;
+        let files = stored(source).await;
+        assert_eq!(files.len(), 2 * FIVE.len() + 1);
+        for (name, content) in files {
+            assert_eq!(content, std::fs::read(dir.path().join(&name)).unwrap(), "{name}");
+        }
+    }
+    // Two sources are kept.
+    dir.does(&db, &["deposit", "--source", "it's c"]).await;
+    let left = [
+        stored("it's c").await.len(),
+        stored("a").await.len(),
+        stored("b").await.len(),
+    ];
+    assert_eq!(left, [11, 11, 0]);
+    dir.does(&db, &["up"]).await;
+    // What a run would refuse is not brought, and what is there stays.
+    dir.file("0007_half.up.sql", "SELECT 1");
+    let (code, _, err) = dir.run(&db, &["deposit", "--source", "a"]).await;
+    assert_eq!((code, err.contains("0007_half.up.sql")), (11, true), "{err}");
+    let empty = Dir::of("deposited-empty", &[]);
+    assert_eq!(empty.run(&db, &["deposit", "--source", "a"]).await.0, 17);
+    assert_eq!(stored("a").await.len(), 11);
+}

@@ -105,6 +105,7 @@ pub fn duty(server: &Server) -> PostgresDuty {
         take_over: None,
         configuration: None,
         kept: false,
+        deposit: None,
         drift: Default::default(),
         look_again: String::new(),
     }

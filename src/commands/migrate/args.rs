@@ -6,6 +6,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 use sqlx::postgres::PgConnectOptions;
 
 use super::{
+    deposit::DepositArgs,
     drift::DriftArgs,
     look::{CurrentArgs, HistoryArgs, ShowArgs},
     records::{RepairArgs, StampArgs},
@@ -48,6 +49,9 @@ pub(super) enum Verb {
     Stamp(StampArgs),
     /// Say what files and records disagree on, and settle it as told. Runs nothing.
     Repair(RepairArgs),
+    /// Bring the files of a folder into the database, for an operator that cannot see them. Runs nothing.
+    #[command(hide = true)]
+    Deposit(DepositArgs),
     /// Say what is not as the last run left it: tables, columns, constraints, indexes, views, functions, triggers, types, grants. Changes nothing unless told to.
     Drift(DriftArgs),
     /// Check the files; with a database also against its history. Changes nothing.

@@ -127,6 +127,7 @@ pub fn leaving(spec: &AmasDatabaseSpec, valid: &Valid, observed: &Observed, sett
             take_over: None,
             configuration: None,
             kept: false,
+            deposit: None,
             drift: postgres::DriftDuty::default(),
             look_again: String::new(),
         })
@@ -325,6 +326,7 @@ fn postgres_duty(postgres: &PostgresSpec, valid: &Valid, observed: &Observed, cl
         take_over: observed.take_over.clone(),
         configuration: configuration::judge(postgres, valid, observed).map(|judged| judged.duty),
         kept: losses::is_kept(StoreKind::Postgres, observed),
+        deposit: observed.deposit.clone(),
         drift: postgres::DriftDuty {
             correct: observed.corrects_drift,
             accept: observed.accept_drift.clone(),

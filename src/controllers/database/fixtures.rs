@@ -147,6 +147,7 @@ impl Situation {
             same_generation: false,
             restart: None,
             take_over: None,
+            deposit: None,
             corrects_drift: false,
             accept_drift: None,
             accept_empty: None,

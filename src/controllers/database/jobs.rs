@@ -74,6 +74,8 @@ pub enum Decision {
         pending: usize,
         job: String,
     },
+    /// A Job has to bring the files first.
+    Read { plan: String, job: String },
     /// A Job would be due, but a person has to say yes first.
     Held {
         plan: String,
@@ -121,7 +123,7 @@ pub fn decide(family: &Family, known: &Known<'_>) -> Decision {
         Err(problem) => return Decision::Impossible { problem },
     };
     let pending = plan.steps.len();
-    let jobs = jobs(family, known);
+    let jobs = jobs_of(family, known.children);
     if let Some(job) = jobs.iter().find(|job| job.finished.is_none()) {
         return Decision::Running {
             plan: job.plan.clone(),
@@ -138,7 +140,7 @@ pub fn decide(family: &Family, known: &Known<'_>) -> Decision {
     let hash = job_hash(&steps, seeds);
     let ours: Vec<&Job<'_>> = jobs.iter().filter(|job| job.plan == plan::hash8(&hash)).collect();
     let attempts = ours.iter().map(|job| job.attempt).max().unwrap_or_default();
-    if let Some(failure) = recorded_failure(known, &ours).or_else(|| lost_failure(known, &ours)) {
+    if let Some(failure) = recorded_failure(known, &ours).or_else(|| lost_failure(known.children, &ours)) {
         return Decision::Failed {
             plan: hash,
             pending,
@@ -167,6 +169,30 @@ pub fn decide(family: &Family, known: &Known<'_>) -> Decision {
         direction: plan.direction,
         pending,
     }
+}
+
+/// What is to be done while the files of an image are not known: a Job brings them, three are tried.
+pub fn read(family: &Family, source: &str, children: &children::Family) -> Decision {
+    let plan = hex(&sha2::Sha256::digest(source));
+    let jobs = jobs_of(family, children);
+    if let Some(job) = jobs.iter().find(|job| job.finished.is_none()) {
+        return Decision::Running {
+            plan,
+            pending: 0,
+            job: job.name.to_owned(),
+        };
+    }
+    let ours: Vec<&Job<'_>> = jobs.iter().filter(|job| job.plan == plan::hash8(&plan)).collect();
+    if let Some(failure) = lost_failure(children, &ours) {
+        return Decision::Failed {
+            plan,
+            pending: 0,
+            failure,
+        };
+    }
+    let attempts = ours.iter().map(|job| job.attempt).max().unwrap_or_default();
+    let job = family.child_name(&format!("migrate-{}-0-{}", plan::hash8(&plan), attempts + 1));
+    Decision::Read { plan, job }
 }
 
 /// Whether a person has to say yes to a plan before it runs. Seeds alone need nobody.
@@ -233,9 +259,9 @@ struct Job<'a> {
     finished: Option<bool>,
 }
 
-fn jobs<'a>(family: &Family, known: &'a Known<'_>) -> Vec<Job<'a>> {
+fn jobs_of<'a>(family: &Family, children: &'a children::Family) -> Vec<Job<'a>> {
     let prefix = family.child_name("migrate-");
-    let all = known.children.iter().filter(|((kind, _), _)| *kind == ChildKind::Job);
+    let all = children.iter().filter(|((kind, _), _)| *kind == ChildKind::Job);
     let parse = |((_, name), seen): (&'a children::ChildKey, &children::Seen)| {
         let mut parts = name.strip_prefix(&prefix)?.split('-');
         let (plan, attempt) = (parts.next()?.to_owned(), parts.next_back()?.parse().ok()?);
@@ -268,12 +294,12 @@ fn recorded_failure(known: &Known<'_>, ours: &[&Job<'_>]) -> Option<Failure> {
 }
 
 /// A Job that ended badly without a word in the database: its pod's last words, or the end of patience.
-fn lost_failure(known: &Known<'_>, ours: &[&Job<'_>]) -> Option<Failure> {
+fn lost_failure(children: &children::Family, ours: &[&Job<'_>]) -> Option<Failure> {
     let last = ours
         .iter()
         .max_by_key(|job| job.attempt)
         .filter(|job| job.finished == Some(false))?;
-    match last_message(known, last.name) {
+    match last_message(children, last.name) {
         Some(message) if message.is_final || last.attempt >= ATTEMPTS => Some(message.failure),
         None if last.attempt >= ATTEMPTS => {
             let message = format!(
@@ -295,9 +321,8 @@ struct LastMessage {
 }
 
 /// What the Job's pod wrote when it ended: the only word there is when the runner never reached the database.
-fn last_message(known: &Known<'_>, job: &str) -> Option<LastMessage> {
-    let pods = known
-        .children
+fn last_message(children: &children::Family, job: &str) -> Option<LastMessage> {
+    let pods = children
         .iter()
         .filter(|((kind, name), _)| *kind == ChildKind::Pod && name.starts_with(job));
     let text = pods
@@ -589,6 +614,31 @@ mod tests {
             let holds = matches!(decision, Decision::Held { why: Hold::Drift, .. });
             assert_eq!(holds, held, "{mode} {total}: {decision:?}");
         }
+    }
+
+    #[test]
+    fn the_files_of_an_image_are_brought_by_a_job_of_their_own() {
+        let read = |job: Option<(&str, Option<&str>)>| super::read(&family(), "image /migrations", &children(job));
+        let Decision::Read { job, plan } = read(None) else {
+            panic!("read")
+        };
+        assert_eq!(job, format!("d-migrate-{}-0-1", plan::hash8(&plan)));
+        assert!(matches!(read(Some((&job, None))), Decision::Running { .. }));
+        // One that was lost is made again, three at most; so is one whose files somebody has removed.
+        let next = |job: &str, ending| match read(Some((job, Some(ending)))) {
+            Decision::Read { job, .. } => Some(job),
+            Decision::Failed { .. } => None,
+            other => panic!("{other:?}"),
+        };
+        let numbered = |number: usize| format!("d-migrate-{}-0-{number}", plan::hash8(&plan));
+        assert_eq!(next(&numbered(1), "Failed"), Some(numbered(2)));
+        assert_eq!(next(&numbered(3), "Failed"), None);
+        assert_eq!(next(&numbered(3), "Complete"), Some(numbered(4)));
+        assert_eq!(
+            next("d-migrate-01234567-0-3", "Failed"),
+            Some(numbered(1)),
+            "another image's"
+        );
     }
 
     #[test]

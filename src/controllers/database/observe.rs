@@ -13,13 +13,13 @@ use crate::{
         amas_database::{AmasDatabase, AmasDatabaseStatus},
         common::External,
         conditions::{ConditionType, shorten},
-        migrations::DriftMode,
+        migrations::{DriftMode, ImageSource},
         sensitive::Sensitive,
     },
     controllers::{
         Context, GrowthKey,
         credentials::{self, Entries, Given, Known, SecretSpec, read_entries},
-        sources::{Files, REREAD, Reason, SeedFiles},
+        sources::{self, Files, REREAD, Reason, SeedFiles},
     },
     engine::{
         DATABASE_LABEL,
@@ -125,6 +125,8 @@ pub struct Observed {
     pub take_over: Option<String>,
     /// The annotation that lets a store begin anew, empty, until it is handled.
     pub accept_empty: Option<String>,
+    /// The source whose files a Job has to bring into the database.
+    pub deposit: Option<String>,
     /// What the specification says of a schema that somebody has changed.
     pub corrects_drift: bool,
     /// The annotation that accepts the schema as it is, until it is handled.
@@ -257,6 +259,7 @@ pub async fn observe(context: &Context, object: &AmasDatabase, wanted: &[SecretS
         issuance: None,
         renew: one_shot(object, RENEW),
         take_over: one_shot(object, TAKE_OVER).filter(|value| status.handled.get(HANDLED_TAKE_OVER) != Some(value)),
+        deposit: image(object).map(ImageSource::key),
         corrects_drift: (object.spec.migrations.as_ref())
             .is_some_and(|migrations| migrations.drift.mode == DriftMode::Correct),
         accept_drift: one_shot(object, ACCEPT_DRIFT).filter(|value| status.handled.get(HANDLED_DRIFT) != Some(value)),
@@ -264,6 +267,11 @@ pub async fn observe(context: &Context, object: &AmasDatabase, wanted: &[SecretS
         status,
         children,
     };
+    if let Some(image) = image(object) {
+        let facts = observed.postgres.as_ref().map(|snapshot| &snapshot.facts);
+        let files = sources::of_image(image, facts.and_then(|facts| facts.deposit.as_ref()));
+        observed.files = Some(files);
+    }
     forget_secrets(context, object, &mut observed, wanted);
     for (store, external) in externals(&object.spec) {
         let server = external_server(context, object, store, external).await?;
@@ -440,6 +448,9 @@ async fn files(
     let Some(migrations) = &object.spec.migrations else {
         return Ok(None);
     };
+    if migrations.source.image.is_some() {
+        return Ok(None);
+    }
     let (uid, namespace) = address(object);
     let reason = reading(object, status);
     context
@@ -447,6 +458,11 @@ async fn files(
         .get(&context.writer, uid, namespace, &migrations.source, reason)
         .await
         .map(Some)
+}
+
+/// The image that the migrations come from, which only a Job can look into.
+fn image(object: &AmasDatabase) -> Option<&ImageSource> {
+    object.spec.migrations.as_ref()?.source.image.as_ref()
 }
 
 fn address(object: &AmasDatabase) -> (&str, &str) {

@@ -433,6 +433,9 @@ fn migration_steps(spec: &AmasDatabaseSpec, valid: &Valid, observed: &Observed, 
     let Some(migrations) = &spec.migrations else {
         return plan_maps(valid, observed, None, plan);
     };
+    if let (Some(Files::Unread), Some(owner)) = (&observed.files, &valid.owner) {
+        return read_step(spec, valid, observed, (settings, owner.as_str()), plan);
+    }
     let (Some(Files::Read(source)), Some(owner)) = (&observed.files, &valid.owner) else {
         return;
     };
@@ -484,13 +487,10 @@ fn migration_steps(spec: &AmasDatabaseSpec, valid: &Valid, observed: &Observed, 
             seeds: seeds.as_ref(),
             steps,
             direction: *direction,
+            brings: None,
         };
-        let managed = spec
-            .postgres
-            .as_ref()
-            .is_some_and(|postgres| postgres.managed.is_some());
         plan.steps
-            .push(Step::Create(ChildKind::Job, jobs::job(&input, job, managed)));
+            .push(Step::Create(ChildKind::Job, jobs::job(&input, job, is_managed(spec))));
     }
     match &decision {
         Decision::Held { pending, map, .. } => {
@@ -499,6 +499,53 @@ fn migration_steps(spec: &AmasDatabaseSpec, valid: &Valid, observed: &Observed, 
         Decision::Done => plan_maps(valid, observed, None, plan),
         // the plan that was approved stays to be read
         _ => {}
+    }
+    plan.migrations = Some(decision);
+}
+
+fn is_managed(spec: &AmasDatabaseSpec) -> bool {
+    spec.postgres
+        .as_ref()
+        .is_some_and(|postgres| postgres.managed.is_some())
+}
+
+/// The Job that brings the files of an image into the database, once it was looked whether they are there.
+fn read_step(
+    spec: &AmasDatabaseSpec,
+    valid: &Valid,
+    observed: &Observed,
+    (settings, owner): (&Settings, &str),
+    plan: &mut Plan,
+) {
+    let duty_in = plan.duties.postgres.as_ref().map(PostgresDuty::fingerprint);
+    let (Some(snapshot), Some(source)) = (&observed.postgres, &observed.deposit) else {
+        return;
+    };
+    let looked = snapshot
+        .facts
+        .deposit
+        .as_ref()
+        .is_some_and(|deposit| deposit.source == *source);
+    if !looked || !snapshot.health.is_up() || duty_in.is_none() || snapshot.facts.duty_in != duty_in {
+        return;
+    }
+    let decision = jobs::read(&valid.family, source, &observed.children);
+    if let Decision::Read { job, .. } = &decision {
+        let server = observed.externals.get(&StoreKind::Postgres);
+        let input = JobInput {
+            family: &valid.family,
+            spec,
+            owner,
+            server: server.and_then(|server| server.as_ref().ok()),
+            image: &settings.own_image,
+            target: None,
+            seeds: None,
+            steps: "",
+            direction: crate::migrate::plan::Direction::Up,
+            brings: Some(source),
+        };
+        let body = jobs::job(&input, job, is_managed(spec));
+        plan.steps.push(Step::Create(ChildKind::Job, body));
     }
     plan.migrations = Some(decision);
 }

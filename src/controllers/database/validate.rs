@@ -647,9 +647,10 @@ fn publish_trust(server: &external::Server, extra: &mut BTreeMap<String, String>
 
 /// How a migration source is written in messages.
 pub fn source_name(source: &MigrationSource) -> String {
-    match &source.bundle {
-        Some(bundle) => format!("bundle {bundle}"),
-        None => format!("ConfigMaps {}", source.config_maps.join(", ")),
+    match (&source.bundle, &source.image) {
+        (Some(bundle), _) => format!("bundle {bundle}"),
+        (_, Some(image)) => format!("image {}", image.reference),
+        _ => format!("ConfigMaps {}", source.config_maps.join(", ")),
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::{
     hash::{DefaultHasher, Hash, Hasher},
+    sync::Arc,
     time::Duration,
 };
 
@@ -11,6 +12,7 @@ use crate::{
         names::{ExtensionName, SqlName},
         sensitive::Sensitive,
     },
+    migrate::source::Source,
     stores::{
         endpoint::Endpoint,
         health::Attention,
@@ -53,6 +55,8 @@ pub struct PostgresDuty {
     pub configuration: Option<Configuration>,
     /// The database was there with its data: if it is gone, it is not made again. Not part of the fingerprint.
     pub kept: bool,
+    /// The source whose files a Job brings into the database. Not part of the fingerprint.
+    pub deposit: Option<String>,
     /// What to do about a schema that somebody has changed. Not part of the fingerprint.
     pub drift: DriftDuty,
     /// Any change of it makes the whole database be looked at again.
@@ -70,6 +74,7 @@ impl PostgresDuty {
             serves: None,
             take_over: None,
             drift: DriftDuty::default(),
+            deposit: None,
             ..self.clone()
         };
         // The admin of a server that is not ours has a password that is somebody else's to hold.
@@ -224,6 +229,8 @@ pub struct PostgresFacts {
     pub migrations: Option<MigrationFacts>,
     /// The highest id of the migrations' history for which the app roles' rights are in; 0 stands for no history.
     pub rights_at: Option<i64>,
+    /// The files of the source that is asked for; `None` until they were looked for.
+    pub deposit: Option<Deposit>,
     /// Whether the schema is as the last run left it; `None` until it was looked at.
     pub drift: Option<crate::migrate::drift::Drift>,
     /// The word by which the schema was last accepted as it is.
@@ -241,6 +248,14 @@ pub struct MigrationFacts {
     pub state: Option<crate::migrate::history::State>,
     /// Checksums of the seed files that are in, by profile and file.
     pub seeds: crate::migrate::seed::Recorded,
+}
+
+/// Files that a Job has brought into the database.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Deposit {
+    pub source: String,
+    /// `None`: they are not there. An error: what is wrong with them.
+    pub files: Option<Result<Arc<Source>, Vec<String>>>,
 }
 
 /// An extension the server does not have or we may not create.

@@ -29,8 +29,8 @@ pub mod workload;
 pub use configure::{Configuration, ConfigurationFacts};
 pub use drift::DriftDuty;
 pub use duty::{
-    Access, Claim, Clients, ExtensionDuty, Figures, MigrationFacts, MissingExtension, PostgresDuty, PostgresFacts,
-    RoleDuty, Session, Twin, twin_name,
+    Access, Claim, Clients, Deposit, ExtensionDuty, Figures, MigrationFacts, MissingExtension, PostgresDuty,
+    PostgresFacts, RoleDuty, Session, Twin, twin_name,
 };
 pub use rights::SECRET_MARKER;
 pub use sentinel::PostgresSentinel;

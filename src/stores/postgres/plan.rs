@@ -251,6 +251,7 @@ mod tests {
             take_over: None,
             configuration: None,
             kept: false,
+            deposit: None,
             drift: Default::default(),
             look_again: String::new(),
         }

@@ -351,6 +351,7 @@ mod tests {
             take_over: None,
             configuration: None,
             kept: false,
+            deposit: None,
             drift: Default::default(),
             look_again: text(),
         }

@@ -1,6 +1,9 @@
 //! One slice of work: the admin's part when it is due, then history, rights and figures over the owner's own login.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use jiff::Timestamp;
 use sqlx::{Connection, PgConnection};
@@ -12,7 +15,7 @@ use super::{
     configure::configure,
     connect::{SqlError, connect, execute, read},
     drift,
-    duty::{ExtensionDuty, Figures, MigrationFacts},
+    duty::{Deposit, ExtensionDuty, Figures, MigrationFacts},
     logins,
     mark::Mark,
     plan::{conflict, missing_extensions, plan, retired},
@@ -23,7 +26,7 @@ use super::{
 };
 use crate::{
     api::names::SqlName,
-    migrate::{history, seed},
+    migrate::{deposit, history, seed, source::Source},
     stores::{
         endpoint::{StoreError, refusal},
         keeper::Progress,
@@ -345,6 +348,7 @@ async fn look(
     let mut owner = connect(&duty.owner_login, duty.database.as_str()).await?;
     let migrations = migrations(&mut owner).await?;
     let moved = facts.migrations.as_ref() != Some(&migrations);
+    facts.deposit = deposited(&mut owner, duty, facts.deposit.take()).await?;
     let latest = migrations.state.as_ref().map_or(0, |state| state.highest_history_id);
     let applied = migrations.state.as_ref().map_or(0, |state| state.applied.len());
     let running = migrations.state.as_ref().is_some_and(is_running);
@@ -396,6 +400,27 @@ async fn migrations(owner: &mut PgConnection) -> Result<MigrationFacts, SqlError
         },
         state,
     })
+}
+
+/// The files that a Job has brought for the source that is asked for. Those that were read stay as they are.
+async fn deposited(
+    owner: &mut PgConnection,
+    duty: &PostgresDuty,
+    known: Option<Deposit>,
+) -> Result<Option<Deposit>, SqlError> {
+    let Some(source) = &duty.deposit else { return Ok(None) };
+    if let Some(known) = known
+        && known.source == *source
+        && known.files.is_some()
+    {
+        return Ok(Some(known));
+    }
+    let files = deposit::read(owner, source).await?;
+    let files = (!files.is_empty()).then(|| Source::from_files(files).map(Arc::new).map_err(|error| error.problems));
+    Ok(Some(Deposit {
+        source: source.clone(),
+        files,
+    }))
 }
 
 async fn grant(owner: &mut PgConnection, duty: &PostgresDuty) -> Result<bool, SqlError> {

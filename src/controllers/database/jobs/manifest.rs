@@ -31,6 +31,8 @@ pub struct JobInput<'a> {
     /// Hash of the steps, checked by the runner before the first statement.
     pub steps: &'a str,
     pub direction: Direction,
+    /// The source whose files are only brought into the database, and nothing is run.
+    pub brings: Option<&'a str>,
 }
 
 /// The Job as an object. It has no token and reports through the database.
@@ -78,7 +80,28 @@ pub fn job(input: &JobInput<'_>, name: &str, managed: bool) -> Value {
 
 fn arguments(input: &JobInput<'_>, source: &MigrationSource, name: &str) -> Vec<String> {
     let bundle = source.bundle.as_ref().map(|bundle| format!("/migrations/{bundle}"));
-    let folder = bundle.clone().unwrap_or_else(|| "/run/amas/source".into());
+    let below = source
+        .image
+        .as_ref()
+        .map_or("", |image| image.path.trim_end_matches('/'));
+    let folder = bundle.clone().unwrap_or_else(|| format!("/run/amas/source{below}"));
+    if let Some(source) = input.brings {
+        let arguments = [
+            "migrate",
+            "deposit",
+            "--dir",
+            &folder,
+            "--source",
+            source,
+            "--database-url-file",
+        ];
+        let files = [
+            "/run/amas/login/DATABASE_URL",
+            "--termination-message",
+            "/dev/termination-log",
+        ];
+        return arguments.into_iter().chain(files).map(Into::into).collect();
+    }
     let verb = match input.direction {
         Direction::Up => "up",
         Direction::Down => "down",
@@ -267,7 +290,10 @@ fn volumes(input: &JobInput<'_>, source: &MigrationSource) -> Vec<Value> {
         let maps: Vec<Value> = maps.iter().map(|name| json!({"configMap": {"name": name}})).collect();
         json!({"name": volume, "projected": {"sources": maps}})
     };
-    if source.bundle.is_none() {
+    if let Some(image) = &source.image {
+        let volume = json!({"reference": image.reference, "pullPolicy": image.pull_policy});
+        volumes.push(json!({"name": "source", "image": volume}));
+    } else if source.bundle.is_none() {
         volumes.push(projected("source", &source.config_maps));
     }
     if !seed_maps(input).is_empty() {
@@ -297,6 +323,7 @@ mod tests {
             seeds: None,
             steps: "s",
             direction: Direction::Up,
+            brings: None,
         };
         job(&input, "d-migrate-1", true)["spec"]["template"]["spec"].clone()
     }
@@ -334,6 +361,7 @@ mod tests {
                 seeds: None,
                 steps: "s",
                 direction,
+                brings: None,
             };
             let job = job(&input, "d-migrate-1", true);
             job["spec"]["template"]["spec"]["containers"][0]["args"]

@@ -82,6 +82,12 @@ impl Draft<'_> {
                     self.in_the_way()
                 ),
             ),
+            Decision::Read { .. } => (
+                false,
+                false,
+                Reason::Migrating,
+                "a Job brings the files of the image".into(),
+            ),
             Decision::Held { pending, map, why, .. } => {
                 let (reason, message) = self.held(pending, map.as_deref(), why);
                 (false, true, reason, message)
@@ -216,7 +222,7 @@ impl Draft<'_> {
                 ..pending.status.clone()
             }),
             Decision::Done | Decision::Impossible { .. } => None,
-            Decision::Start { .. } | Decision::Running { .. } | Decision::Failed { .. } => {
+            Decision::Read { .. } | Decision::Start { .. } | Decision::Running { .. } | Decision::Failed { .. } => {
                 self.observed.status.migrations.as_ref()?.pending_plan.clone()
             }
         }
@@ -226,7 +232,12 @@ impl Draft<'_> {
         self.object.spec.migrations.as_ref()?;
         let old = self.observed.status.migrations.clone();
         let Some(Files::Read(source)) = &self.observed.files else {
-            return old;
+            // The newest version of other files is not known yet.
+            let other = matches!(self.observed.files, Some(Files::Unread)) && !self.observed.same_generation;
+            return old.map(|old| MigrationsStatus {
+                target: old.target.filter(|_| !other),
+                ..old
+            });
         };
         let Some(facts) = self
             .observed

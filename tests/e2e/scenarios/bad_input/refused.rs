@@ -85,7 +85,7 @@ fn structure() -> Vec<Case> {
         database(
             "two migration sources",
             json!({ "postgres": postgres(json!({})), "migrations": { "source": { "bundle": "amas", "configMaps": ["m"] } } }),
-            &["set exactly one of bundle and configMaps"],
+            &["set exactly one of bundle, configMaps and image"],
         ),
         database(
             "a seed without a bundle",

@@ -1,0 +1,62 @@
+//! `deposit`: the files of an image, which the Job sees and nobody else, into the database. For the operator's Jobs.
+
+use std::path::PathBuf;
+
+use sqlx::Connection;
+
+use crate::migrate::{
+    deposit,
+    report::{Failure, Report},
+    session,
+    source::{base_name, read_sql_files},
+};
+
+use super::args::DatabaseArgs;
+
+#[derive(Debug, clap::Args)]
+pub(super) struct DepositArgs {
+    /// The folder.
+    #[arg(long, value_name = "DIR")]
+    dir: PathBuf,
+    /// What the source is called.
+    #[arg(long, value_name = "NAME")]
+    source: String,
+    #[command(flatten)]
+    database: DatabaseArgs,
+    /// Write the failure as JSON to this file (/dev/termination-log).
+    #[arg(long, value_name = "FILE")]
+    termination_message: Option<PathBuf>,
+}
+
+pub(super) async fn deposit(args: &DepositArgs) -> Result<(), Failure> {
+    let outcome = stored(args).await;
+    let Err(failure) = outcome else {
+        eprintln!("the files are in the database");
+        return Ok(());
+    };
+    let report = Report::early(failure);
+    if let Some(file) = &args.termination_message
+        && let Err(error) = std::fs::write(file, report.termination())
+    {
+        eprintln!("warning: {} cannot be written: {error}", file.display());
+    }
+    report.failure.map_or(Ok(()), Err)
+}
+
+async fn stored(args: &DepositArgs) -> Result<(), Failure> {
+    let mut files = read_sql_files(&args.dir)?;
+    if files.is_empty() {
+        return Err(Failure::Usage(format!(
+            "{} has no file that ends in .sql",
+            args.dir.display()
+        )));
+    }
+    for (name, _) in &mut files {
+        *name = base_name(name).to_owned();
+    }
+    let options = args.database.options();
+    let mut conn = session::connect(&args.database.login()?, &options, args.database.connect_timeout).await?;
+    deposit::store(&mut conn, &options.schema, &args.source, &files).await?;
+    conn.close().await?;
+    Ok(())
+}
