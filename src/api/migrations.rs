@@ -144,6 +144,11 @@ pub struct JobSettings {
     /// CPU and memory of the runner. Default: none requested, none limited.
     #[serde(default)]
     pub resources: Resources,
+    /// ServiceAccount of the pods, in the same namespace; for admission rules and cloud identities. No token is mounted from it. Default: that of the
+    /// managed server, which has no rights; with an external one the namespace's `default`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(regex(pattern = crate::api::names::OBJECT_NAME), length(min = 1, max = 253))]
+    pub service_account_name: Option<String>,
 }
 
 /// First data: ordered, repeatable SQL, run after the migrations, each file in one transaction with its record. A file that has not changed is not

@@ -220,7 +220,7 @@ fn history_and_progress(run: i64, done: &Committed<'_>, ms: &str) -> String {
     format!(
         "INSERT INTO amas_migrate.history \
          (run_id, version, description, direction, checksum, execution_ms, down_sql, down_checksum) VALUES {rows}; \
-         UPDATE amas_migrate.runs SET done = done + {count}, current_version = {after}, waiting = NULL, \
+         UPDATE amas_migrate.runs SET done = CASE WHEN direction = '{direction}' THEN done + {count} ELSE GREATEST(0, done - {count}) END, current_version = {after}, waiting = NULL, \
          heartbeat_at = pg_catalog.clock_timestamp() WHERE id = {run}; \
          SELECT pg_catalog.pg_notify('{CHANNEL}', '{run}')",
         rows = joined(rows),

@@ -16,11 +16,6 @@ fn rolling_back(source: Source) -> Request {
     }
 }
 
-fn plain(texts: &[&str]) -> Source {
-    let file = |(index, sql): (usize, &&str)| (format!("{:04}_m.sql", index + 1), sql.as_bytes().to_vec());
-    Source::from_files(texts.iter().enumerate().map(file).collect()).unwrap()
-}
-
 #[tokio::test]
 async fn a_failed_run_goes_back_to_where_it_began() {
     let db = Database::new("goes_back").await;
@@ -39,6 +34,7 @@ async fn a_failed_run_goes_back_to_where_it_began() {
         (run.outcome.as_deref(), run.failed_version, run.current_version),
         (Some("failed"), Some(4), 1)
     );
+    assert_eq!((run.done, run.total), (0, 4));
     let message = run.message.unwrap();
     assert!(
         message.contains("division by zero; rolled back: the schema is at version 1"),
@@ -55,9 +51,15 @@ async fn a_failed_run_goes_back_to_where_it_began() {
 #[tokio::test]
 async fn a_version_without_a_way_back_ends_it() {
     let db = Database::new("no_way_back").await;
-    let report = db
-        .run(rolling_back(plain(&["CREATE TABLE a (i int)", "SELECT 1/0"])))
-        .await;
+    let mut files = vec![("0001_a.sql".to_owned(), b"CREATE TABLE a (i int)".to_vec())];
+    for (name, text) in [
+        ("0002_b.up.sql", "CREATE TABLE b (i int)"),
+        ("0002_b.down.sql", "DROP TABLE b"),
+        ("0003_c.sql", "SELECT 1/0"),
+    ] {
+        files.push((name.to_owned(), text.as_bytes().to_vec()));
+    }
+    let report = db.run(rolling_back(Source::from_files(files).unwrap())).await;
     let text = report.failure.as_ref().unwrap().to_string();
     assert!(
         text.contains("rolled back to version 1 only") && text.contains("has no down text"),

@@ -3,7 +3,11 @@
 //! It is the way down of the same engine, under the same lock, to the version at which the run began; for a Job whose earlier pod did a part, at which
 //! that one began. A file that is half way is no version yet and cannot be taken back: then all stays as it is.
 
-use crate::migrate::{history, plan, report::Failure};
+use crate::migrate::{
+    history,
+    plan::{self, PlanError},
+    report::Failure,
+};
 
 use super::{Goal, OnFailure, Runner, half_up};
 
@@ -46,9 +50,19 @@ impl Runner<'_, '_> {
         if state.current() <= began_at {
             return Ok(());
         }
-        let back = plan::plan(source, &state.applied, Some(began_at))?;
+        let (mut target, mut barred) = (began_at, None);
+        let back = loop {
+            match plan::plan(source, &state.applied, Some(target)) {
+                Ok(back) => break back,
+                // it stays, and so does what is below it; what is above goes
+                Err(problem @ PlanError::NoWayBack { version, .. }) if version > target => {
+                    (target, barred) = (version, Some(problem));
+                }
+                Err(problem) => return Err(problem.into()),
+            }
+        };
         self.steps(&back).await?;
-        self.report.done = 0;
-        Ok(())
+        self.report.done = self.report.done.saturating_sub(2 * back.steps.len());
+        barred.map_or(Ok(()), |problem| Err(problem.into()))
     }
 }

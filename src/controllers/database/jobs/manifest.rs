@@ -59,8 +59,9 @@ pub fn job(input: &JobInput<'_>, name: &str, managed: bool) -> Value {
     if !environment.is_empty() {
         pod["containers"][0]["env"] = json!(environment);
     }
-    if managed {
-        pod["serviceAccountName"] = json!(family.child_name("postgres"));
+    let of_server = managed.then(|| family.child_name("postgres"));
+    if let Some(account) = migrations.job.service_account_name.clone().or(of_server) {
+        pod["serviceAccountName"] = json!(account);
     }
     add_pod_settings(&mut pod, &spec.pods);
     let labels = family.labels("postgresql", "migrations");

@@ -332,7 +332,7 @@ fn failure_text(failure: &Failure) -> String {
         .map(|code| format!(" (SQLSTATE {code})"))
         .unwrap_or_default();
     format!(
-        "{place}: {}{code}; what ran before it stays; mend the file, then change the specification or the annotation amas.dev/reread-sources",
+        "{place}: {}{code}; mend the file, then change the specification or the annotation amas.dev/reread-sources",
         failure.message
     )
 }
