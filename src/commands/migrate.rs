@@ -1,6 +1,10 @@
 //! `amas-operator migrate VERB`: the migration engine as a Job's container and from a shell.
 
-use std::{path::PathBuf, process::ExitCode, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+    time::Duration,
+};
 
 use sqlx::{Connection, PgConnection, postgres::PgConnectOptions};
 use tokio::sync::watch;
@@ -117,17 +121,22 @@ async fn execute(args: RunArgs, wanted: Wanted, source: Result<Source, SourceErr
 
 /// Tells how it ended: in words, in the termination message, by the exit code.
 fn end(args: &RunArgs, report: Report) -> u8 {
-    if let Some(file) = &args.termination_message
-        && let Err(error) = std::fs::write(file, report.termination())
-    {
-        eprintln!("warning: {} cannot be written: {error}", file.display());
-    }
+    leave_message(args.termination_message.as_deref(), &report);
     match &report.failure {
         Some(failure) => explain(failure),
         None if report.total == 0 && report.seeds == 0 => eprintln!("nothing to do, version {}", report.current),
         None => eprintln!("done, version {}", report.current),
     }
     report.exit_code()
+}
+
+/// What a Pod leaves behind, if it was told where.
+fn leave_message(file: Option<&Path>, report: &Report) {
+    if let Some(file) = file
+        && let Err(error) = std::fs::write(file, report.termination())
+    {
+        eprintln!("warning: {} cannot be written: {error}", file.display());
+    }
 }
 
 fn prepare(

@@ -57,8 +57,11 @@ pub fn doing(sql: &str) -> Result<Vec<Statement>, Unrunnable> {
 /// transaction.
 pub fn runnable(sql: &str) -> Result<Vec<Statement>, Unrunnable> {
     let statements = split(sql)?;
+    if no_transaction(sql) {
+        return Ok(statements);
+    }
     for statement in &statements {
-        if !no_transaction(sql) && statement.controls_transaction() {
+        if statement.controls_transaction() {
             return Err(Unrunnable {
                 line: line_at(sql, statement.start),
                 what: format!(

@@ -11,7 +11,7 @@ use crate::migrate::{
     source::{base_name, read_sql_files},
 };
 
-use super::args::DatabaseArgs;
+use super::{args::DatabaseArgs, leave_message};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct DepositArgs {
@@ -35,11 +35,7 @@ pub(super) async fn deposit(args: &DepositArgs) -> Result<(), Failure> {
         return Ok(());
     };
     let report = Report::early(failure);
-    if let Some(file) = &args.termination_message
-        && let Err(error) = std::fs::write(file, report.termination())
-    {
-        eprintln!("warning: {} cannot be written: {error}", file.display());
-    }
+    leave_message(args.termination_message.as_deref(), &report);
     report.failure.map_or(Ok(()), Err)
 }
 

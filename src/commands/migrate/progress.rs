@@ -66,10 +66,10 @@ impl Progress {
                 took.as_millis()
             )),
             Event::SeedsUnchanged(1) => "1 seed file unchanged\n".to_owned(),
+            Event::SeedsUnchanged(count) => format!("{count} seed files unchanged\n"),
             Event::SchemaNotRecorded(why) => self.line(format!(
                 "warning: the schema could not be recorded, changes by hand are not told: {why}"
             )),
-            Event::SeedsUnchanged(count) => format!("{count} seed files unchanged\n"),
         })
     }
 

@@ -19,7 +19,7 @@ use crate::migrate::{
     units::{self, Kind, Needs, Parts},
 };
 
-use super::{Event, Runner, send::Undelivered, transact::Work};
+use super::{Event, Goal, Runner, send::Undelivered, transact::Work};
 
 /// As much is sent together at the most: less than what a disk takes a moment for.
 const BATCH_BYTES: usize = 128 * 1024;
@@ -97,7 +97,12 @@ impl Runner<'_, '_> {
             });
         }
         self.report.current = done.after;
-        self.report.done += done.steps.len();
+        // as its row in `runs` counts: what is taken back after a failure is done no more
+        let forward = matches!(self.request.goal, Goal::Up(_)) == (done.direction == Direction::Up);
+        self.report.done = match forward {
+            true => self.report.done + done.steps.len(),
+            false => self.report.done.saturating_sub(done.steps.len()),
+        };
     }
 
     /// One file.

@@ -311,21 +311,25 @@ mod tests {
     use super::*;
     use crate::controllers::database::fixtures::{family, platform};
 
-    fn pod(encrypted: bool) -> Value {
-        let (mut object, family) = (platform(), family());
-        object.spec.tls = encrypted.then(Default::default);
-        let input = JobInput {
-            family: &family,
-            spec: &object.spec,
+    fn input<'a>(family: &'a Family, spec: &'a AmasDatabaseSpec, direction: Direction) -> JobInput<'a> {
+        JobInput {
+            family,
+            spec,
             owner: "amas_owner",
             server: None,
             image: "i",
             target: None,
             seeds: None,
             steps: "s",
-            direction: Direction::Up,
+            direction,
             brings: None,
-        };
+        }
+    }
+
+    fn pod(encrypted: bool) -> Value {
+        let (mut object, family) = (platform(), family());
+        object.spec.tls = encrypted.then(Default::default);
+        let input = input(&family, &object.spec, Direction::Up);
         job(&input, "d-migrate-1", true)["spec"]["template"]["spec"].clone()
     }
 
@@ -352,18 +356,7 @@ mod tests {
         let (mut object, family) = (platform(), family());
         let mut told = |on_failure, direction| {
             object.spec.migrations.as_mut().unwrap().on_failure = on_failure;
-            let input = JobInput {
-                family: &family,
-                spec: &object.spec,
-                owner: "amas_owner",
-                server: None,
-                image: "i",
-                target: None,
-                seeds: None,
-                steps: "s",
-                direction,
-                brings: None,
-            };
+            let input = input(&family, &object.spec, direction);
             let job = job(&input, "d-migrate-1", true);
             job["spec"]["template"]["spec"]["containers"][0]["args"]
                 .to_string()
