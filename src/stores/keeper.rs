@@ -11,7 +11,13 @@ mod registry;
 mod watch;
 mod work;
 
-use std::{collections::BTreeMap, fmt::Debug, future::Future, time::Duration};
+use std::{
+    collections::BTreeMap,
+    fmt::Debug,
+    future::Future,
+    sync::atomic::{AtomicUsize, Ordering},
+    time::Duration,
+};
 
 pub use gate::Gate;
 pub use parting::Departure;
@@ -26,9 +32,22 @@ use crate::stores::{
 /// tried at once. In seconds.
 const LOGIN_DELAYS: [u64; 5] = [1, 5, 5, 15, 30];
 
-/// The pause after so many refused logins in a row.
-fn login_delay(refused: usize) -> Duration {
-    Duration::from_secs(LOGIN_DELAYS[refused.saturating_sub(1).min(LOGIN_DELAYS.len() - 1)])
+/// The logins in a row that one server refused, whichever task tried: together they must stay below what locks an account out (Neo4j: three within
+/// five seconds).
+#[derive(Debug, Default)]
+struct RefusedLogins(AtomicUsize);
+
+impl RefusedLogins {
+    /// Counts another one; the pause after it.
+    fn another(&self) -> Duration {
+        let before = self.0.fetch_add(1, Ordering::Relaxed);
+        Duration::from_secs(LOGIN_DELAYS[before.min(LOGIN_DELAYS.len() - 1)])
+    }
+
+    /// One went through, or there is another password to try.
+    fn forget(&self) {
+        self.0.store(0, Ordering::Relaxed);
+    }
 }
 
 /// What a keeper is asked to hold true: the store's own part (from the AmasDatabase) and one part a policy or schema on it.
@@ -131,5 +150,19 @@ pub trait Store: Sized + Send + Sync + Debug + Clone + PartialEq + Default + 'st
     /// Whether objects that showed `before` have to be woken for `after`. Engines leave out figures that move by themselves.
     fn differs_materially(before: &Self::Facts, after: &Self::Facts) -> bool {
         before != after
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn waits_longer_for_every_refused_login_whoever_tried() {
+        let refused = RefusedLogins::default();
+        let pauses: Vec<u64> = (0..6).map(|_| refused.another().as_secs()).collect();
+        assert_eq!(pauses, [1, 5, 5, 15, 30, 30]);
+        refused.forget();
+        assert_eq!(refused.another().as_secs(), 1);
     }
 }

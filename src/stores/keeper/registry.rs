@@ -14,7 +14,10 @@ use tokio::{
     task::JoinSet,
 };
 
-use super::{Departure, Duty, Gate, Parting, Snapshot, Store, parting::Leave, watch::watch_server, work::work_duty};
+use super::{
+    Departure, Duty, Gate, Parting, RefusedLogins, Snapshot, Store, parting::Leave, watch::watch_server,
+    work::work_duty,
+};
 
 /// How long a claim is tried to be let go.
 const RELEASE: Duration = Duration::from_secs(60);
@@ -80,6 +83,7 @@ pub(super) struct Shared<S: Store> {
     pub worked: Notify,
     pub live: Arc<Live>,
     pub gate: Gate,
+    pub refused_logins: RefusedLogins,
     wake: mpsc::UnboundedSender<Key>,
 }
 
@@ -290,6 +294,7 @@ impl<S: Store> Keepers<S> {
             worked: Notify::new(),
             live: Arc::default(),
             gate: self.gate.clone(),
+            refused_logins: RefusedLogins::default(),
             wake: self.wake.clone(),
         });
         let mut tasks = JoinSet::new();

@@ -12,7 +12,7 @@ use tokio::{
     time::{Instant, sleep, sleep_until, timeout},
 };
 
-use super::{Duty, Sentinel, ServerIdentity, Sign, Store, login_delay, registry::Shared};
+use super::{Duty, Sentinel, ServerIdentity, Sign, Store, registry::Shared};
 use crate::stores::{
     endpoint::{Endpoint, StoreError},
     health::{Attention, Event, Moment, Monitor, PING_INTERVAL, Reason, Verdict},
@@ -159,15 +159,13 @@ impl<S: Store> Watcher<S> {
     /// Tries until it works.
     async fn connect(&mut self) -> S::Sentinel {
         let since = Instant::now();
-        let mut refused_logins = 0;
         // Asked for before, it is done now.
         let _asked = self.shared.look.notified().now_or_never();
         loop {
             let delay = match self.attempt().await {
                 Ok(sentinel) => return sentinel,
                 Err(StoreError::LoginRefused(_) | StoreError::Untrusted(_) | StoreError::Pooled(_)) => {
-                    refused_logins += 1;
-                    login_delay(refused_logins)
+                    self.shared.refused_logins.another()
                 }
                 Err(_) => {
                     let jitter = rand::random_range(0.8..1.2);
@@ -176,7 +174,7 @@ impl<S: Store> Watcher<S> {
             };
             tokio::select! {
                 () = sleep(delay) => {}
-                Ok(()) = self.duty.changed() => refused_logins = 0,
+                Ok(()) = self.duty.changed() => self.shared.refused_logins.forget(),
             }
         }
     }
@@ -214,6 +212,7 @@ impl<S: Store> Watcher<S> {
     fn logged_in(&mut self, sentinel: S::Sentinel, identity: ServerIdentity) -> S::Sentinel {
         // A slice that ended before this login says nothing about it.
         let _stale = self.shared.worked.notified().now_or_never();
+        self.shared.refused_logins.forget();
         self.tell(Event::Up(identity));
         sentinel
     }

@@ -12,7 +12,7 @@ use tokio::{
     time::{Instant, sleep, sleep_until, timeout},
 };
 
-use super::{Duty, Progress, Store, login_delay, registry::Shared};
+use super::{Duty, Progress, Store, registry::Shared};
 use crate::stores::{endpoint::StoreError, health::Attention};
 
 /// A slice that takes this long is stuck.
@@ -35,9 +35,8 @@ struct Worker<S: Store> {
     serving: watch::Receiver<bool>,
     paused: watch::Receiver<bool>,
     state: S::Worker,
-    /// Slices in a row that could not reach the server, and those whose login was refused.
+    /// Slices in a row that could not reach the server.
     failures: u32,
-    refused_logins: usize,
 }
 
 /// Runs until aborted.
@@ -54,7 +53,6 @@ pub(super) async fn work_duty<S: Store>(shared: Arc<Shared<S>>) {
         paused,
         state: S::Worker::default(),
         failures: 0,
-        refused_logins: 0,
     };
     loop {
         // Both ends live in `shared`, so waiting cannot fail.
@@ -109,7 +107,8 @@ impl<S: Store> Worker<S> {
     }
 
     fn went_well(&mut self, progress: Progress) -> Next {
-        (self.failures, self.refused_logins) = (0, 0);
+        self.failures = 0;
+        self.shared.refused_logins.forget();
         self.shared.worked.notify_one();
         match progress {
             // The watching task says when to look again.
@@ -127,9 +126,6 @@ impl<S: Store> Worker<S> {
             StoreError::Unreachable(_) => self.failures.saturating_add(1),
             _ => 0,
         };
-        if matches!(error, StoreError::LoginRefused(_)) {
-            self.refused_logins += 1;
-        }
         self.shared.live.failed_slices.fetch_add(1, Ordering::Relaxed);
         let key = &self.shared.key;
         tracing::debug!(namespace = %key.namespace, database = %key.database, %error, failures = self.failures, "slice failed");
@@ -138,7 +134,7 @@ impl<S: Store> Worker<S> {
             return Next::Never;
         }
         Next::In(match error {
-            StoreError::LoginRefused(_) => login_delay(self.refused_logins),
+            StoreError::LoginRefused(_) => self.shared.refused_logins.another(),
             _ => retry_delay(error, self.failures, rand::random_range(0.8..1.2)),
         })
     }
@@ -157,7 +153,7 @@ impl<S: Store> Worker<S> {
         };
         tokio::select! {
             () = due => {}
-            _ = self.duty.changed() => self.refused_logins = 0,
+            _ = self.duty.changed() => self.shared.refused_logins.forget(),
             _ = self.serving.wait_for(|serving| !serving) => {}
             () = async {
                 self.shared.nudge.notified().await;
