@@ -7,14 +7,16 @@ CACHE=${AMAS_CACHE:-$HOME/.cache/amas-operator}
 CLUSTERS=$CACHE/clusters
 # shellcheck disable=SC2034
 TOOL_SOURCES=$DEV/tools
-STARTED=$(date +%s%N)
+# One clock for a script and all it calls: the column of seconds never runs backwards.
+AMAS_STARTED=${AMAS_STARTED:-$(date +%s%N)}
+export AMAS_STARTED
 
 say() { printf '%s\n' "$*" >&2; }
 die() { say "error: $*"; exit 1; }
 
-# Seconds since this script began, with one decimal.
+# Seconds since the outermost script began, with one decimal.
 elapsed() {
-  local ms=$((($(date +%s%N) - STARTED) / 1000000))
+  local ms=$((($(date +%s%N) - AMAS_STARTED) / 1000000))
   printf '%d.%d' $((ms / 1000)) $((ms % 1000 / 100))
 }
 

@@ -166,13 +166,12 @@ impl Draft<'_> {
             .filter_map(problem);
         let problems: Vec<String> = demanded.chain(absent).collect();
         if problems.is_empty() {
-            let count = self.observed.policies.len();
-            return self.set(
-                ConditionType::PoliciesReady,
-                true,
-                Reason::Ready,
-                format!("{count} policies and schemas"),
-            );
+            let message = match self.observed.policies.len() {
+                0 => "no CachePolicy or GraphSchema names this database".to_owned(),
+                1 => "1 policy or schema".to_owned(),
+                count => format!("{count} policies and schemas"),
+            };
+            return self.set(ConditionType::PoliciesReady, true, Reason::Ready, message);
         }
         let message = problems.join(", ");
         self.block(false, Reason::PolicyNotReady, message.clone());
