@@ -29,6 +29,7 @@ mod progress;
 mod records;
 mod redo;
 mod status;
+mod up;
 
 pub use args::Args;
 use args::{RunArgs, SeedOptions, Verb};
@@ -40,14 +41,9 @@ const GRACE: Duration = Duration::from_secs(20);
 /// Runs the subcommand; the exit code says how it ended (see [`Failure::exit_code`]).
 pub async fn run(args: Args) -> ExitCode {
     let code = match args.verb {
-        Verb::Up(up) => {
-            let wanted = Wanted {
-                goal: Goal::Up(up.to),
-                consent: up.losses.consent(),
-                on_failure: up.on_failure,
-            };
-            let seeds = (up.seeds, up.dirs.dirs.as_slice());
-            execute(up.run, wanted, Source::load(&up.dirs.dirs), seeds).await
+        Verb::Up(args) => {
+            let message = args.run.termination_message.clone();
+            end(message.as_deref(), up::up(args).await)
         }
         Verb::Down(down) => {
             let goal = down.to.map_or(Goal::DownSteps(down.steps), Goal::Down);
@@ -56,13 +52,10 @@ pub async fn run(args: Args) -> ExitCode {
             } else {
                 Source::load(&down.dirs)
             };
-            execute(down.run, Wanted::by_hand(goal), source, (SeedOptions::default(), &[])).await
+            execute(&down.run, goal, source, (SeedOptions::default(), &[])).await
         }
-        Verb::Seed(seed) => {
-            let wanted = Wanted::by_hand(Goal::Seed);
-            execute(seed.run, wanted, Ok(Source::default()), (seed.seeds, &seed.dirs)).await
-        }
-        Verb::Redo(redo) => end(&redo.run, redo::redo(&redo).await),
+        Verb::Seed(seed) => execute(&seed.run, Goal::Seed, Ok(Source::default()), (seed.seeds, &seed.dirs)).await,
+        Verb::Redo(redo) => end(redo.run.termination_message.as_deref(), redo::redo(&redo).await),
         Verb::Current(args) => finish(look::current(&args).await),
         Verb::Status(args) => finish(status::status(&args).await),
         Verb::History(args) => finish(look::history(&args).await),
@@ -110,18 +103,21 @@ impl Wanted {
 /// Seeds, and the folders of migrations that a profile's may be below.
 type Seeds<'a> = (SeedOptions, &'a [PathBuf]);
 
-/// Loads, connects, runs, reports.
-async fn execute(args: RunArgs, wanted: Wanted, source: Result<Source, SourceError>, seeds: Seeds<'_>) -> u8 {
-    let report = match prepare(&args, wanted, source, seeds) {
-        Ok((request, login)) => perform(&args, &request, &login).await,
-        Err(failure) => Report::early(failure),
+/// What somebody has asked for by its verb: connects, runs, reports.
+async fn execute(args: &RunArgs, goal: Goal, source: Result<Source, SourceError>, seeds: Seeds<'_>) -> u8 {
+    let attempt = async {
+        let source = source?;
+        let login = args.database.login()?;
+        let request = request(args, &login, Wanted::by_hand(goal), source, seeds)?;
+        let (conn, stop) = open(args, &login).await?;
+        Ok::<_, Failure>(perform(conn, stop, &request).await)
     };
-    end(&args, report)
+    end(args.termination_message.as_deref(), attempt.await.unwrap_or_else(Report::early))
 }
 
 /// Tells how it ended: in words, in the termination message, by the exit code.
-fn end(args: &RunArgs, report: Report) -> u8 {
-    leave_message(args.termination_message.as_deref(), &report);
+fn end(message: Option<&Path>, report: Report) -> u8 {
+    leave_message(message, &report);
     match &report.failure {
         Some(failure) => explain(failure),
         None if report.total == 0 && report.seeds == 0 => eprintln!("nothing to do, version {}", report.current),
@@ -139,31 +135,27 @@ fn leave_message(file: Option<&Path>, report: &Report) {
     }
 }
 
-fn prepare(
+fn request(
     args: &RunArgs,
+    login: &PgConnectOptions,
     wanted: Wanted,
-    source: Result<Source, SourceError>,
+    source: Source,
     (seeds, dirs): Seeds<'_>,
-) -> Result<(Request, PgConnectOptions), Failure> {
-    let request = Request {
-        source: source?,
+) -> Result<Request, Failure> {
+    let options = args.database.options();
+    Ok(Request {
+        source,
         goal: wanted.goal,
-        options: args.database.options(),
         plan_hash: args.plan_hash.clone(),
         consent: wanted.consent,
         on_failure: wanted.on_failure,
         attempt: args.attempt.clone(),
         lock_timeout: args.lock_timeout,
-        login: None,
+        login: Some(Login::new(login, &options)),
+        options,
         seeds: load_profiles(&seeds.seed_dirs, seeds.seed_profile.as_deref(), dirs)?,
         hashes: seeds.seed_hashes,
-    };
-    let login = args.database.login()?;
-    let request = Request {
-        login: Some(Login::new(&login, &request.options)),
-        ..request
-    };
-    Ok((request, login))
+    })
 }
 
 /// The seed folders that are named, or those of a profile below the folders of migrations.
@@ -189,11 +181,7 @@ fn load_profiles(named: &[PathBuf], profile: Option<&str>, dirs: &[PathBuf]) -> 
     }
 }
 
-async fn perform(args: &RunArgs, request: &Request, login: &PgConnectOptions) -> Report {
-    let (mut conn, stop) = match open(args, request, login).await {
-        Ok(opened) => opened,
-        Err(failure) => return Report::early(failure),
-    };
+async fn perform(mut conn: PgConnection, stop: watch::Receiver<Urgency>, request: &Request) -> Report {
     let report = runner::run(&mut conn, request, stop, &mut print_event()).await;
     close(conn, report.failure.is_none()).await;
     report
@@ -202,12 +190,12 @@ async fn perform(args: &RunArgs, request: &Request, login: &PgConnectOptions) ->
 /// A session, and what tells when to stop.
 async fn open(
     args: &RunArgs,
-    request: &Request,
     login: &PgConnectOptions,
 ) -> Result<(PgConnection, watch::Receiver<Urgency>), Failure> {
     let stop = listen_for_signals();
     let mut interrupted = stop.clone();
-    let connecting = session::connect(login, &request.options, args.database.connect_timeout);
+    let options = args.database.options();
+    let connecting = session::connect(login, &options, args.database.connect_timeout);
     let connected = tokio::select! {
         connected = connecting => connected,
         _ = interrupted.wait_for(|urgency| *urgency > Urgency::No) => Err(Failure::Interrupted),

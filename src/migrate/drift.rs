@@ -86,7 +86,7 @@ pub struct Drift {
     pub differences: Vec<Difference>,
 }
 
-/// What is applied, as one digest: the same that tells [`history::has_exactly`](super::history) about the files.
+/// What is applied, as one digest: the same that tells [`history::settled`](super::history::settled) about the files.
 fn applied(schema: &SqlName) -> String {
     format!(
         "(SELECT coalesce(encode(sha256(string_agg(int8send(m.version) || m.checksum, ''::bytea ORDER BY m.version)), 'hex'), '') \

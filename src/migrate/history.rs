@@ -15,7 +15,7 @@ use super::{
     plan::{Direction, Down, StepId},
     progress::{self, Unfinished},
     record::{LAYOUT, literal},
-    source::{Checksum, Source},
+    source::Checksum,
 };
 
 /// The channel of `NOTIFY`; the payload is the id of the run that moved. It is a wake-up only.
@@ -138,13 +138,9 @@ pub async fn read(
     Ok(Some(state))
 }
 
-/// Whether exactly these files are applied and their schema is recorded, no run is open, and the tables are of this release. Two round trips of a
-/// few bytes.
-pub(super) async fn has_exactly(
-    conn: &mut PgConnection,
-    schema: &SqlName,
-    source: &Source,
-) -> Result<bool, sqlx::Error> {
+/// The digest of what is applied (see [`Source::digest`](super::source::Source::digest)), if that is all there is to know: nothing is half way, no
+/// run is open, this very schema is recorded, and the tables are of this release. Two round trips of a few bytes.
+pub async fn settled(conn: &mut PgConnection, schema: &SqlName) -> Result<Option<String>, sqlx::Error> {
     let there = format!(
         "SELECT pg_catalog.to_regclass('\"{schema}\"._sqlx_migrations') IS NOT NULL AND \
          pg_catalog.obj_description(pg_catalog.to_regnamespace('amas_migrate'), 'pg_namespace') = {}",
@@ -152,18 +148,18 @@ pub(super) async fn has_exactly(
     );
     let row = raw_sql(AssertSqlSafe(there)).fetch_one(&mut *conn).await?;
     if row.try_get::<Option<bool>, _>(0)? != Some(true) {
-        return Ok(false);
+        return Ok(None);
     }
     let digest = format!(
-        "SELECT pg_catalog.bool_and(m.success) AND pg_catalog.encode(pg_catalog.sha256(pg_catalog.string_agg( \
-         pg_catalog.int8send(m.version) || m.checksum, ''::pg_catalog.bytea ORDER BY m.version)), 'hex') = '{digest}' \
-         AND NOT EXISTS (SELECT FROM amas_migrate.runs WHERE finished_at IS NULL) \
-         AND EXISTS (SELECT FROM {latest} f WHERE f.applied = '{digest}') FROM \"{schema}\"._sqlx_migrations m",
+        "SELECT a.digest FROM (SELECT pg_catalog.bool_and(m.success) AS whole, pg_catalog.encode(pg_catalog.sha256( \
+         pg_catalog.string_agg(pg_catalog.int8send(m.version) || m.checksum, ''::pg_catalog.bytea ORDER BY m.version)), 'hex') AS digest \
+         FROM \"{schema}\"._sqlx_migrations m) a JOIN {latest} f ON f.applied = a.digest \
+         WHERE a.whole AND f.server = pg_catalog.current_setting('server_version_num')::pg_catalog.int4 / 10000 \
+         AND NOT EXISTS (SELECT FROM amas_migrate.runs WHERE finished_at IS NULL)",
         latest = drift::LATEST,
-        digest = source.digest()
     );
-    let row = raw_sql(AssertSqlSafe(digest)).fetch_one(conn).await?;
-    Ok(row.try_get::<Option<bool>, _>(0)? == Some(true))
+    let row = raw_sql(AssertSqlSafe(digest)).fetch_optional(conn).await?;
+    row.map(|row| row.try_get(0)).transpose()
 }
 
 /// One row of `amas_migrate.history`: something that was done to a version.

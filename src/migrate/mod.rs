@@ -1,6 +1,6 @@
 //! The migration engine. Knows nothing of Kubernetes: the same code serves the Job and the command line.
 //!
-//! `source` reads files, `statements` finds where each statement begins, `analysis` what each takes and does, `units` in which parts a file
+//! `source` reads files (by `files`), `glance` no further than it takes to know that all of them are in, `statements` finds where each statement begins, `analysis` what each takes and does, `units` in which parts a file
 //! is sent, `lint` what is risky about it,
 //! `plan` decides (pure), `consent` refuses what loses data and was not accepted, `history` is what the
 //! database says, `record` writes it, `session` connects and locks, `runner` runs a plan, `seed` the seeds after it, and
@@ -13,6 +13,8 @@ pub mod blockers;
 pub mod consent;
 pub mod deposit;
 pub mod drift;
+mod files;
+pub mod glance;
 pub mod history;
 pub mod lint;
 pub mod plan;

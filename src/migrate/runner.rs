@@ -184,28 +184,10 @@ struct Runner<'a, 't> {
 impl Runner<'_, '_> {
     async fn whole(&mut self) -> Result<(), Failure> {
         let identity = history::identity(self.conn).await?;
-        if self.nothing_to_do().await? {
-            return Ok(());
-        }
         let database = identity.split_once('/').map_or("", |(_, name)| name).to_owned();
         self.lock(&database).await?;
         self.lock_of = Some(database);
         self.locked(&identity).await
-    }
-
-    /// Whether the database has exactly these files, by one digest: what is read does not grow with the history, and
-    /// nobody is kept waiting.
-    async fn nothing_to_do(&mut self) -> Result<bool, Failure> {
-        let (source, newest) = (&self.request.source, self.request.source.newest());
-        let wants_all = matches!(self.request.goal, Goal::Up(target) if target.is_none_or(|target| target == newest));
-        if !wants_all || newest == 0 || !self.request.seeds.is_empty() {
-            return Ok(false);
-        }
-        if !history::has_exactly(self.conn, &self.request.options.schema, source).await? {
-            return Ok(false);
-        }
-        (self.report.current, self.report.target) = (newest, newest);
-        Ok(true)
     }
 
     async fn lock(&mut self, database: &str) -> Result<(), Failure> {

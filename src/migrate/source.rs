@@ -2,12 +2,14 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fmt, io,
+    fmt,
     path::{Path, PathBuf},
     sync::Arc,
 };
 
 use sha2::{Digest, Sha256, Sha384};
+
+use super::files;
 
 /// The SHA-384 of a file's raw bytes, as sqlx stores it.
 #[derive(Clone, PartialEq, Eq, Hash)]
@@ -115,12 +117,7 @@ impl Source {
 
     /// SHA-256 over versions and checksums in their order: what the same history would give.
     pub fn digest(&self) -> String {
-        let mut hash = Sha256::new();
-        for migration in self.migrations() {
-            hash.update(migration.version.to_be_bytes());
-            hash.update(migration.up.checksum.as_bytes());
-        }
-        hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+        digest(self.migrations().map(|one| (one.version, &one.up.checksum)))
     }
 
     /// The highest version, 0 when there is none.
@@ -129,25 +126,23 @@ impl Source {
     }
 }
 
+/// See [`Source::digest`].
+pub(super) fn digest<'a>(applied: impl Iterator<Item = (i64, &'a Checksum)>) -> String {
+    let mut hash = Sha256::new();
+    for (version, checksum) in applied {
+        hash.update(version.to_be_bytes());
+        hash.update(checksum.as_bytes());
+    }
+    hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
 /// The `*.sql` files of one folder by name, with the folder before the name.
 pub fn read_sql_files(dir: &Path) -> Result<Vec<(String, Vec<u8>)>, SourceError> {
-    let read = || -> io::Result<Vec<(String, Vec<u8>)>> {
-        let mut files = Vec::new();
-        for entry in std::fs::read_dir(dir)? {
-            let path = entry?.path();
-            let name = path.to_string_lossy().into_owned();
-            // metadata follows links: a mounted ConfigMap is made of them
-            if base_name(&name).starts_with('.') || !name.ends_with(".sql") || !std::fs::metadata(&path)?.is_file() {
-                continue;
-            }
-            files.push((name, std::fs::read(&path)?));
-        }
-        files.sort();
-        Ok(files)
-    };
-    read().map_err(|error| SourceError {
-        problems: vec![format!("{}: cannot be read: {error}", dir.display())],
-    })
+    let mut paths = files::list(dir)?;
+    paths.sort_unstable_by(|one, other| one.as_os_str().cmp(other.as_os_str()));
+    let texts = files::read_each(&paths, <[u8]>::to_vec)?;
+    let names = paths.iter().map(|path| path.to_string_lossy().into_owned());
+    Ok(names.zip(texts).collect())
 }
 
 /// The part of a path after its last slash.

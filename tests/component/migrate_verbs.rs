@@ -1,5 +1,8 @@
 //! `stamp`, `repair`, `redo`, `current`, `history` and `show` as processes.
 
+use std::{fs, time::Duration};
+
+use amas_operator::migrate::session;
 use serde_json::Value;
 
 use super::{Dir, command, output};
@@ -121,6 +124,47 @@ async fn redo_brings_the_newest_back_as_its_file_is_now() {
     dir.file("0005_rows.up.sql", "BEGIN");
     assert_eq!(dir.run(&db, &["redo", "--steps", "2"]).await.0, 11);
     assert_eq!(db.versions().await, [1, 2, 3, 4, 5]);
+}
+
+/// That it is so is seen without the lock, which somebody else has here.
+#[tokio::test]
+async fn nothing_to_do_waits_for_nobody_and_what_is_to_do_is_never_missed() {
+    let (db, dir) = five("settled").await;
+    dir.does(&db, &["up"]).await;
+    let mut other = db.connect().await;
+    session::lock(&mut other, &db.name, Duration::from_secs(10), &mut |_| {})
+        .await
+        .unwrap();
+    let (nothing, waits) = ("nothing to do, version 5\n", 21);
+    let now = ["up", "--lock-timeout", "0ms"];
+    assert_eq!(dir.does(&db, &now).await, nothing);
+    assert_eq!(dir.does(&db, &[&now[..], &["--to", "5"]].concat()).await, nothing);
+    for (harm, remedy) in [
+        ("UPDATE _sqlx_migrations SET success = false WHERE version = 2", "UPDATE _sqlx_migrations SET success = true"),
+        ("UPDATE amas_migrate.runs SET finished_at = NULL", "UPDATE amas_migrate.runs SET finished_at = now()"),
+    ] {
+        db.ask(harm).await;
+        assert_eq!(dir.run(&db, &now).await.0, waits, "{harm}");
+        db.ask(remedy).await;
+        assert_eq!(dir.does(&db, &now).await, nothing, "{remedy}");
+    }
+    // an edit that keeps size and time
+    let edited = dir.path().join("0002_posts.up.sql");
+    let (text, time) = (fs::read_to_string(&edited).unwrap(), fs::metadata(&edited).unwrap().modified().unwrap());
+    fs::write(&edited, text.replace("end", "END")).unwrap();
+    fs::File::options().write(true).open(&edited).unwrap().set_modified(time).unwrap();
+    drop(other);
+    let (code, _, said) = dir.run(&db, &["up"]).await;
+    assert!(code == 12 && said.contains("0002_posts.up.sql: migration 2 was edited"), "{said}");
+    fs::write(&edited, text).unwrap();
+    // a schema that was not recorded, or that another release of the server has recorded, is recorded anew
+    let latest = "SELECT server || applied FROM amas_migrate.fingerprints ORDER BY id DESC LIMIT 1";
+    let before = db.ask(latest).await;
+    for harm in ["SET server = 9", "SET applied = ''"] {
+        db.ask(&format!("UPDATE amas_migrate.fingerprints {harm}")).await;
+        assert_eq!(dir.does(&db, &["up"]).await, nothing);
+        assert_eq!(db.ask(latest).await, before, "{harm}");
+    }
 }
 
 #[tokio::test]

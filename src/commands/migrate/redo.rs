@@ -13,27 +13,27 @@ use crate::migrate::{
 use super::{
     Wanted,
     args::{RedoArgs, SeedOptions},
-    close, open, prepare,
+    close, open,
     progress::print_event,
+    request,
 };
 
 pub(super) async fn redo(args: &RedoArgs) -> Report {
     if args.run.plan_hash.is_some() {
         return Report::early(Failure::Usage("redo has two plans; --plan-hash names one".to_owned()));
     }
+    attempt(args).await.unwrap_or_else(Report::early)
+}
+
+async fn attempt(args: &RedoArgs) -> Result<Report, Failure> {
     let wanted = Wanted::by_hand(Goal::DownSteps(args.steps));
-    let source = Source::load(&args.dirs.dirs);
-    let (request, login) = match prepare(&args.run, wanted, source, (SeedOptions::default(), &[])) {
-        Ok(prepared) => prepared,
-        Err(failure) => return Report::early(failure),
-    };
-    let (mut conn, stop) = match open(&args.run, &request, &login).await {
-        Ok(opened) => opened,
-        Err(failure) => return Report::early(failure),
-    };
+    let source = Source::load(&args.dirs.dirs)?;
+    let login = args.run.database.login()?;
+    let request = request(&args.run, &login, wanted, source, (SeedOptions::default(), &[]))?;
+    let (mut conn, stop) = open(&args.run, &login).await?;
     let report = both(&mut conn, request, args.steps, stop).await;
     close(conn, report.failure.is_none()).await;
-    report
+    Ok(report)
 }
 
 async fn both(conn: &mut PgConnection, mut request: Request, steps: usize, stop: watch::Receiver<Urgency>) -> Report {

@@ -54,6 +54,18 @@ impl Report {
         }
     }
 
+    /// The database is at this version, which is the one that was asked for.
+    pub fn nothing_to_do(version: i64) -> Self {
+        Self {
+            current: version,
+            target: version,
+            total: 0,
+            done: 0,
+            seeds: 0,
+            failure: None,
+        }
+    }
+
     pub fn outcome(&self) -> &'static str {
         match &self.failure {
             None => "succeeded",

@@ -1,0 +1,74 @@
+//! `up`: the files are read while the connection is made, and no further than it takes to know that all of them are in.
+
+use std::path::PathBuf;
+
+use sqlx::{PgConnection, postgres::PgConnectOptions};
+use tokio::sync::watch;
+
+use crate::migrate::{
+    glance::Glance,
+    history,
+    report::{Failure, Report},
+    runner::{Goal, Urgency},
+    source::Source,
+};
+
+use super::{Wanted, args::UpArgs, close, open, perform, request};
+
+/// The files, as far as they have been looked at.
+enum Files {
+    Glanced(Glance),
+    Read(Source),
+}
+
+/// A session, what tells when to stop, and the digest of what is applied if that is all there is to know of the database.
+type Opened = (PgConnection, watch::Receiver<Urgency>, Option<String>);
+
+pub(super) async fn up(args: UpArgs) -> Report {
+    attempt(args).await.unwrap_or_else(Report::early)
+}
+
+async fn attempt(args: UpArgs) -> Result<Report, Failure> {
+    let login = args.run.database.login()?;
+    let (files, (conn, stop, applied)) = tokio::try_join!(look(&args), connect(&args, &login)).map_err(|failure| {
+        // what will not pass by itself is said first
+        Source::load(&args.dirs.dirs).err().map_or(failure, Failure::from)
+    })?;
+    let source = match files {
+        Files::Glanced(glance) if is_in(&args, &glance, applied.as_deref()) => {
+            close(conn, true).await;
+            return Ok(Report::nothing_to_do(glance.newest));
+        }
+        Files::Glanced(_) => Source::load(&args.dirs.dirs)?,
+        Files::Read(source) => source,
+    };
+    let wanted = Wanted {
+        goal: Goal::Up(args.to),
+        consent: args.losses.consent(),
+        on_failure: args.on_failure,
+    };
+    let request = request(&args.run, &login, wanted, source, (args.seeds, &args.dirs.dirs))?;
+    Ok(perform(conn, stop, &request).await)
+}
+
+/// Seeds are compared one by one, which a glance does not spare.
+async fn look(args: &UpArgs) -> Result<Files, Failure> {
+    let (dirs, seeds): (Vec<PathBuf>, bool) = (args.dirs.dirs.clone(), !args.seeds.is_empty());
+    let reading = tokio::task::spawn_blocking(move || {
+        let glance = if seeds { None } else { Glance::of(&dirs) };
+        glance.map_or_else(|| Source::load(&dirs).map(Files::Read), |glance| Ok(Files::Glanced(glance)))
+    });
+    let read = reading.await.map_err(|error| Failure::Usage(error.to_string()))?;
+    Ok(read?)
+}
+
+async fn connect(args: &UpArgs, login: &PgConnectOptions) -> Result<Opened, Failure> {
+    let (mut conn, stop) = open(&args.run, login).await?;
+    let applied = history::settled(&mut conn, &args.run.database.schema).await?;
+    Ok((conn, stop, applied))
+}
+
+/// Whether the database has exactly these files, and that is what was asked for. A plan of nothing is whichever was approved.
+fn is_in(args: &UpArgs, glance: &Glance, applied: Option<&str>) -> bool {
+    applied == Some(glance.digest.as_str()) && args.to.is_none_or(|to| to == glance.newest)
+}
