@@ -316,6 +316,9 @@ pub struct MigrationFailure {
     /// Line in the file.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub line: Option<i64>,
+    /// Character in the line, from 1, where the server names one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub column: Option<i64>,
     /// SQLSTATE that the server gave.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sqlstate: Option<String>,

@@ -81,6 +81,8 @@ pub struct Run {
     pub message: Option<String>,
     /// In characters from the start of the file, counting from 1.
     pub error_position: Option<i32>,
+    /// In characters from the start of the line, counting from 1.
+    pub error_column: Option<i32>,
     /// Who it is waiting for, for a person.
     pub waiting: Option<String>,
 }
@@ -292,7 +294,8 @@ const RUN_QUERY: &str = "SELECT COALESCE((SELECT h.id FROM amas_migrate.history 
      (EXTRACT(epoch FROM r.finished_at) * 1000000)::pg_catalog.int8 AS finished_at, \
      r.outcome, r.from_version, r.to_version, r.current_version, r.total, r.done, r.failed_version, r.sqlstate, \
      pg_catalog.left(r.file, 500) AS file, r.line, pg_catalog.left(r.message, 2000) AS message, r.error_position, \
-     pg_catalog.left(pg_catalog.to_jsonb(r) ->> 'waiting', 1000) AS waiting \
+     pg_catalog.left(pg_catalog.to_jsonb(r) ->> 'waiting', 1000) AS waiting, \
+     (pg_catalog.to_jsonb(r) ->> 'error_column')::pg_catalog.int4 AS error_column \
      FROM (SELECT 1) one LEFT JOIN (SELECT * FROM amas_migrate.runs ORDER BY id DESC LIMIT 1) r ON true";
 
 fn timestamp(micros: i64) -> Result<Timestamp, sqlx::Error> {
@@ -352,6 +355,7 @@ fn run_row(row: &PgRow) -> Result<Option<Run>, sqlx::Error> {
         line: row.try_get("line")?,
         message: row.try_get("message")?,
         error_position: row.try_get("error_position")?,
+        error_column: row.try_get("error_column")?,
         waiting: row.try_get("waiting")?,
     }))
 }

@@ -117,7 +117,7 @@ pub enum PlanError {
         "migration {version} ({description}) has no down text, neither stored nor in a file; there is no way below it"
     )]
     NoWayBack { version: i64, description: String },
-    #[error("{file}: {problem}")]
+    #[error("{file}:{problem}")]
     Unrunnable { file: String, problem: Unrunnable },
 }
 
@@ -485,7 +485,7 @@ mod tests {
             plan(&bad, &[], None)
                 .unwrap_err()
                 .to_string()
-                .starts_with("1_x.sql: line 2: COMMIT")
+                .starts_with("1_x.sql:2:1: COMMIT")
         );
     }
 

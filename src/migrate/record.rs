@@ -15,12 +15,13 @@ use super::{
 };
 
 /// The comment on schema `amas_migrate`: which layout its tables have. A later release upgrades from here.
-pub const LAYOUT: &str = "amas-operator migration records, layout 4";
+pub const LAYOUT: &str = "amas-operator migration records, layout 5";
 /// Layouts that [`bootstrap`] brings to this one.
 pub const OLDER: &[&str] = &[
     "amas-operator migration records, layout 1",
     "amas-operator migration records, layout 2",
     "amas-operator migration records, layout 3",
+    "amas-operator migration records, layout 4",
 ];
 
 /// A string literal that means the same whatever standard_conforming_strings is.
@@ -75,9 +76,10 @@ CREATE TABLE IF NOT EXISTS amas_migrate.runs (
     line             integer,
     message          text,
     error_position   integer,
-    waiting          text
+    waiting          text,
+    error_column     integer
 );
-ALTER TABLE amas_migrate.runs ADD COLUMN IF NOT EXISTS waiting text;
+ALTER TABLE amas_migrate.runs ADD COLUMN IF NOT EXISTS waiting text, ADD COLUMN IF NOT EXISTS error_column integer;
 CREATE TABLE IF NOT EXISTS amas_migrate.history (
     id               bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     run_id           bigint,
@@ -360,6 +362,7 @@ pub struct Ending<'a> {
     pub outcome: &'a str,
     pub message: Option<String>,
     pub failed: Option<&'a StatementFailure>,
+    pub sqlstate: Option<&'a str>,
 }
 
 /// Ends a run. An ordinary commit: with it every commit before it is on disk too.
@@ -368,15 +371,16 @@ pub fn finish_run(run: i64, ending: &Ending<'_>) -> String {
     format!(
         "BEGIN; UPDATE amas_migrate.runs SET outcome = {outcome}, finished_at = pg_catalog.now(), \
          heartbeat_at = pg_catalog.now(), failed_version = {version}, sqlstate = {sqlstate}, file = {file}, \
-         line = {line}, message = {message}, error_position = {position}, waiting = NULL WHERE id = {run}; \
+         line = {line}, message = {message}, error_position = {position}, error_column = {column}, waiting = NULL WHERE id = {run}; \
          SELECT pg_catalog.pg_notify('{CHANNEL}', '{run}'); COMMIT",
         outcome = literal(ending.outcome),
         version = or_null(failed.and_then(|f| f.version), |v| v.to_string()),
-        sqlstate = or_null(failed.map(|f| f.sqlstate.as_str()), literal),
+        sqlstate = or_null(ending.sqlstate, literal),
         file = or_null(failed.map(|f| f.file.as_str()), literal),
         line = or_null(failed.and_then(|f| f.line), |v| v.to_string()),
         message = or_null(ending.message.as_deref(), |m| literal(truncate(m, 8000))),
         position = or_null(failed.and_then(|f| f.position), |v| v.to_string()),
+        column = or_null(failed.and_then(|f| f.column), |v| v.to_string()),
     )
 }
 

@@ -1,5 +1,6 @@
 //! How a command ended: failures with what to do, exit codes, and the termination message.
 
+mod advice;
 mod ending;
 
 use std::{fmt, time::Duration};
@@ -13,6 +14,7 @@ use super::{
     source::SourceError,
 };
 
+pub use advice::remedy;
 pub use ending::{Report, TERMINATION_BYTES, Termination};
 
 /// A statement that the server refused, and where it is.
@@ -26,6 +28,9 @@ pub struct StatementFailure {
     /// From 1; None when the transaction failed at its end (a deferred constraint).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub line: Option<usize>,
+    /// In the line, in characters from 1, when the server named a position.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub column: Option<usize>,
     pub sqlstate: String,
     pub message: String,
     pub detail: Option<String>,
@@ -41,18 +46,18 @@ impl StatementFailure {
     pub fn is_transient(&self) -> bool {
         is_transient(&self.sqlstate)
     }
+
+    /// `FILE:LINE:COLUMN`, as far as it is known.
+    fn place(&self) -> String {
+        let [line, column] = [self.line, self.column].map(|part| part.map(|part| format!(":{part}")));
+        format!("{}{}{}", self.file, line.unwrap_or_default(), column.unwrap_or_default())
+    }
 }
 
 impl fmt::Display for StatementFailure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.line {
-            Some(line) => write!(f, "{}:{line}: {} (SQLSTATE {})", self.file, self.message, self.sqlstate)?,
-            None => write!(
-                f,
-                "{}: at commit: {} (SQLSTATE {})",
-                self.file, self.message, self.sqlstate
-            )?,
-        }
+        let when = if self.line.is_none() { "at commit: " } else { "" };
+        write!(f, "{}: {when}{} (SQLSTATE {})", self.place(), self.message, self.sqlstate)?;
         for (name, text) in [
             ("detail", &self.detail),
             ("hint", &self.hint),
@@ -112,6 +117,9 @@ pub enum Failure {
     /// The login, the database or a right is missing, or the records are of a newer release.
     #[error("{0}")]
     Refused(String),
+    /// What the server answered to a statement of ours, or to the login.
+    #[error("{message} (SQLSTATE {sqlstate})")]
+    Server { sqlstate: String, message: String },
     #[error("a connection pooler answers, which does not keep a session's settings and locks together")]
     Pooled,
     /// An option that cannot be used.
@@ -172,6 +180,7 @@ impl Failure {
     pub fn exit_code(&self) -> u8 {
         match self {
             Failure::Statement(failure) | Failure::Seed(failure) if failure.is_transient() => 24,
+            Failure::Server { sqlstate, .. } if is_transient(sqlstate) => 24,
             Failure::Statement(_) => 10,
             // Whoever comes next fails at the same statement, and takes back the rest.
             Failure::RolledBack {
@@ -183,7 +192,7 @@ impl Failure {
             Failure::Plan(_) | Failure::Changed { .. } => 12,
             Failure::PlanMoved { .. } => 13,
             Failure::Seed(_) | Failure::SeedSetting { .. } => 14,
-            Failure::Refused(_) | Failure::Pooled => 16,
+            Failure::Refused(_) | Failure::Server { .. } | Failure::Pooled => 16,
             Failure::Usage(_) => 17,
             Failure::Destructive(_) => 19,
             Failure::Unreachable(_) => 20,
@@ -192,41 +201,6 @@ impl Failure {
             Failure::Lost(_) => 23,
             Failure::Transient(_) => 24,
             Failure::Drifted(_) => 30,
-        }
-    }
-
-    /// One line: what to do next.
-    pub fn advice(&self) -> &'static str {
-        match self {
-            _ if self.exit_code() == 24 => "run it again",
-            Failure::RolledBack { problem: None, .. } => "correct the file and run it again",
-            Failure::RolledBack { .. } => {
-                "what was not taken back stays: `down` takes it back once it can be, or correct the file and run it again"
-            }
-            Failure::Statement(failure) if failure.sqlstate == "25001" => {
-                "this statement cannot run in a transaction: take it out of the function, or put '-- no-transaction' before the file"
-            }
-            Failure::Statement(_) => "what was applied before it stays; correct the file and run it again",
-            Failure::Source(_) => "nothing was run; correct the files",
-            Failure::Plan(_) | Failure::Changed { .. } => "nothing was run",
-            Failure::PlanMoved { .. } => "nothing was run; look at the new plan and start it with its own hash",
-            Failure::Destructive(_) => "nothing was run: data would be lost that nobody has given up",
-            Failure::Seed(_) => "the migrations are applied; correct the seed and run it again",
-            Failure::SeedSetting { .. } => "check the file named by --seed-hash",
-            Failure::Pooled => "nothing was run; give the address of the server itself",
-            Failure::Refused(_) => "check the credentials, the database's name and the rights of the role",
-            Failure::Usage(_) => "see --help",
-            Failure::Unreachable(_) => "check host, port and network, then run it again",
-            Failure::Blocked { .. } => {
-                "what was applied before it stays; end the session in the way, or wait for it, then run it again"
-            }
-            Failure::Locked { .. } => "another migration is running: wait for it, then run it again",
-            Failure::Drifted(_) => {
-                "undo the changes; or --correct puts back what loses nothing; or --accept records the schema as it is"
-            }
-            Failure::Interrupted => "what was applied stays; run it again to go on",
-            Failure::Lost(_) => "what was committed stays; run it again to go on",
-            Failure::Transient(_) => "run it again",
         }
     }
 
@@ -240,10 +214,19 @@ impl Failure {
         }
     }
 
+    /// What the server called it, if it was the server.
+    pub fn sqlstate(&self) -> Option<&str> {
+        match self {
+            Failure::Server { sqlstate, .. } => Some(sqlstate),
+            other => other.statement().map(|statement| statement.sqlstate.as_str()),
+        }
+    }
+
     /// For a record that has file, line and SQLSTATE in places of their own.
     pub fn message(&self) -> String {
         match self {
             Failure::Statement(failure) | Failure::Seed(failure) => failure.message.clone(),
+            Failure::Server { message, .. } => message.clone(),
             Failure::RolledBack {
                 cause,
                 stands_at,
@@ -275,14 +258,13 @@ fn taken_back(stands_at: i64, problem: Option<&Failure>) -> String {
 
 /// Where, for how long, by whom.
 fn blocked(refusal: &StatementFailure, waited: Duration, by: &[Blocker]) -> String {
-    let line = refusal.line.map(|line| format!(":{line}")).unwrap_or_default();
     let who = match by {
         [] => refusal.message.clone(),
         by => format!("in the way: {}", blockers::list(by)),
     };
     format!(
-        "{}{line}: a lock was not free within {} s; {who}",
-        refusal.file,
+        "{}: a lock was not free within {} s; {who}",
+        refusal.place(),
         waited.as_secs()
     )
 }
@@ -291,15 +273,10 @@ fn blocked(refusal: &StatementFailure, waited: Duration, by: &[Blocker]) -> Stri
 impl From<sqlx::Error> for Failure {
     fn from(error: sqlx::Error) -> Self {
         match &error {
-            sqlx::Error::Database(db) => {
-                let code = db.code().unwrap_or_default().into_owned();
-                let text = format!("{} (SQLSTATE {code})", db.message());
-                if is_transient(&code) {
-                    Failure::Transient(text)
-                } else {
-                    Failure::Refused(text)
-                }
-            }
+            sqlx::Error::Database(db) => Failure::Server {
+                sqlstate: db.code().unwrap_or_default().into_owned(),
+                message: db.message().to_owned(),
+            },
             _ => Failure::Lost(error.to_string()),
         }
     }

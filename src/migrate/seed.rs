@@ -87,7 +87,7 @@ fn check(path: &str, bytes: Vec<u8>) -> Result<(i64, Script), String> {
             "{path}: a seed always runs in a transaction; remove the first line"
         ));
     }
-    statements::doing(&sql).map_err(|problem| format!("{path}: {problem}"))?;
+    statements::doing(&sql).map_err(|problem| format!("{path}:{problem}"))?;
     Ok((
         name.version,
         Script {

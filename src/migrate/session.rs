@@ -56,11 +56,8 @@ pub async fn connect(login: &PgConnectOptions, options: &Options, patience: Dura
     let mut login = plain.clone().options([(INTERRUPT_CHECK, "2s")]);
     let mut plain = Some(plain);
     loop {
-        let error = match timeout(ATTEMPT, login.connect()).await {
-            Ok(Ok(mut conn)) => {
-                refuse_pooler(&mut conn).await?;
-                return Ok(conn);
-            }
+        let error = match timeout(ATTEMPT, direct(&login)).await {
+            Ok(Ok(conn)) => return conn.ok_or(Failure::Pooled),
             Ok(Err(error)) => error,
             Err(_) => sqlx::Error::Io(std::io::Error::from(std::io::ErrorKind::TimedOut)),
         };
@@ -95,27 +92,26 @@ fn with_settings(login: &PgConnectOptions, options: &Options) -> PgConnectOption
         .disable_statement_logging()
 }
 
-/// A pooler gives each transaction another session: locks, settings and what a file sets would go astray.
-async fn refuse_pooler(conn: &mut PgConnection) -> Result<(), Failure> {
+/// A session with the server itself; None: a pooler lets us in, which gives each transaction another session, so that locks,
+/// settings and what a file sets would go astray.
+async fn direct(login: &PgConnectOptions) -> Result<Option<PgConnection>, sqlx::Error> {
+    let mut conn = login.connect().await?;
     let sql = format!("SELECT pg_catalog.current_setting('{DIRECT}', true)");
-    let kept: Option<String> = match ask(conn, &sql).await?.first() {
+    let kept: Option<String> = match ask(&mut conn, &sql).await?.first() {
         Some(row) => row.try_get(0)?,
         None => None,
     };
-    match kept.as_deref() {
-        Some("yes") => Ok(()),
-        _ => Err(Failure::Pooled),
-    }
+    Ok((kept.as_deref() == Some("yes")).then_some(conn))
+}
+
+/// Whether this is how PgBouncer refuses the settings of a session's start: a protocol violation that names them.
+pub fn is_poolers(sqlstate: Option<&str>, message: &str) -> bool {
+    sqlstate == Some("08P01") && message.contains("startup parameter")
 }
 
 fn connect_failure(error: &sqlx::Error) -> Failure {
     match error {
-        // How PgBouncer refuses the settings of a session.
-        sqlx::Error::Database(db)
-            if db.code().as_deref() == Some("08P01") && db.message().contains("startup parameter") =>
-        {
-            Failure::Pooled
-        }
+        sqlx::Error::Database(db) if is_poolers(db.code().as_deref(), db.message()) => Failure::Pooled,
         // A certificate does not become another one by waiting.
         sqlx::Error::Io(io) if is_about_a_certificate(io) => Failure::Refused(format!(
             "{io}: the server's certificate is not accepted; PGSSLROOTCERT must name a file with the certificate of its authority, and the host name must be one of \
@@ -125,7 +121,10 @@ fn connect_failure(error: &sqlx::Error) -> Failure {
         sqlx::Error::Database(db) if db.code().is_some_and(|code| is_transient(&code)) => {
             Failure::Unreachable(db.message().to_owned())
         }
-        sqlx::Error::Database(db) => Failure::Refused(db.message().to_owned()),
+        sqlx::Error::Database(db) => Failure::Server {
+            sqlstate: db.code().unwrap_or_default().into_owned(),
+            message: db.message().to_owned(),
+        },
         // a server that closes the connection while it starts or stops
         sqlx::Error::Protocol(_) => Failure::Unreachable(error.to_string()),
         _ => Failure::Refused(error.to_string()),

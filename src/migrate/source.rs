@@ -9,7 +9,10 @@ use std::{
 
 use sha2::{Digest, Sha256, Sha384};
 
-use super::files;
+use super::{
+    files,
+    statements::{column_at, line_at},
+};
 
 /// The SHA-384 of a file's raw bytes, as sqlx stores it.
 #[derive(Clone, PartialEq, Eq, Hash)]
@@ -168,13 +171,19 @@ fn text(name: &str, bytes: Vec<u8>) -> Result<String, String> {
             "{name}: starts with a byte order mark; save it as UTF-8 without one"
         ));
     }
+    if bytes.starts_with(b"\xFF\xFE") || bytes.starts_with(b"\xFE\xFF") {
+        return Err(format!("{name}: is UTF-16; save it as UTF-8"));
+    }
+    let place = |sql: &str, at: usize| format!("{name}:{}:{}", line_at(sql, at), column_at(sql, at));
     let sql = String::from_utf8(bytes).map_err(|error| {
-        let offset = error.utf8_error().valid_up_to();
-        format!("{name}: is not UTF-8 (first bad byte at offset {offset}); save it as UTF-8")
+        let at = error.utf8_error().valid_up_to();
+        let read = String::from_utf8_lossy(&error.as_bytes()[..at]);
+        format!("{}: is not UTF-8 from here on; save the file as UTF-8", place(&read, at))
     })?;
-    if sql.contains('\0') {
+    if let Some(at) = sql.find('\0') {
         return Err(format!(
-            "{name}: contains a NUL character, which PostgreSQL cannot take; remove it"
+            "{}: a NUL character, which PostgreSQL cannot take; remove it",
+            place(&sql, at)
         ));
     }
     Ok(sql)
@@ -360,7 +369,7 @@ mod tests {
             (&[("1_x.sql", " \n")], "is empty"),
             (&[("1_x.up.sql", ""), ("1_x.down.sql", "")], "1_x.up.sql: is empty"),
             (&[("1_x.sql", "\u{feff}SELECT 1")], "byte order mark"),
-            (&[("1_x.sql", "a\0b")], "NUL"),
+            (&[("1_x.sql", "a\nb\0c")], "1_x.sql:2:2: a NUL"),
             (&[], "no migration file"),
         ];
         for (list, expected) in cases {
@@ -368,8 +377,10 @@ mod tests {
             assert!(error.contains(expected), "{list:?}: {error}");
             assert_eq!(error.lines().count(), 1, "{error}");
         }
-        let error = Source::from_files(vec![("1_x.sql".into(), vec![b'a', 0xff])]).unwrap_err();
-        assert!(error.to_string().contains("offset 1"), "{error}");
+        let error = Source::from_files(vec![("1_x.sql".into(), b"a\n\xC3\xA4 \xFF".to_vec())]).unwrap_err();
+        assert!(error.to_string().starts_with("1_x.sql:2:3: is not UTF-8"), "{error}");
+        let error = Source::from_files(vec![("1_x.sql".into(), b"\xFF\xFES\0".to_vec())]).unwrap_err();
+        assert_eq!(error.to_string(), "1_x.sql: is UTF-16; save it as UTF-8");
     }
 
     #[test]

@@ -18,17 +18,34 @@ pub struct Statement {
     stdio: bool,
 }
 
-/// Why a text cannot be sent as a migration; `line` counts from 1.
+/// Why a text cannot be sent as a migration. Lines, and characters in a line, count from 1; the file's name goes before it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("line {line}: {what}")]
+#[error("{line}:{column}: {what}")]
 pub struct Unrunnable {
     pub line: usize,
+    pub column: usize,
     pub what: String,
+}
+
+impl Unrunnable {
+    fn at(sql: &str, offset: usize, what: String) -> Self {
+        Self {
+            line: line_at(sql, offset),
+            column: column_at(sql, offset),
+            what,
+        }
+    }
 }
 
 /// The line (from 1) of a byte offset.
 pub fn line_at(sql: &str, offset: usize) -> usize {
     1 + sql.bytes().take(offset).filter(|&b| b == b'\n').count()
+}
+
+/// How many characters into its line (from 1) a byte offset is, which is not inside of a character.
+pub fn column_at(sql: &str, offset: usize) -> usize {
+    let before = sql.get(..offset).unwrap_or(sql);
+    1 + before.chars().rev().take_while(|&c| c != '\n').count()
 }
 
 /// Whether sqlx's first line `-- no-transaction` is there.
@@ -48,7 +65,7 @@ pub fn doing(sql: &str) -> Result<Vec<Statement>, Unrunnable> {
     let statements = runnable(sql)?;
     if statements.is_empty() {
         let what = "there is no statement; write SELECT 1; if there is nothing to do".to_owned();
-        return Err(Unrunnable { line: 1, what });
+        return Err(Unrunnable::at(sql, 0, what));
     }
     Ok(statements)
 }
@@ -62,13 +79,11 @@ pub fn runnable(sql: &str) -> Result<Vec<Statement>, Unrunnable> {
     }
     for statement in &statements {
         if statement.controls_transaction() {
-            return Err(Unrunnable {
-                line: line_at(sql, statement.start),
-                what: format!(
-                    "{} inside a migration: each file is already one transaction; remove it, or make '-- no-transaction' the first line",
-                    statement.words[0]
-                ),
-            });
+            let what = format!(
+                "{} inside a migration: each file is already one transaction; remove it, or make '-- no-transaction' the first line",
+                statement.words[0]
+            );
+            return Err(Unrunnable::at(sql, statement.start, what));
         }
     }
     Ok(statements)
@@ -216,10 +231,8 @@ impl<'a> Scanner<'a> {
     fn finish(&mut self) -> Result<(), Unrunnable> {
         if let Some(done) = self.current.take() {
             if done.stdio && done.words.first().is_some_and(|word| word == "COPY") {
-                return Err(Unrunnable {
-                    line: line_at(self.sql, done.start),
-                    what: "COPY from or to the client (STDIN, STDOUT) needs psql; use INSERT ... VALUES".to_owned(),
-                });
+                let what = "COPY from or to the client (STDIN, STDOUT) needs psql; use INSERT ... VALUES".to_owned();
+                return Err(Unrunnable::at(self.sql, done.start, what));
             }
             self.done.push(done);
         }
@@ -232,13 +245,11 @@ impl<'a> Scanner<'a> {
         let command = self.sql[self.at..]
             .split(|c: char| c.is_whitespace() || c == ';')
             .next();
-        Unrunnable {
-            line: line_at(self.sql, self.at),
-            what: format!(
-                "{} is a command of psql, which a server does not know; write it as SQL, or leave it out",
-                command.unwrap_or_default()
-            ),
-        }
+        let what = format!(
+            "{} is a command of psql, which a server does not know; write it as SQL, or leave it out",
+            command.unwrap_or_default()
+        );
+        Unrunnable::at(self.sql, self.at, what)
     }
 
     fn rest(&self) -> &'a [u8] {
@@ -335,10 +346,7 @@ impl<'a> Scanner<'a> {
     }
 
     fn unclosed(&self, open: usize, what: &str) -> Unrunnable {
-        Unrunnable {
-            line: line_at(self.sql, open),
-            what: format!("{what} begins here and does not end; close it"),
-        }
+        Unrunnable::at(self.sql, open, format!("{what} begins here and does not end; close it"))
     }
 }
 
@@ -393,32 +401,33 @@ mod tests {
     #[test]
     fn refuses_what_cannot_be_sent() {
         let cases = [
-            ("a;\nCOMMIT;", 2, "COMMIT inside"),
-            ("a;\n\n  rollback;", 3, "ROLLBACK inside"),
-            ("begin; a; end", 1, "BEGIN inside"),
-            ("start transaction", 1, "START inside"),
-            ("a;\nCOPY t FROM stdin;", 2, "STDIN"),
-            ("COPY t TO STDOUT", 1, "STDOUT"),
-            ("COPY t FROM stdin;\n1\tit's\n\\.\n", 1, "STDIN"),
-            ("a;\n\\d t\nb;", 2, "\\d is a command of psql"),
-            ("SELECT 1 \\gexec", 1, "\\gexec is a command of psql"),
-            ("\\connect other;", 1, "\\connect is a command of psql"),
-            ("a;\nb 'x\n;", 2, "quoted string"),
-            ("a;\n/* x", 2, "comment"),
-            ("\n\nDO $$ x;", 3, "dollar quote"),
-            ("a \"b", 1, "quoted name"),
+            ("a;\nCOMMIT;", "2:1: COMMIT inside"),
+            ("a;\n\n  rollback;", "3:3: ROLLBACK inside"),
+            ("begin; a; end", "1:1: BEGIN inside"),
+            ("start transaction", "1:1: START inside"),
+            ("a;\nCOPY t FROM stdin;", "2:1: COPY from or to the client (STDIN"),
+            ("COPY t TO STDOUT", "1:1: COPY from or to the client"),
+            ("COPY t FROM stdin;\n1\tit's\n\\.\n", "1:1: COPY from"),
+            ("a;\n\\d t\nb;", "2:1: \\d is a command of psql"),
+            ("SELECT 'ä' \\gexec", "1:12: \\gexec is a command of psql"),
+            ("\\connect other;", "1:1: \\connect is a command of psql"),
+            ("a;\nb 'x\n;", "2:3: a quoted string"),
+            ("a;\r\n/* x", "2:1: a comment"),
+            ("\n\nDO $$ x;", "3:4: a dollar quote"),
+            ("a \"b", "1:3: a quoted name"),
         ];
         assert!(runnable("-- only a comment").is_ok() && doing("-- only a comment").is_err());
-        for (sql, line, what) in cases {
-            let error = runnable(sql).unwrap_err();
-            assert!(error.line == line && error.what.contains(what), "{sql}: {error}");
+        for (sql, said) in cases {
+            let error = runnable(sql).unwrap_err().to_string();
+            assert!(error.starts_with(said), "{sql}: {error}");
         }
         assert!(runnable("SAVEPOINT a; ROLLBACK TO a; ROLLBACK TO SAVEPOINT a").is_ok());
         assert!(runnable("-- no-transaction\nBEGIN; COMMIT;").is_ok());
     }
 
     #[test]
-    fn lines_count_from_one() {
+    fn lines_and_columns_count_from_one() {
         assert_eq!([0, 1, 2, 3].map(|at| line_at("a\nb\n", at)), [1, 1, 2, 2]);
+        assert_eq!([0, 2, 3, 4, 99].map(|at| column_at("ä\nbc", at)), [1, 2, 1, 2, 3]);
     }
 }

@@ -248,50 +248,63 @@ async fn a_fresh_database_gets_everything_once() {
 }
 
 #[tokio::test]
-async fn a_failure_names_file_and_line_and_keeps_what_was_done() {
+async fn a_failure_names_file_line_and_column_and_keeps_what_was_done() {
     let db = Database::new("failing").await;
-    // third file, SQLSTATE, line, and whether the server names a position
-    let cases: &[(&str, &str, Option<usize>, bool)] = &[
+    // third file, SQLSTATE, line, and the column where the server names a position
+    let cases: &[(&str, &str, Option<usize>, Option<usize>)] = &[
         (
             "SELECT 1; -- a; b\n/* ; */ SELECT ';';\n\nALTER TABLE posts ADD COLUMN x nosuchtype;",
             "42704",
             Some(4),
-            true,
+            Some(32),
         ),
         (
             "SELECT 'ä;\nö';\nSELECT $x$ ; $$ $x$;\n\n  INSERT INTO posts VALUES (1), (1);",
             "23505",
             Some(5),
-            false,
+            None,
         ),
         (
             "SELECT 1;\nDO $$\nBEGIN\n  -- it's;\n  RAISE EXCEPTION 'no' USING HINT = 'try';\nEND $$;",
             "P0001",
             Some(5),
-            false,
+            None,
         ),
-        ("SELECT 'äöü';\nSELECT nosuch()\n", "42883", Some(2), true),
-        ("SELECT 1;\nSELECT 2;\nALTER TABLE posts ADD", "42601", Some(3), true),
-        ("SELECT 1;\nSELEKT 2;\n", "42601", Some(2), true),
+        (
+            "SELECT 'ä';\nDO $$\nBEGIN\n  PERFORM 1; INSERT INTO nosuch VALUES ('ö');\nEND $$;",
+            "42P01",
+            Some(4),
+            Some(26),
+        ),
+        ("DO $$\nBEGIN\n  SELEKT 'ö';\nEND $$;", "42601", Some(3), Some(3)),
+        (
+            "CREATE FUNCTION g() RETURNS int LANGUAGE plpgsql AS $$\nBEGIN\n RETURN 1 +;\nEND $$;",
+            "42601",
+            Some(3),
+            Some(12),
+        ),
+        ("SELECT 'äöü', nosuch()\n", "42883", Some(1), Some(15)),
+        ("SELECT 1;\nSELECT 2;\nALTER TABLE posts ADD", "42601", Some(3), Some(21)),
+        ("SELECT 1;\nSELEKT 2;\n", "42601", Some(2), Some(1)),
         (
             "ALTER TABLE posts ADD UNIQUE (id) DEFERRABLE INITIALLY DEFERRED;\n\
              CREATE TABLE c (id int REFERENCES posts DEFERRABLE INITIALLY DEFERRED);\nINSERT INTO c VALUES (9);",
             "23503",
             None,
-            false,
+            None,
         ),
     ];
-    for (sql, sqlstate, line, positioned) in cases {
+    for (sql, sqlstate, line, column) in cases {
         let report = db.up(&five_with(2, sql)).await;
         let failed = statement(&report);
         assert_eq!(
-            (failed.sqlstate.as_str(), failed.line, failed.version),
-            (*sqlstate, *line, Some(3)),
+            (failed.sqlstate.as_str(), failed.line, failed.column, failed.version),
+            (*sqlstate, *line, *column, Some(3)),
             "{sql}\n{failed}"
         );
         assert_eq!(
             (failed.file.as_str(), failed.position.is_some()),
-            ("0003_more_posts.up.sql", *positioned),
+            ("0003_more_posts.up.sql", column.is_some()),
             "{sql}"
         );
         assert_eq!((report.exit_code(), report.current), (10, 2));
@@ -303,8 +316,12 @@ async fn a_failure_names_file_and_line_and_keeps_what_was_done() {
             (Some(3), Some(*sqlstate))
         );
         assert_eq!(
-            (run.line, run.message.as_deref()),
-            (line.map(|l| l as i32), Some(failed.message.as_str()))
+            (run.line, run.error_column, run.message.as_deref()),
+            (
+                line.map(|l| l as i32),
+                column.map(|c| c as i32),
+                Some(failed.message.as_str())
+            )
         );
         assert!(run.finished_at.is_some());
     }

@@ -44,22 +44,22 @@ fn says(said: &str, words: &[&str]) {
 async fn what_needs_psql_is_refused_before_anything_runs() {
     let db = Database::new("meta").await;
     let cases = [
-        ("SELECT 1;\n\\d t\n", "0002_m.sql: line 2: \\d is a command of psql"),
+        ("SELECT 1;\n\\d t\n", "0002_m.sql:2:1: \\d is a command of psql"),
         (
             "SELECT 1;\n\n\\copy t from 'x'\n",
-            "0002_m.sql: line 3: \\copy is a command of psql",
+            "0002_m.sql:3:1: \\copy is a command of psql",
         ),
         (
             "\\connect other\nSELECT 1;",
-            "0002_m.sql: line 1: \\connect is a command",
+            "0002_m.sql:1:1: \\connect is a command",
         ),
         (
             "COPY t FROM stdin;\n1\tone\n\\.\n",
-            "0002_m.sql: line 1: COPY from or to the client",
+            "0002_m.sql:1:1: COPY from or to the client",
         ),
         (
             "INSERT INTO t VALUES (1);\nCOMMIT;\nSELECT 1/0;",
-            "0002_m.sql: line 2: COMMIT inside a migration",
+            "0002_m.sql:2:1: COMMIT inside a migration",
         ),
     ];
     for (sql, words) in cases {
@@ -103,12 +103,12 @@ async fn a_role_without_rights_is_told_which() {
     assert_eq!(code, 16, "{said}");
     says(
         &said,
-        &["permission denied for schema public", "42501", "rights of the role"],
+        &["permission denied for schema public", "42501", "grant the right"],
     );
     // the owner is no superuser
     let (code, said) = up(&db, &dir).await;
     assert_eq!(code, 10, "{said}");
-    says(&said, &["0002_m.sql:1: permission denied", "42501"]);
+    says(&said, &["0002_m.sql:1: permission denied", "42501", "grant the right"]);
     assert_eq!(db.versions().await, [1]);
 }
 
@@ -120,7 +120,10 @@ async fn a_statements_time_is_up() {
     assert_eq!(code, 24, "{said}");
     says(
         &said,
-        &["0002_m.sql:3: canceling statement due to statement timeout (SQLSTATE 57014)"],
+        &[
+            "0002_m.sql:3: canceling statement due to statement timeout (SQLSTATE 57014)",
+            "sets a statement_timeout",
+        ],
     );
     assert_eq!(
         (db.ask("SELECT count(*)::text FROM t").await, db.versions().await),
@@ -252,7 +255,7 @@ async fn a_full_disk_leaves_what_was_there() {
     assert_eq!(code, 24, "{said}");
     says(
         &said,
-        &["0002_m.sql:1: ", "No space left on device", "53100", "run it again"],
+        &["0002_m.sql:1: ", "No space left on device", "53100", "make room on the server's disk, then run it again"],
     );
     let (code, said) = server
         .up(&folder("full", &[TABLE, &fill.replace("200000", "200")]))
@@ -279,6 +282,6 @@ async fn a_standby_is_read_only() {
     server.become_standby().await;
     let (code, _, said) = run(&server).await;
     assert_eq!(code, 16, "{said}");
-    says(&said, &["read-only", "25006"]);
+    says(&said, &["read-only", "25006", "the address of the primary"]);
     assert!(!said.contains(&server.password));
 }

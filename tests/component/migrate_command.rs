@@ -254,13 +254,13 @@ async fn exit_codes_and_messages() {
     let message = dir.0.join("message");
     let (code, _, stderr) = output(command(&db, &["up"], &[dirs[0], ("--termination-message", &message)])).await;
     assert!(
-        code == 10 && stderr.contains("0004_function.up.sql:2: column \"nosuch\" does not exist (SQLSTATE 42703)"),
+        code == 10 && stderr.contains("0004_function.up.sql:2:8: column \"nosuch\" does not exist (SQLSTATE 42703)"),
         "{stderr}"
     );
     let left: Termination = serde_json::from_str(&fs::read_to_string(&message).unwrap()).unwrap();
     assert_eq!(
-        (left.version, left.line, left.sqlstate.as_deref()),
-        (Some(4), Some(2), Some("42703"))
+        (left.version, left.line, left.column, left.sqlstate.as_deref()),
+        (Some(4), Some(2), Some(8), Some("42703"))
     );
     dir.file("0004_function.up.sql", "SELECT 1;\nCOMMIT;");
     assert_eq!(output(command(&db, &["up"], &dirs)).await.0, 11);

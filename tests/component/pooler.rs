@@ -1,12 +1,50 @@
 //! A pooler in front of PostgreSQL: found out before the first statement, used by applications only.
 
-use amas_operator::stores::health::{Reason, Verdict};
-use sqlx::{ConnectOptions, postgres::PgConnectOptions};
+use std::time::Duration;
+
+use amas_operator::{
+    migrate::{plan::Options, session},
+    stores::health::{Reason, Verdict},
+};
+use sqlx::{
+    ConnectOptions,
+    postgres::{PgConnectOptions, PgSslMode},
+};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpListener,
+};
 
 use super::postgres::{Kept, duty};
 use crate::support::{pgbouncer::PgBouncer, postmaster::Postmaster};
 
 const APP: (&str, &str) = ("amas_app", "app-password-2");
+
+/// It lets us in and then falls silent: that is no connection either, and nobody waits for it for ever.
+#[tokio::test]
+async fn a_server_that_says_nothing_after_the_login_is_given_up() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let silent = tokio::spawn(async move {
+        let (mut client, _) = listener.accept().await.unwrap();
+        let mut startup = vec![0; client.read_u32().await.unwrap() as usize - 4];
+        client.read_exact(&mut startup).await.unwrap();
+        // authentication is over, ready for a query
+        client.write_all(b"R\0\0\0\x08\0\0\0\0Z\0\0\0\x05I").await.unwrap();
+        let mut asked = [0; 1024];
+        while client.read(&mut asked).await.unwrap_or(0) > 0 {}
+    });
+    let login = PgConnectOptions::new_without_pgpass()
+        .host("127.0.0.1")
+        .port(port)
+        .username("somebody")
+        .ssl_mode(PgSslMode::Disable);
+    let connecting = session::connect(&login, &Options::default(), Duration::ZERO);
+    let given_up = tokio::time::timeout(Duration::from_secs(60), connecting).await;
+    let failure = given_up.expect("it ends by itself").unwrap_err();
+    assert_eq!(failure.exit_code(), 20, "{failure}");
+    silent.await.unwrap();
+}
 
 #[tokio::test]
 async fn a_pooler_is_found_out_before_the_first_statement() {

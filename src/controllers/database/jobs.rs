@@ -111,6 +111,7 @@ pub struct Failure {
     pub version: Option<i64>,
     pub file: Option<String>,
     pub line: Option<i64>,
+    pub column: Option<i64>,
     pub sqlstate: Option<String>,
     pub message: String,
 }
@@ -335,6 +336,7 @@ fn last_message(children: &children::Family, job: &str) -> Option<LastMessage> {
             version: ended.version,
             file: ended.file,
             line: ended.line.and_then(|line| i64::try_from(line).ok()),
+            column: ended.column.and_then(|column| i64::try_from(column).ok()),
             sqlstate: ended.sqlstate,
             message: ended.message.unwrap_or_default(),
         },
@@ -350,6 +352,7 @@ fn run_failure(run: &Run) -> Failure {
         version: run.failed_version,
         file: run.file.clone(),
         line: run.line.map(i64::from),
+        column: run.error_column.map(i64::from),
         sqlstate: run.sqlstate.clone(),
         message: run.message.clone().unwrap_or_default(),
     }
@@ -412,6 +415,7 @@ mod tests {
             line: Some(1),
             message: Some("syntax error".into()),
             error_position: None,
+            error_column: Some(7),
             waiting: None,
         }
     }
@@ -490,8 +494,13 @@ mod tests {
             panic!("failed")
         };
         assert_eq!(
-            (failure.version, failure.line, failure.sqlstate.as_deref()),
-            (Some(3), Some(1), Some("42601"))
+            (
+                failure.version,
+                failure.line,
+                failure.column,
+                failure.sqlstate.as_deref()
+            ),
+            (Some(3), Some(1), Some(7), Some("42601"))
         );
         // The same after the Job is gone.
         assert!(matches!(

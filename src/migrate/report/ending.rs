@@ -36,6 +36,8 @@ pub struct Termination {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub line: Option<usize>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub column: Option<usize>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
     /// The exit code.
     pub code: u8,
@@ -87,9 +89,10 @@ impl Report {
             current: self.current,
             target: self.target,
             version: statement.and_then(|s| s.version),
-            sqlstate: statement.map(|s| s.sqlstate.clone()),
+            sqlstate: self.failure.as_ref().and_then(Failure::sqlstate).map(str::to_owned),
             file: statement.map(|s| truncate(&s.file, 255).to_owned()),
             line: statement.and_then(|s| s.line),
+            column: statement.and_then(|s| s.column),
             message,
             code: self.exit_code(),
         };
@@ -118,6 +121,7 @@ mod tests {
             version: Some(3),
             file: "0003_x.up.sql".into(),
             line: Some(7),
+            column: Some(15),
             sqlstate: "42P01".into(),
             message: message.into(),
             ..StatementFailure::default()
@@ -136,7 +140,7 @@ mod tests {
     fn the_termination_message_is_short_and_whole() {
         assert_eq!(
             failed("no \"t\"").termination(),
-            r#"{"outcome":"failed","current":2,"target":5,"version":3,"sqlstate":"42P01","file":"0003_x.up.sql","line":7,"message":"no \"t\"","code":10}"#
+            r#"{"outcome":"failed","current":2,"target":5,"version":3,"sqlstate":"42P01","file":"0003_x.up.sql","line":7,"column":15,"message":"no \"t\"","code":10}"#
         );
         for message in ["ä".repeat(5000), "\u{1}\"\\".repeat(3000), "x".repeat(3000)] {
             let json = failed(&message).termination();

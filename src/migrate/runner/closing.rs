@@ -90,6 +90,7 @@ impl Runner<'_, '_> {
             outcome,
             message,
             failed: failure.and_then(Failure::statement),
+            sqlstate: failure.and_then(Failure::sqlstate),
         };
         session::ask(self.conn, &record::finish_run(self.id(), &ending)).await?;
         Ok(())

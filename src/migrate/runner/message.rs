@@ -5,7 +5,7 @@ use sqlx::postgres::{PgDatabaseError, PgErrorPosition};
 use crate::migrate::{
     report::{StatementFailure, truncate},
     session::SendError,
-    statements::{line_at, split},
+    statements::{Statement, column_at, line_at, split},
     units::Span,
 };
 
@@ -52,31 +52,36 @@ impl<'a> Message<'a> {
 
     /// What to tell of an error that the server answered.
     pub fn explain(&self, error: &PgDatabaseError, failed: &SendError, version: Option<i64>) -> StatementFailure {
-        let offset = self.position(error);
+        let (completed, context) = (failed.completed, error.r#where());
+        let offset = match error.position() {
+            Some(PgErrorPosition::Original(position)) => self.position(position),
+            Some(PgErrorPosition::Internal { position, query }) => {
+                self.position_in_block((position, query), completed, context)
+            }
+            None => None,
+        };
         let line = match offset {
             Some(offset) => Some(line_at(self.sql, offset)),
-            None => self.line_of_statement(failed.completed, error.r#where()),
+            None => self.line_of_statement(completed, context),
         };
         let text = |text: Option<&str>| text.map(|text| truncate(text, TEXT_BYTES).to_owned());
         StatementFailure {
             version,
             file: self.file.to_owned(),
             line,
+            column: offset.map(|offset| column_at(self.sql, offset)),
             sqlstate: error.code().to_owned(),
             message: truncate(error.message(), TEXT_BYTES).to_owned(),
             detail: text(error.detail()),
             hint: text(error.hint()),
-            context: text(error.r#where()),
+            context: text(context),
             position: offset.map(|offset| self.sql[..offset].chars().count() + 1),
         }
     }
 
     /// The byte offset in the file of the character the server named. One past the file (a statement that is not
     /// complete fails at our semicolon) is the file's last token.
-    fn position(&self, error: &PgDatabaseError) -> Option<usize> {
-        let Some(PgErrorPosition::Original(position)) = error.position() else {
-            return None;
-        };
+    fn position(&self, position: usize) -> Option<usize> {
         let at = self
             .text
             .char_indices()
@@ -90,13 +95,38 @@ impl<'a> Message<'a> {
         self.sql[..last.end].char_indices().next_back().map(|(at, _)| at)
     }
 
-    /// The line of the statement that did not complete; in a DO block the line its context names. None: our own tail.
-    fn line_of_statement(&self, completed: usize, context: Option<&str>) -> Option<usize> {
-        let statements = split(self.sql).ok()?;
+    /// The byte offset in the file of a character of a query that a DO block has sent, if that is written in it as it was sent, and once.
+    fn position_in_block(
+        &self,
+        (position, query): (usize, &str),
+        completed: usize,
+        context: Option<&str>,
+    ) -> Option<usize> {
+        // what a function has sent is not in the block
+        let frames = context.map_or(0, |context| context.lines().count());
+        context.filter(|_| frames == 1).and_then(inline_block_line)?;
+        let statement = self.failed(completed)?;
+        let mut found = self.sql[statement.start..statement.end].match_indices(query);
+        let (Some((at, _)), None) = (found.next(), found.next()) else {
+            return None;
+        };
+        let before = query.chars().take(position.saturating_sub(1)).map(char::len_utf8);
+        Some(statement.start + at + before.sum::<usize>())
+    }
+
+    /// The statement that did not complete. None: our own tail.
+    fn failed(&self, completed: usize) -> Option<Statement> {
+        let mut statements = split(self.sql).ok()?;
         let first = statements.iter().position(|s| s.start >= self.sent.0)?;
-        let statement = statements
-            .get(first + completed.checked_sub(self.lead.1)?)
-            .filter(|statement| statement.start < self.sent.1)?;
+        let index = first + completed.checked_sub(self.lead.1)?;
+        (index < statements.len())
+            .then(|| statements.swap_remove(index))
+            .filter(|statement| statement.start < self.sent.1)
+    }
+
+    /// The line of the statement that did not complete; in a DO block the line its context names.
+    fn line_of_statement(&self, completed: usize, context: Option<&str>) -> Option<usize> {
+        let statement = self.failed(completed)?;
         let in_block = context.and_then(inline_block_line).zip(statement.body);
         let in_block = in_block.map(|(line, body)| line_at(self.sql, body) + line - 1);
         Some(in_block.unwrap_or_else(|| line_at(self.sql, statement.start)))

@@ -152,7 +152,7 @@ impl Apart {
             let mut made = BTreeSet::new();
             for step in &steps {
                 let parts = units::parts(&step.sql, &mut made)
-                    .map_err(|problem| Failure::Usage(format!("{}: {problem}", step.file)));
+                    .map_err(|problem| Failure::Usage(format!("{}:{problem}", step.file)));
                 if send.blocking_send(parts).is_err() {
                     return;
                 }

@@ -15,9 +15,12 @@ use tokio::{
 };
 
 use super::connect::{APPLICATION_NAME, OPTIONS, PINNED_PATH};
-use crate::stores::{
-    endpoint::{Endpoint, StoreError, Tls},
-    tls::{self, Stream},
+use crate::{
+    migrate::session::is_poolers,
+    stores::{
+        endpoint::{Endpoint, StoreError, Tls},
+        tls::{self, Stream},
+    },
 };
 
 /// Larger messages are not for us: somebody else answers at this port.
@@ -113,9 +116,9 @@ impl Wire {
         wire.stream.write_all(&startup(&parameters)).await?;
         wire.begin(endpoint)
             .await
-            .map_err(|error| match pooled(endpoint, &error) {
-                Some(pooled) => pooled.into(),
-                None => error,
+            .map_err(|error| match is_poolers(error.sqlstate.as_deref(), &error.text) {
+                true => pooler(endpoint).into(),
+                false => error,
             })?;
         Ok(wire)
     }
@@ -264,12 +267,6 @@ async fn ask(endpoint: &Endpoint, tcp: &mut TcpStream) -> Result<(), WireError> 
         .into());
     }
     Ok(())
-}
-
-/// How PgBouncer refuses the settings of a session: a protocol violation that names them.
-fn pooled(endpoint: &Endpoint, error: &WireError) -> Option<StoreError> {
-    let refused = error.sqlstate.as_deref() == Some("08P01") && error.text.contains("startup parameter");
-    refused.then(|| pooler(endpoint))
 }
 
 fn pooler(endpoint: &Endpoint) -> StoreError {

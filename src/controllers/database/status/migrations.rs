@@ -10,7 +10,10 @@ use crate::{
     },
     controllers::sources::Files,
     engine::child::ChildKind,
-    migrate::plan::{PlanError, hash8},
+    migrate::{
+        plan::{PlanError, hash8},
+        report,
+    },
 };
 
 use super::{
@@ -316,23 +319,59 @@ fn failure_status(failure: &Failure) -> MigrationFailure {
         version: failure.version,
         file: failure.file.clone(),
         line: failure.line,
+        column: failure.column,
         sqlstate: failure.sqlstate.clone(),
         message: shorten(&failure.message, 1024),
     }
 }
 
 fn failure_text(failure: &Failure) -> String {
-    let mut place = failure.file.clone().unwrap_or_else(|| "a migration".into());
-    if let Some(line) = failure.line {
-        place += &format!(" line {line}");
+    let mut text = failure.file.clone().unwrap_or_default();
+    for part in [failure.line, failure.column].into_iter().flatten() {
+        text += &format!(":{part}");
     }
-    let code = failure
-        .sqlstate
-        .as_ref()
-        .map(|code| format!(" (SQLSTATE {code})"))
-        .unwrap_or_default();
+    if failure.file.is_some() {
+        text += ": ";
+    }
+    text += &failure.message;
+    if let Some(code) = &failure.sqlstate {
+        text += &format!(" (SQLSTATE {code})");
+    }
+    let remedy = failure.sqlstate.as_deref().and_then(report::remedy);
     format!(
-        "{place}: {}{code}; mend the file, then change the specification or the annotation amas.dev/reread-sources",
-        failure.message
+        "{text}; {}, then change the specification or the annotation amas.dev/reread-sources",
+        remedy.unwrap_or("mend the file")
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failure_says_where_what_and_what_to_do() {
+        let syntax = Failure {
+            file: Some("0003_m.up.sql".into()),
+            line: Some(4),
+            column: Some(8),
+            sqlstate: Some("42601".into()),
+            message: "syntax error".into(),
+            ..Failure::default()
+        };
+        let text = failure_text(&syntax);
+        assert!(
+            text.starts_with("0003_m.up.sql:4:8: syntax error (SQLSTATE 42601); mend the file, then change"),
+            "{text}"
+        );
+        let standby = Failure {
+            sqlstate: Some("25006".into()),
+            message: "cannot execute CREATE TABLE".into(),
+            ..Failure::default()
+        };
+        let text = failure_text(&standby);
+        assert!(
+            text.starts_with("cannot execute CREATE TABLE (SQLSTATE 25006); the server takes no writes"),
+            "{text}"
+        );
+    }
 }
