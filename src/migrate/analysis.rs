@@ -4,6 +4,7 @@
 //! tables behind a view, what CASCADE reaches) is not guessed: [`StatementFacts::unlisted`] says that there may be more.
 
 mod alter_table;
+mod body;
 mod create;
 mod lock;
 mod losses;
@@ -16,6 +17,7 @@ mod syntax;
 
 use std::collections::BTreeMap;
 
+pub use body::Inside;
 pub use lock::{LockMode, TableName};
 pub use outside::Outside;
 
@@ -68,6 +70,8 @@ pub enum Loss {
     DropType,
     DropExtension,
     DropOwned,
+    /// Something that only a name at run time tells.
+    DropAny,
     /// Whatever depends on it goes too, columns among them.
     Cascade,
     Truncate,
@@ -89,6 +93,7 @@ impl Loss {
             Self::DropType => "drops a type",
             Self::DropExtension => "drops an extension",
             Self::DropOwned => "drops all that a role owns",
+            Self::DropAny => "drops something that its text does not name",
             Self::Cascade => "drops all that depends on it (CASCADE)",
             Self::Truncate => "empties a table",
             Self::DeleteAll => "deletes without a WHERE",
@@ -120,6 +125,10 @@ pub struct StatementFacts {
     /// Why, each once.
     pub causes: Vec<Cause>,
     pub destructive: Option<Loss>,
+    /// It runs SQL that is put together at run time.
+    pub dynamic: bool,
+    /// What it runs out of a body, a DO block's or that of a routine of the same file; only a [`Reader`] looks.
+    pub inside: Vec<Inside>,
     /// The relation that it makes, if none of that name can be there before (IF NOT EXISTS, OR REPLACE); what comes later in the same file locks it without harm.
     pub creates: Option<TableName>,
 }
@@ -137,6 +146,8 @@ impl Default for StatementFacts {
             work: Work::None,
             causes: Vec::new(),
             destructive: None,
+            dynamic: false,
+            inside: Vec::new(),
             creates: None,
         }
     }
@@ -153,6 +164,51 @@ pub fn facts(sql: &str) -> StatementFacts {
         return unknown;
     }
     syntax::statement(sql).map_or(unknown, |node| statement::facts(&node))
+}
+
+/// Kinds of statements that call the routines they name.
+const CALLERS: &[&str] = &["CALL", "DELETE", "INSERT", "MERGE", "SELECT", "UPDATE", "VALUES"];
+
+/// Reads the statements of a file in their order, so that what one of them runs out of a body is known with it.
+#[derive(Default)]
+pub struct Reader {
+    /// What the routines do that the file has made so far.
+    routines: BTreeMap<String, Vec<StatementFacts>>,
+}
+
+impl Reader {
+    pub fn read(&mut self, sql: &str) -> StatementFacts {
+        let mut facts = facts(sql);
+        match facts.kind.as_str() {
+            "DO" => {
+                if let Some(body) = body::Body::of(sql) {
+                    facts.inside = body.inside();
+                    let called = body.calls(self.routines.keys());
+                    facts.inside.extend(self.done_by(&called));
+                }
+            }
+            "CREATE FUNCTION" | "CREATE PROCEDURE" => {
+                if let (Some(name), Some(body)) = (body::routine(sql), body::Body::of(sql)) {
+                    let called = body.calls(self.routines.keys());
+                    let all = body.inside().into_iter().chain(self.done_by(&called));
+                    let all = all.map(|one| one.facts).collect();
+                    self.routines.insert(name, all);
+                }
+            }
+            kind if CALLERS.contains(&kind) && !self.routines.is_empty() => {
+                let called = body::calls(sql, self.routines.keys());
+                facts.inside = self.done_by(&called).collect();
+            }
+            _ => {}
+        }
+        facts
+    }
+
+    fn done_by(&self, called: &[&String]) -> impl Iterator<Item = Inside> {
+        let all = called.iter().filter_map(|name| self.routines.get(*name)).flatten();
+        let all: Vec<Inside> = all.map(|facts| Inside { span: None, facts: facts.clone() }).collect();
+        all.into_iter()
+    }
 }
 
 /// The deepest nesting of brackets; those in strings count too, which errs on the safe side.

@@ -9,7 +9,7 @@ use std::{collections::BTreeSet, fmt};
 use serde::Serialize;
 
 use super::{
-    analysis::{self, Cause, StatementFacts, TableName},
+    analysis::{Cause, Reader, StatementFacts, TableName},
     source::{Migration, Script},
     statements::{self, Statement, Unrunnable, line_at},
 };
@@ -35,6 +35,8 @@ pub enum Rule {
     FilledColumn,
     TableCopy,
     Rename,
+    /// Nobody can read from the text what it does.
+    DynamicSql,
 }
 
 impl Rule {
@@ -51,6 +53,7 @@ impl Rule {
             Self::FilledColumn => "filled-column",
             Self::TableCopy => "table-copy",
             Self::Rename => "rename",
+            Self::DynamicSql => "dynamic-sql",
         }
     }
 
@@ -70,6 +73,9 @@ impl Rule {
             Self::FilledColumn => "writes the whole table anew while readers and writers wait",
             Self::TableCopy => "copies the whole table while readers and writers wait",
             Self::Rename => "the running application still uses the old name",
+            Self::DynamicSql => {
+                "runs SQL that is put together at run time: what that locks and loses cannot be read from its text"
+            }
         }
     }
 
@@ -93,6 +99,9 @@ impl Rule {
             Self::TypeChange => "a new column of the new type, filled in batches, then swapped",
             Self::FilledColumn => "ADD COLUMN without the default, SET DEFAULT, and fill old rows in batches",
             Self::TableCopy => "run it in a maintenance window",
+            Self::DynamicSql => {
+                "the statements themselves where that can be; else read it, and accept it with a comment before it: -- amas-lint: ignore dynamic-sql"
+            }
             Self::Rename => "add the new name beside the old one, move the application, drop the old one later",
         }
     }
@@ -119,7 +128,7 @@ impl Rule {
 pub struct Finding {
     pub version: i64,
     pub file: String,
-    /// Of the statement's first word, from 1.
+    /// Of the statement's first word, from 1; in a body of the statement's first word there.
     pub line: usize,
     pub rule: Rule,
     pub what: String,
@@ -148,25 +157,31 @@ pub fn lint(migration: &Migration) -> Result<Vec<Finding>, Unrunnable> {
     let script = &migration.up;
     let (mut findings, mut made, mut before) = (Vec::new(), BTreeSet::new(), 0);
     let statements = statements::split(&script.sql)?;
-    let facts = |statement: &Statement| analysis::facts(&script.sql[statement.start..statement.end]);
+    let mut reader = Reader::default();
+    let facts = |statement: &Statement| reader.read(&script.sql[statement.start..statement.end]);
     let all: Vec<StatementFacts> = statements.iter().map(facts).collect();
     let whole = statements::no_transaction(&script.sql) || all.iter().all(|facts| !facts.transactional);
     for (statement, facts) in statements.iter().zip(all) {
         let text = &script.sql[statement.start..statement.end];
         let accepted = &script.sql[before..statement.start];
         before = statement.end;
-        for (rule, what) in risks(&facts, &made, whole) {
-            if !ignored(accepted, rule) {
-                findings.push(finding(
-                    migration.version,
-                    script,
-                    (statement.start, text),
-                    (rule, what),
-                ));
-            }
+        let mut find = |accepted: [&str; 2], at: (usize, &str), risks: Vec<(Rule, String)>| {
+            let open = risks.into_iter().filter(|(rule, _)| !accepted.iter().any(|text| ignored(text, *rule)));
+            findings.extend(open.map(|risk| finding(migration.version, script, at, risk)));
+        };
+        find([accepted, ""], (statement.start, text), risks(&facts, &made, whole));
+        let mut read = 0;
+        for one in &facts.inside {
+            let (start, end) = one.span.unwrap_or((0, text.len()));
+            let between = text.get(read..start).unwrap_or_default();
+            read = one.span.map_or(read, |(_, end)| end);
+            let at = (statement.start + start, &text[start..end]);
+            find([accepted, between], at, risks(&one.facts, &made, true));
         }
         made.extend(facts.creates);
     }
+    // what a routine does several times is told once
+    findings.dedup();
     Ok(findings)
 }
 
@@ -183,12 +198,16 @@ fn finding(version: i64, script: &Script, (start, text): (usize, &str), (rule, w
     }
 }
 
-/// A table that the same file has made has no rows that matter and no users yet; `whole` is a file that has no transaction.
+/// A table that the same file has made has no rows that matter and no users yet; `whole` is a file that has no transaction, or
+/// a body, which the server lets in no other.
 fn risks(facts: &StatementFacts, made: &BTreeSet<TableName>, whole: bool) -> Vec<(Rule, String)> {
     let mut risks = Vec::new();
     let own = !facts.locks.is_empty() && facts.locks.iter().all(|(name, _)| made.contains(name));
     if let Some(loss) = facts.destructive.filter(|_| !own) {
         risks.push((Rule::Destructive, loss.what().to_owned()));
+    }
+    if facts.dynamic {
+        risks.push((Rule::DynamicSql, Rule::DynamicSql.what().to_owned()));
     }
     if !facts.transactional && !whole {
         risks.push((Rule::NeedsNoTransaction, Rule::NeedsNoTransaction.what().to_owned()));
@@ -271,6 +290,29 @@ mod tests {
             ("/* amas-lint: ignore rename, destructive */ DROP TABLE t", &[]),
             ("UPDATE t SET a = 1 WHERE b", &[]),
             ("ALTER TABEL t", &[]),
+            // in bodies: where it is said, and where it is called
+            ("\nDO $$\nBEGIN\n  DROP TABLE t;\n  DELETE FROM u WHERE a;\nEND $$", &[("destructive", 4)]),
+            ("DO $$ BEGIN\n EXECUTE 'TRUNCATE ' || t;\nEND $$", &[("destructive", 2), ("dynamic-sql", 2)]),
+            ("DO $$ BEGIN EXECUTE q; END $$", &[("dynamic-sql", 1)]),
+            (
+                "DO $$ BEGIN IF NOT EXISTS (SELECT 1) THEN\n ALTER TABLE t ADD CHECK (a > 0); END IF; END $$",
+                &[("check-not-deferred", 2)],
+            ),
+            ("CREATE TABLE t (id int);\nDO $$ BEGIN DROP TABLE t; CREATE INDEX ON t (id); END $$", &[]),
+            (
+                "CREATE FUNCTION f() RETURNS void LANGUAGE plpgsql AS $$ BEGIN\n TRUNCATE t; END $$;\nSELECT f(), f();\nDROP FUNCTION f();",
+                &[("destructive", 3)],
+            ),
+            (
+                "CREATE PROCEDURE s.p() LANGUAGE sql AS 'DELETE FROM t';\nCREATE FUNCTION g() RETURNS void LANGUAGE plpgsql AS $$ BEGIN CALL s.p(); END $$;\nDO $$ BEGIN PERFORM g(); END $$",
+                &[("destructive", 3)],
+            ),
+            ("CREATE FUNCTION f() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN DELETE FROM t; RETURN NULL; END $$;\nCREATE TRIGGER g AFTER INSERT ON u EXECUTE FUNCTION f()", &[]),
+            ("-- amas-lint: ignore destructive\nDO $$ BEGIN DROP TABLE t; DROP TABLE u; END $$", &[]),
+            (
+                "DO $$ BEGIN\n -- amas-lint: ignore destructive\n DROP TABLE t;\n DROP TABLE u; END $$",
+                &[("destructive", 4)],
+            ),
         ];
         for (sql, expected) in cases {
             assert_eq!(&rules(sql), expected, "{sql}");

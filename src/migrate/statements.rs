@@ -1,6 +1,8 @@
 //! Where each statement of an SQL text begins: quotes, dollar quotes, comments, parentheses and SQL-standard function
 //! bodies are understood the way psql does it. Pure; it serves error lines and the checks before anything runs.
 
+pub mod tokens;
+
 /// One statement of a text.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Statement {
@@ -178,11 +180,8 @@ impl<'a> Scanner<'a> {
     }
 
     fn run(&mut self) -> Result<(), Unrunnable> {
-        while let Some(&byte) = self.bytes.get(self.at) {
+        while let Some(byte) = self.upcoming()? {
             match byte {
-                b if b.is_ascii_whitespace() => self.at += 1,
-                b'-' if self.rest().starts_with(b"--") => self.skip_line(),
-                b'/' if self.rest().starts_with(b"/*") => self.skip_comment()?,
                 b';' if self.parens == 0 && self.atomic == 0 => {
                     self.finish()?;
                     self.at += 1;
@@ -191,6 +190,19 @@ impl<'a> Scanner<'a> {
             }
         }
         self.finish()
+    }
+
+    /// The first byte of the next token, past white space and comments.
+    fn upcoming(&mut self) -> Result<Option<u8>, Unrunnable> {
+        while let Some(&byte) = self.bytes.get(self.at) {
+            match byte {
+                b if b.is_ascii_whitespace() => self.at += 1,
+                b'-' if self.rest().starts_with(b"--") => self.skip_line(),
+                b'/' if self.rest().starts_with(b"/*") => self.skip_comment()?,
+                _ => return Ok(Some(byte)),
+            }
+        }
+        Ok(None)
     }
 
     /// One token that belongs to a statement.

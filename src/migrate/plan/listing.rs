@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, sync::Arc};
 use serde::Serialize;
 
 use crate::migrate::{
-    analysis::{self, Cause, LockMode, StatementFacts, TableName, Work},
+    analysis::{self, Cause, LockMode, Reader, StatementFacts, TableName, Work},
     history::State,
     source::Source,
     statements::{self, Unrunnable, line_at},
@@ -128,14 +128,15 @@ fn begun<'a>(source: &'a Source, state: &State) -> impl Iterator<Item = &'a str>
 }
 
 fn of_step(step: &Step, made: &mut BTreeSet<TableName>) -> Result<Vec<Planned>, Unrunnable> {
-    let mut listed = Vec::new();
+    let (mut listed, mut reader) = (Vec::new(), Reader::default());
     for statement in statements::split(&step.sql)? {
         let text = &step.sql[statement.start..statement.end];
-        let facts = analysis::facts(text);
+        let facts = reader.read(text);
         let there = |(name, _): &&(TableName, LockMode)| !made.contains(name);
         let locks: Vec<PlannedLock> = facts.locks.iter().filter(there).map(lock).collect();
         let touches_what_is_there = !locks.is_empty() || facts.locks.is_empty();
         let words: Vec<&str> = text.split_whitespace().collect();
+        let loses = facts.loss(made).map(analysis::Loss::what);
         remember(&facts, made);
         listed.push(Planned {
             version: step.version,
@@ -143,10 +144,7 @@ fn of_step(step: &Step, made: &mut BTreeSet<TableName>) -> Result<Vec<Planned>, 
             line: line_at(&step.sql, statement.start),
             more_locks: facts.unlisted || !facts.index_locks.is_empty(),
             work: work(facts.work).filter(|_| touches_what_is_there),
-            loses: facts
-                .destructive
-                .map(analysis::Loss::what)
-                .filter(|_| touches_what_is_there),
+            loses,
             locks,
             kind: facts.kind,
             statement: words.join(" ").chars().take(SHOWN).collect(),
@@ -252,6 +250,9 @@ mod tests {
             losses(&[("1_a.sql", "CREATE TABLE IF NOT EXISTS t (id int); DROP TABLE t")]),
             ["DROP TABLE t"]
         );
+        let body = "DO $$ BEGIN DELETE FROM t; DROP TABLE t; END $$";
+        assert_eq!(losses(&[make, ("2_b.sql", body)]), [""; 0]);
+        assert_eq!(losses(&[("2_b.sql", body)]), [body]);
         let swapped = "ALTER TABLE t RENAME TO s; ALTER TABLE u RENAME TO t; DROP TABLE t";
         assert_eq!(losses(&[make, ("2_b.sql", swapped)]), ["DROP TABLE t"], "that was u");
     }
