@@ -197,17 +197,20 @@ impl Reader {
             }
             kind if CALLERS.contains(&kind) && !self.routines.is_empty() => {
                 let called = body::calls(sql, self.routines.keys());
-                facts.inside = self.done_by(&called).collect();
+                facts.inside = self.done_by(&called);
             }
             _ => {}
         }
         facts
     }
 
-    fn done_by(&self, called: &[&String]) -> impl Iterator<Item = Inside> {
+    fn done_by(&self, called: &[&String]) -> Vec<Inside> {
         let all = called.iter().filter_map(|name| self.routines.get(*name)).flatten();
-        let all: Vec<Inside> = all.map(|facts| Inside { span: None, facts: facts.clone() }).collect();
-        all.into_iter()
+        all.map(|facts| Inside {
+            span: None,
+            facts: facts.clone(),
+        })
+        .collect()
     }
 }
 

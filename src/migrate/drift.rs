@@ -47,10 +47,10 @@ CREATE TABLE IF NOT EXISTS amas_migrate.drift (
 
 const OBJECTS: &str = include_str!("drift/objects.sql");
 
-/// Everything that definitions are printed by; and nobody waits long for us, nor we for anybody.
+/// Everything that definitions are printed by; compiling such a query takes longer than running it; and nobody waits long for us, nor we for anybody.
 const SETTINGS: &str = "SET LOCAL search_path = pg_catalog, pg_temp; SET LOCAL timezone = 'UTC'; SET LOCAL datestyle = 'ISO, MDY'; \
      SET LOCAL intervalstyle = 'postgres'; SET LOCAL extra_float_digits = 1; SET LOCAL bytea_output = 'hex'; \
-     SET LOCAL quote_all_identifiers = off; SET LOCAL lock_timeout = '1s'";
+     SET LOCAL quote_all_identifiers = off; SET LOCAL jit = off; SET LOCAL lock_timeout = '1s'";
 
 /// Differences that are read; more are counted.
 const SHOWN: usize = 200;

@@ -167,7 +167,7 @@ impl Failure {
     /// | 13 | the plan is not the one given by --plan-hash |
     /// | 14 | a seed failed |
     /// | 15 | the target is unknown or there is no way back to it |
-    /// | 16 | login refused, no such database, no right, a pooler |
+    /// | 16 | login refused, no such database, no right, a server that takes no writes, a pooler |
     /// | 17 | an option cannot be used |
     /// | 18 | `lint` found risks |
     /// | 19 | a statement loses data and its version is not accepted |
