@@ -13,7 +13,7 @@ use crate::migrate::{
     consent::Consent,
     report::{Failure, Report},
     runner::{self, Goal, OnFailure, Request, Urgency},
-    seed::Profile,
+    seed::{HashSource, Profile},
     session::{self, Login},
     source::{Source, SourceError},
 };
@@ -52,9 +52,12 @@ pub async fn run(args: Args) -> ExitCode {
             } else {
                 Source::load(&down.dirs)
             };
-            execute(&down.run, goal, source, (SeedOptions::default(), &[])).await
+            execute(&down.run, goal, source, Ok(Seeds::default())).await
         }
-        Verb::Seed(seed) => execute(&seed.run, Goal::Seed, Ok(Source::default()), (seed.seeds, &seed.dirs)).await,
+        Verb::Seed(seed) => {
+            let seeds = Seeds::load(seed.seeds, &seed.dirs);
+            execute(&seed.run, Goal::Seed, Ok(Source::default()), seeds).await
+        }
         Verb::Redo(redo) => end(redo.run.termination_message.as_deref(), redo::redo(&redo).await),
         Verb::Current(args) => finish(look::current(&args).await),
         Verb::Status(args) => finish(status::status(&args).await),
@@ -100,15 +103,38 @@ impl Wanted {
     }
 }
 
-/// Seeds, and the folders of migrations that a profile's may be below.
-type Seeds<'a> = (SeedOptions, &'a [PathBuf]);
+/// What runs after the migrations.
+#[derive(Default)]
+struct Seeds {
+    profiles: Vec<Profile>,
+    hashes: Vec<HashSource>,
+}
+
+impl Seeds {
+    /// A profile's folders are below those of the migrations.
+    fn load(options: SeedOptions, dirs: &[PathBuf]) -> Result<Self, Failure> {
+        Ok(Self {
+            profiles: load_profiles(&options.seed_dirs, options.seed_profile.as_deref(), dirs)?,
+            hashes: options.seed_hashes,
+        })
+    }
+
+    fn is_empty(&self) -> bool {
+        self.profiles.is_empty() && self.hashes.is_empty()
+    }
+}
 
 /// What somebody has asked for by its verb: connects, runs, reports.
-async fn execute(args: &RunArgs, goal: Goal, source: Result<Source, SourceError>, seeds: Seeds<'_>) -> u8 {
+async fn execute(
+    args: &RunArgs,
+    goal: Goal,
+    source: Result<Source, SourceError>,
+    seeds: Result<Seeds, Failure>,
+) -> u8 {
     let attempt = async {
-        let source = source?;
+        let (source, seeds) = (source?, seeds?);
         let login = args.database.login()?;
-        let request = request(args, &login, Wanted::by_hand(goal), source, seeds)?;
+        let request = request(args, &login, Wanted::by_hand(goal), source, seeds);
         let (conn, stop) = open(args, &login).await?;
         Ok::<_, Failure>(perform(conn, stop, &request).await)
     };
@@ -135,15 +161,9 @@ fn leave_message(file: Option<&Path>, report: &Report) {
     }
 }
 
-fn request(
-    args: &RunArgs,
-    login: &PgConnectOptions,
-    wanted: Wanted,
-    source: Source,
-    (seeds, dirs): Seeds<'_>,
-) -> Result<Request, Failure> {
+fn request(args: &RunArgs, login: &PgConnectOptions, wanted: Wanted, source: Source, seeds: Seeds) -> Request {
     let options = args.database.options();
-    Ok(Request {
+    Request {
         source,
         goal: wanted.goal,
         plan_hash: args.plan_hash.clone(),
@@ -153,9 +173,9 @@ fn request(
         lock_timeout: args.lock_timeout,
         login: Some(Login::new(login, &options)),
         options,
-        seeds: load_profiles(&seeds.seed_dirs, seeds.seed_profile.as_deref(), dirs)?,
-        hashes: seeds.seed_hashes,
-    })
+        seeds: seeds.profiles,
+        hashes: seeds.hashes,
+    }
 }
 
 /// The seed folders that are named, or those of a profile below the folders of migrations.

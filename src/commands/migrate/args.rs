@@ -111,12 +111,6 @@ pub(super) struct DirArgs {
     pub(super) dirs: Vec<PathBuf>,
 }
 
-impl SeedOptions {
-    pub(super) fn is_empty(&self) -> bool {
-        self.seed_dirs.is_empty() && self.seed_profile.is_none() && self.seed_hashes.is_empty()
-    }
-}
-
 #[derive(Debug, Default, clap::Args)]
 pub(super) struct SeedOptions {
     /// Folder of NNNN_name.sql to run after the migrations; several run in the order given.

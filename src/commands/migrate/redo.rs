@@ -11,8 +11,8 @@ use crate::migrate::{
 };
 
 use super::{
-    Wanted,
-    args::{RedoArgs, SeedOptions},
+    Seeds, Wanted,
+    args::RedoArgs,
     close, open,
     progress::print_event,
     request,
@@ -29,7 +29,7 @@ async fn attempt(args: &RedoArgs) -> Result<Report, Failure> {
     let wanted = Wanted::by_hand(Goal::DownSteps(args.steps));
     let source = Source::load(&args.dirs.dirs)?;
     let login = args.run.database.login()?;
-    let request = request(&args.run, &login, wanted, source, (SeedOptions::default(), &[]))?;
+    let request = request(&args.run, &login, wanted, source, Seeds::default());
     let (mut conn, stop) = open(&args.run, &login).await?;
     let report = both(&mut conn, request, args.steps, stop).await;
     close(conn, report.failure.is_none()).await;

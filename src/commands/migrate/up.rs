@@ -13,7 +13,7 @@ use crate::migrate::{
     source::Source,
 };
 
-use super::{Wanted, args::UpArgs, close, open, perform, request};
+use super::{Seeds, Wanted, args::UpArgs, close, open, perform, request};
 
 /// The files, as far as they have been looked at.
 enum Files {
@@ -24,22 +24,26 @@ enum Files {
 /// A session, what tells when to stop, and the digest of what is applied if that is all there is to know of the database.
 type Opened = (PgConnection, watch::Receiver<Urgency>, Option<String>);
 
-pub(super) async fn up(args: UpArgs) -> Report {
-    attempt(args).await.unwrap_or_else(Report::early)
+pub(super) async fn up(mut args: UpArgs) -> Report {
+    let seeds = Seeds::load(std::mem::take(&mut args.seeds), &args.dirs.dirs);
+    let attempt = async { attempt(&args, seeds?).await };
+    attempt.await.unwrap_or_else(Report::early)
 }
 
-async fn attempt(args: UpArgs) -> Result<Report, Failure> {
+async fn attempt(args: &UpArgs, seeds: Seeds) -> Result<Report, Failure> {
+    let dirs = &args.dirs.dirs;
     let login = args.run.database.login()?;
-    let (files, (conn, stop, applied)) = tokio::try_join!(look(&args), connect(&args, &login)).map_err(|failure| {
+    let both = tokio::try_join!(look(dirs, seeds.is_empty()), connect(args, &login));
+    let (files, (conn, stop, applied)) = both.map_err(|failure| {
         // what will not pass by itself is said first
-        Source::load(&args.dirs.dirs).err().map_or(failure, Failure::from)
+        Source::load(dirs).err().map_or(failure, Failure::from)
     })?;
     let source = match files {
-        Files::Glanced(glance) if is_in(&args, &glance, applied.as_deref()) => {
+        Files::Glanced(glance) if is_in(args, &glance, applied.as_deref()) => {
             close(conn, true).await;
             return Ok(Report::nothing_to_do(glance.newest));
         }
-        Files::Glanced(_) => Source::load(&args.dirs.dirs)?,
+        Files::Glanced(_) => Source::load(dirs)?,
         Files::Read(source) => source,
     };
     let wanted = Wanted {
@@ -47,16 +51,16 @@ async fn attempt(args: UpArgs) -> Result<Report, Failure> {
         consent: args.losses.consent(),
         on_failure: args.on_failure,
     };
-    let request = request(&args.run, &login, wanted, source, (args.seeds, &args.dirs.dirs))?;
+    let request = request(&args.run, &login, wanted, source, seeds);
     Ok(perform(conn, stop, &request).await)
 }
 
-/// Seeds are compared one by one, which a glance does not spare.
-async fn look(args: &UpArgs) -> Result<Files, Failure> {
-    let (dirs, seeds): (Vec<PathBuf>, bool) = (args.dirs.dirs.clone(), !args.seeds.is_empty());
+/// Only at a glance where that may do: seeds are compared one by one.
+async fn look(dirs: &[PathBuf], glance: bool) -> Result<Files, Failure> {
+    let dirs = dirs.to_vec();
     let reading = tokio::task::spawn_blocking(move || {
-        let glance = if seeds { None } else { Glance::of(&dirs) };
-        glance.map_or_else(|| Source::load(&dirs).map(Files::Read), |glance| Ok(Files::Glanced(glance)))
+        let glanced = glance.then(|| Glance::of(&dirs)).flatten();
+        glanced.map_or_else(|| Source::load(&dirs).map(Files::Read), |glance| Ok(Files::Glanced(glance)))
     });
     let read = reading.await.map_err(|error| Failure::Usage(error.to_string()))?;
     Ok(read?)
