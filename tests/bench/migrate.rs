@@ -216,6 +216,18 @@ async fn heavy(server: &Postgres, rounds: usize) {
     );
 }
 
+/// What reading the up files of a folder takes, one after the other: an edit of any of them has to be noticed.
+fn reading(dir: &Path) -> Duration {
+    let began = Instant::now();
+    for entry in fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        if path.to_str().unwrap().ends_with(".up.sql") {
+            std::hint::black_box(fs::read(path).unwrap());
+        }
+    }
+    began.elapsed()
+}
+
 /// M2: nothing to do, with a thousand and with ten thousand applied.
 async fn nothing_to_do(server: &Postgres, rounds: usize) {
     let (short, long) = (Set::idle(LIGHT), Set::idle(LONG));
@@ -224,19 +236,21 @@ async fn nothing_to_do(server: &Postgres, rounds: usize) {
     let urls = [server.url("postgres", "short"), server.url("postgres", "long")];
     ours(&urls[0], &short.dir, &[]);
     ours(&urls[1], &long.dir, &[]);
-    let [mut thousand, mut ten, mut other] = std::array::from_fn(|_| Times::default());
+    let [mut thousand, mut ten, mut other, mut read] = std::array::from_fn(|_| Times::default());
     for _ in 0..=rounds.max(10) {
         thousand.0.push(ours(&urls[0], &short.dir, &[]));
         ten.0.push(ours(&urls[1], &long.dir, &[]));
         other.0.push(sqlx(server, "long", &long.dir).await);
+        read.0.push(reading(&long.dir));
     }
     println!(
-        "M2 nothing to do: {LIGHT} applied {:.1?}, {LONG} applied {:.1?}, sqlx with {LONG} {:.1?}; long/short {:.2} (at most 1.2), sqlx/ours {:.1}",
+        "M2 nothing to do: {LIGHT} applied {:.1?}, {LONG} applied {:.1?}, sqlx with {LONG} {:.1?}; long/short {:.2} (at most 1.2), sqlx/ours {:.1} (at least 5); only reading the files of {LONG} {:.1?}",
         thousand.median(),
         ten.median(),
         other.median(),
         ten.over(&thousand),
-        other.over(&ten)
+        other.over(&ten),
+        read.median()
     );
 }
 
