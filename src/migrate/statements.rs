@@ -292,13 +292,14 @@ impl<'a> Scanner<'a> {
         }
     }
 
-    /// A quoted string or name; a doubled quote reads as two strings beside each other, which ends at the same place.
+    /// A quoted string or name, in which a doubled quote is one of its characters.
     fn quoted(&mut self, quote: u8, escapes: bool, what: &str) -> Result<(), Unrunnable> {
         let open = self.at;
         self.at += 1;
         loop {
             match self.rest() {
                 [b'\\', _, ..] if escapes => self.at += 2,
+                [one, two, ..] if *one == quote && *two == quote => self.at += 2,
                 [b, ..] => {
                     self.at += 1;
                     if *b == quote {
@@ -385,6 +386,7 @@ mod tests {
             ("SELECT 'it''s;'; b", &["SELECT 'it''s;'", "b"]),
             (r"SELECT E'\';'; b", &[r"SELECT E'\';'", "b"]),
             (r"SELECT '\'; b", &[r"SELECT '\'", "b"]),
+            (r"SELECT E'a''b\';'; b", &[r"SELECT E'a''b\';'", "b"]),
             ("SELECT \"a;\"\"b\"; b", &["SELECT \"a;\"\"b\"", "b"]),
             ("/* ; /* ; */ ; */ a /* ; */; b", &["a", "b"]),
             ("-- a;\r\nb -- ;\n;c", &["b", "c"]),
