@@ -125,12 +125,7 @@ impl Seeds {
 }
 
 /// What somebody has asked for by its verb: connects, runs, reports.
-async fn execute(
-    args: &RunArgs,
-    goal: Goal,
-    source: Result<Source, SourceError>,
-    seeds: Result<Seeds, Failure>,
-) -> u8 {
+async fn execute(args: &RunArgs, goal: Goal, source: Result<Source, SourceError>, seeds: Result<Seeds, Failure>) -> u8 {
     let attempt = async {
         let (source, seeds) = (source?, seeds?);
         let login = args.database.login()?;
@@ -138,7 +133,10 @@ async fn execute(
         let (conn, stop) = open(args, &login).await?;
         Ok::<_, Failure>(perform(conn, stop, &request).await)
     };
-    end(args.termination_message.as_deref(), attempt.await.unwrap_or_else(Report::early))
+    end(
+        args.termination_message.as_deref(),
+        attempt.await.unwrap_or_else(Report::early),
+    )
 }
 
 /// Tells how it ended: in words, in the termination message, by the exit code.
@@ -208,10 +206,7 @@ async fn perform(mut conn: PgConnection, stop: watch::Receiver<Urgency>, request
 }
 
 /// A session, and what tells when to stop.
-async fn open(
-    args: &RunArgs,
-    login: &PgConnectOptions,
-) -> Result<(PgConnection, watch::Receiver<Urgency>), Failure> {
+async fn open(args: &RunArgs, login: &PgConnectOptions) -> Result<(PgConnection, watch::Receiver<Urgency>), Failure> {
     let stop = listen_for_signals();
     let mut interrupted = stop.clone();
     let options = args.database.options();

@@ -41,7 +41,8 @@ impl Glance {
         if !once || !both_ways.map(|(version, ..)| version).eq(&downs) {
             return None;
         }
-        let (versions, paths): (Vec<i64>, Vec<PathBuf>) = ups.into_iter().map(|(version, _, path)| (version, path)).unzip();
+        let (versions, paths): (Vec<i64>, Vec<PathBuf>) =
+            ups.into_iter().map(|(version, _, path)| (version, path)).unzip();
         let checksums = files::read_each(&paths, Checksum::of).ok()?;
         Some(Self {
             newest: *versions.last()?,
@@ -89,9 +90,17 @@ mod tests {
     fn it_is_the_digest_of_the_set_whatever_its_size() {
         // more than one thread's share, in an order that is not that of the names
         let names: Vec<_> = (1..=1001)
-            .flat_map(|v| [(format!("{v}_m.up.sql"), format!("SELECT {v};")), (format!("{v}_m.down.sql"), String::new())])
+            .flat_map(|v| {
+                [
+                    (format!("{v}_m.up.sql"), format!("SELECT {v};")),
+                    (format!("{v}_m.down.sql"), String::new()),
+                ]
+            })
             .collect();
-        let files: Vec<_> = names.iter().map(|(name, text)| (name.as_str(), text.as_str())).collect();
+        let files: Vec<_> = names
+            .iter()
+            .map(|(name, text)| (name.as_str(), text.as_str()))
+            .collect();
         for count in [2, 4, 2002] {
             let folder = Folder::of(&count.to_string(), &files[..count]);
             folder.write("notes.txt", "no SQL");
@@ -112,7 +121,12 @@ mod tests {
         let (path, before) = (folder.0.join("2_b.sql"), folder.glance().unwrap());
         let time = fs::metadata(&path).unwrap().modified().unwrap();
         folder.write("2_b.sql", "SELECT 3;");
-        fs::File::options().write(true).open(&path).unwrap().set_modified(time).unwrap();
+        fs::File::options()
+            .write(true)
+            .open(&path)
+            .unwrap()
+            .set_modified(time)
+            .unwrap();
         assert_eq!(fs::metadata(&path).unwrap().modified().unwrap(), time);
         assert_ne!(folder.glance().unwrap().digest, before.digest);
     }

@@ -166,7 +166,9 @@ pub fn lint(migration: &Migration) -> Result<Vec<Finding>, Unrunnable> {
         let accepted = &script.sql[before..statement.start];
         before = statement.end;
         let mut find = |accepted: [&str; 2], at: (usize, &str), risks: Vec<(Rule, String)>| {
-            let open = risks.into_iter().filter(|(rule, _)| !accepted.iter().any(|text| ignored(text, *rule)));
+            let open = risks
+                .into_iter()
+                .filter(|(rule, _)| !accepted.iter().any(|text| ignored(text, *rule)));
             findings.extend(open.map(|risk| finding(migration.version, script, at, risk)));
         };
         find([accepted, ""], (statement.start, text), risks(&facts, &made, whole));
@@ -291,14 +293,23 @@ mod tests {
             ("UPDATE t SET a = 1 WHERE b", &[]),
             ("ALTER TABEL t", &[]),
             // in bodies: where it is said, and where it is called
-            ("\nDO $$\nBEGIN\n  DROP TABLE t;\n  DELETE FROM u WHERE a;\nEND $$", &[("destructive", 4)]),
-            ("DO $$ BEGIN\n EXECUTE 'TRUNCATE ' || t;\nEND $$", &[("destructive", 2), ("dynamic-sql", 2)]),
+            (
+                "\nDO $$\nBEGIN\n  DROP TABLE t;\n  DELETE FROM u WHERE a;\nEND $$",
+                &[("destructive", 4)],
+            ),
+            (
+                "DO $$ BEGIN\n EXECUTE 'TRUNCATE ' || t;\nEND $$",
+                &[("destructive", 2), ("dynamic-sql", 2)],
+            ),
             ("DO $$ BEGIN EXECUTE q; END $$", &[("dynamic-sql", 1)]),
             (
                 "DO $$ BEGIN IF NOT EXISTS (SELECT 1) THEN\n ALTER TABLE t ADD CHECK (a > 0); END IF; END $$",
                 &[("check-not-deferred", 2)],
             ),
-            ("CREATE TABLE t (id int);\nDO $$ BEGIN DROP TABLE t; CREATE INDEX ON t (id); END $$", &[]),
+            (
+                "CREATE TABLE t (id int);\nDO $$ BEGIN DROP TABLE t; CREATE INDEX ON t (id); END $$",
+                &[],
+            ),
             (
                 "CREATE FUNCTION f() RETURNS void LANGUAGE plpgsql AS $$ BEGIN\n TRUNCATE t; END $$;\nSELECT f(), f();\nDROP FUNCTION f();",
                 &[("destructive", 3)],
@@ -307,8 +318,14 @@ mod tests {
                 "CREATE PROCEDURE s.p() LANGUAGE sql AS 'DELETE FROM t';\nCREATE FUNCTION g() RETURNS void LANGUAGE plpgsql AS $$ BEGIN CALL s.p(); END $$;\nDO $$ BEGIN PERFORM g(); END $$",
                 &[("destructive", 3)],
             ),
-            ("CREATE FUNCTION f() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN DELETE FROM t; RETURN NULL; END $$;\nCREATE TRIGGER g AFTER INSERT ON u EXECUTE FUNCTION f()", &[]),
-            ("-- amas-lint: ignore destructive\nDO $$ BEGIN DROP TABLE t; DROP TABLE u; END $$", &[]),
+            (
+                "CREATE FUNCTION f() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN DELETE FROM t; RETURN NULL; END $$;\nCREATE TRIGGER g AFTER INSERT ON u EXECUTE FUNCTION f()",
+                &[],
+            ),
+            (
+                "-- amas-lint: ignore destructive\nDO $$ BEGIN DROP TABLE t; DROP TABLE u; END $$",
+                &[],
+            ),
             (
                 "DO $$ BEGIN\n -- amas-lint: ignore destructive\n DROP TABLE t;\n DROP TABLE u; END $$",
                 &[("destructive", 4)],

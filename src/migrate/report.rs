@@ -50,14 +50,25 @@ impl StatementFailure {
     /// `FILE:LINE:COLUMN`, as far as it is known.
     fn place(&self) -> String {
         let [line, column] = [self.line, self.column].map(|part| part.map(|part| format!(":{part}")));
-        format!("{}{}{}", self.file, line.unwrap_or_default(), column.unwrap_or_default())
+        format!(
+            "{}{}{}",
+            self.file,
+            line.unwrap_or_default(),
+            column.unwrap_or_default()
+        )
     }
 }
 
 impl fmt::Display for StatementFailure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let when = if self.line.is_none() { "at commit: " } else { "" };
-        write!(f, "{}: {when}{} (SQLSTATE {})", self.place(), self.message, self.sqlstate)?;
+        write!(
+            f,
+            "{}: {when}{} (SQLSTATE {})",
+            self.place(),
+            self.message,
+            self.sqlstate
+        )?;
         for (name, text) in [
             ("detail", &self.detail),
             ("hint", &self.hint),

@@ -178,7 +178,10 @@ fn text(name: &str, bytes: Vec<u8>) -> Result<String, String> {
     let sql = String::from_utf8(bytes).map_err(|error| {
         let at = error.utf8_error().valid_up_to();
         let read = String::from_utf8_lossy(&error.as_bytes()[..at]);
-        format!("{}: is not UTF-8 from here on; save the file as UTF-8", place(&read, at))
+        format!(
+            "{}: is not UTF-8 from here on; save the file as UTF-8",
+            place(&read, at)
+        )
     })?;
     if let Some(at) = sql.find('\0') {
         return Err(format!(

@@ -284,7 +284,12 @@ async fn a_failure_names_file_line_and_column_and_keeps_what_was_done() {
             Some(12),
         ),
         ("SELECT 'äöü', nosuch()\n", "42883", Some(1), Some(15)),
-        ("SELECT 1;\nSELECT 2;\nALTER TABLE posts ADD", "42601", Some(3), Some(21)),
+        (
+            "SELECT 1;\nSELECT 2;\nALTER TABLE posts ADD",
+            "42601",
+            Some(3),
+            Some(21),
+        ),
         ("SELECT 1;\nSELEKT 2;\n", "42601", Some(2), Some(1)),
         (
             "ALTER TABLE posts ADD UNIQUE (id) DEFERRABLE INITIALLY DEFERRED;\n\

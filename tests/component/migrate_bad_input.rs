@@ -49,10 +49,7 @@ async fn what_needs_psql_is_refused_before_anything_runs() {
             "SELECT 1;\n\n\\copy t from 'x'\n",
             "0002_m.sql:3:1: \\copy is a command of psql",
         ),
-        (
-            "\\connect other\nSELECT 1;",
-            "0002_m.sql:1:1: \\connect is a command",
-        ),
+        ("\\connect other\nSELECT 1;", "0002_m.sql:1:1: \\connect is a command"),
         (
             "COPY t FROM stdin;\n1\tone\n\\.\n",
             "0002_m.sql:1:1: COPY from or to the client",
@@ -255,7 +252,12 @@ async fn a_full_disk_leaves_what_was_there() {
     assert_eq!(code, 24, "{said}");
     says(
         &said,
-        &["0002_m.sql:1: ", "No space left on device", "53100", "make room on the server's disk, then run it again"],
+        &[
+            "0002_m.sql:1: ",
+            "No space left on device",
+            "53100",
+            "make room on the server's disk, then run it again",
+        ],
     );
     let (code, said) = server
         .up(&folder("full", &[TABLE, &fill.replace("200000", "200")]))

@@ -140,8 +140,14 @@ async fn nothing_to_do_waits_for_nobody_and_what_is_to_do_is_never_missed() {
     assert_eq!(dir.does(&db, &now).await, nothing);
     assert_eq!(dir.does(&db, &[&now[..], &["--to", "5"]].concat()).await, nothing);
     for (harm, remedy) in [
-        ("UPDATE _sqlx_migrations SET success = false WHERE version = 2", "UPDATE _sqlx_migrations SET success = true"),
-        ("UPDATE amas_migrate.runs SET finished_at = NULL", "UPDATE amas_migrate.runs SET finished_at = now()"),
+        (
+            "UPDATE _sqlx_migrations SET success = false WHERE version = 2",
+            "UPDATE _sqlx_migrations SET success = true",
+        ),
+        (
+            "UPDATE amas_migrate.runs SET finished_at = NULL",
+            "UPDATE amas_migrate.runs SET finished_at = now()",
+        ),
     ] {
         db.ask(harm).await;
         assert_eq!(dir.run(&db, &now).await.0, waits, "{harm}");
@@ -150,12 +156,23 @@ async fn nothing_to_do_waits_for_nobody_and_what_is_to_do_is_never_missed() {
     }
     // an edit that keeps size and time
     let edited = dir.path().join("0002_posts.up.sql");
-    let (text, time) = (fs::read_to_string(&edited).unwrap(), fs::metadata(&edited).unwrap().modified().unwrap());
+    let (text, time) = (
+        fs::read_to_string(&edited).unwrap(),
+        fs::metadata(&edited).unwrap().modified().unwrap(),
+    );
     fs::write(&edited, text.replace("end", "END")).unwrap();
-    fs::File::options().write(true).open(&edited).unwrap().set_modified(time).unwrap();
+    fs::File::options()
+        .write(true)
+        .open(&edited)
+        .unwrap()
+        .set_modified(time)
+        .unwrap();
     drop(other);
     let (code, _, said) = dir.run(&db, &["up"]).await;
-    assert!(code == 12 && said.contains("0002_posts.up.sql: migration 2 was edited"), "{said}");
+    assert!(
+        code == 12 && said.contains("0002_posts.up.sql: migration 2 was edited"),
+        "{said}"
+    );
     fs::write(&edited, text).unwrap();
     // a schema that was not recorded, or that another release of the server has recorded, is recorded anew
     let latest = "SELECT server || applied FROM amas_migrate.fingerprints ORDER BY id DESC LIMIT 1";

@@ -10,13 +10,7 @@ use crate::migrate::{
     source::Source,
 };
 
-use super::{
-    Seeds, Wanted,
-    args::RedoArgs,
-    close, open,
-    progress::print_event,
-    request,
-};
+use super::{Seeds, Wanted, args::RedoArgs, close, open, progress::print_event, request};
 
 pub(super) async fn redo(args: &RedoArgs) -> Report {
     if args.run.plan_hash.is_some() {

@@ -60,7 +60,10 @@ async fn look(dirs: &[PathBuf], glance: bool) -> Result<Files, Failure> {
     let dirs = dirs.to_vec();
     let reading = tokio::task::spawn_blocking(move || {
         let glanced = glance.then(|| Glance::of(&dirs)).flatten();
-        glanced.map_or_else(|| Source::load(&dirs).map(Files::Read), |glance| Ok(Files::Glanced(glance)))
+        glanced.map_or_else(
+            || Source::load(&dirs).map(Files::Read),
+            |glance| Ok(Files::Glanced(glance)),
+        )
     });
     let read = reading.await.map_err(|error| Failure::Usage(error.to_string()))?;
     Ok(read?)

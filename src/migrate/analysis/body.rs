@@ -48,7 +48,9 @@ impl Body {
         let language = language.map(|token| token.text(sql).trim_matches(['"', '\'']).to_ascii_lowercase());
         let string = |token: &&Token| token.kind == Kind::String;
         let mut pairs = all.windows(2).map(|pair| (&pair[0], &pair[1]));
-        let quoted = pairs.find(|(word, body)| word.is(sql, "AS") && string(body)).map(|(_, body)| body);
+        let quoted = pairs
+            .find(|(word, body)| word.is(sql, "AS") && string(body))
+            .map(|(_, body)| body);
         let quoted = quoted.or_else(|| all.iter().find(string).filter(|_| all[0].is(sql, "DO")));
         let (start, end) = match quoted {
             Some(body) => body.content(sql),
@@ -158,9 +160,13 @@ fn commands_of(text: &str, piece: &[Token]) -> Vec<Vec<Token>> {
             break;
         }
         let executes = token.is(text, "EXECUTE");
-        if before.is_some_and(|before| before.is(text, "IN") || executes && before.is(text, "FOR")) && token.depth == 0 {
+        if before.is_some_and(|before| before.is(text, "IN") || executes && before.is(text, "FOR")) && token.depth == 0
+        {
             let rest = &piece[at..];
-            let end = rest.iter().position(|token| token.is(text, "LOOP")).unwrap_or(rest.len());
+            let end = rest
+                .iter()
+                .position(|token| token.is(text, "LOOP"))
+                .unwrap_or(rest.len());
             found.push(rest[..end].to_vec());
             at += end;
             continue;
@@ -176,7 +182,11 @@ fn known(sql: &str) -> StatementFacts {
     if facts.kind == "UNKNOWN" {
         let all = tokens(sql).unwrap_or_default();
         let words = all.iter().filter(|token| token.kind == Kind::Word);
-        facts.destructive = lost_by(&words.map(|token| token.text(sql).to_ascii_uppercase()).collect::<Vec<_>>());
+        facts.destructive = lost_by(
+            &words
+                .map(|token| token.text(sql).to_ascii_uppercase())
+                .collect::<Vec<_>>(),
+        );
     }
     facts
 }
@@ -254,7 +264,9 @@ fn lost_by(words: &[String]) -> Option<Loss> {
         ["UPDATE", ..] if !limited => Some(Loss::UpdateAll),
         ["ALTER", "TABLE" | "FOREIGN", rest @ ..] => {
             let kept = ["CONSTRAINT", "DEFAULT", "NOT", "EXPRESSION", "IDENTITY"];
-            let drops = |(at, word): (usize, &&str)| *word == "DROP" && rest.get(at + 1).is_none_or(|next| !kept.contains(next));
+            let drops = |(at, word): (usize, &&str)| {
+                *word == "DROP" && rest.get(at + 1).is_none_or(|next| !kept.contains(next))
+            };
             rest.iter().enumerate().any(drops).then_some(Loss::DropColumn)
         }
         ["DROP", what, ..] => match *what {
@@ -289,25 +301,70 @@ mod tests {
     fn losses_in_a_body_are_those_of_its_statements() {
         let cases: &[(&str, &[Loss])] = &[
             ("BEGIN DROP TABLE t; END", &[Loss::DropTable]),
-            ("BEGIN DROP TABLE IF EXISTS a, b; TRUNCATE c; END", &[Loss::DropTable, Loss::Truncate]),
-            ("DECLARE x int := 1;\nBEGIN\n IF x > 0 THEN\n  DELETE FROM t;\n ELSE\n  UPDATE t SET a = x;\n END IF;\nEND", &[Loss::DeleteAll, Loss::UpdateAll]),
+            (
+                "BEGIN DROP TABLE IF EXISTS a, b; TRUNCATE c; END",
+                &[Loss::DropTable, Loss::Truncate],
+            ),
+            (
+                "DECLARE x int := 1;\nBEGIN\n IF x > 0 THEN\n  DELETE FROM t;\n ELSE\n  UPDATE t SET a = x;\n END IF;\nEND",
+                &[Loss::DeleteAll, Loss::UpdateAll],
+            ),
             ("BEGIN DELETE FROM t WHERE a = x; UPDATE t SET a = 1 WHERE b; END", &[]),
-            ("DECLARE r record; BEGIN FOR r IN SELECT 1 LOOP TRUNCATE t; END LOOP; END", &[Loss::Truncate]),
-            ("BEGIN FOR r IN DELETE FROM t RETURNING * LOOP RAISE NOTICE 'gone'; END LOOP; END", &[Loss::DeleteAll]),
-            ("BEGIN IF EXISTS (SELECT FROM pg_class WHERE relname = 't') THEN ALTER TABLE t DROP COLUMN c; END IF; END", &[Loss::DropColumn]),
-            ("BEGIN ALTER TABLE t DROP CONSTRAINT c; DROP INDEX i; DROP TRIGGER g ON t; DROP FUNCTION f(); END", &[]),
-            ("BEGIN WITH gone AS (DELETE FROM t RETURNING *) SELECT count(*) INTO n FROM gone; END", &[Loss::DeleteAll]),
-            ("BEGIN SELECT count(*) INTO n FROM t; INSERT INTO t VALUES (1) ON CONFLICT DO NOTHING; END", &[]),
-            ("BEGIN MERGE INTO t USING s ON t.a = s.a WHEN MATCHED THEN DELETE; END", &[]),
-            ("BEGIN CREATE TEMP TABLE x (a int); INSERT INTO x VALUES (1); DROP TABLE x; END", &[]),
-            ("BEGIN CREATE TABLE IF NOT EXISTS x (a int); DROP TABLE x; END", &[Loss::DropTable]),
+            (
+                "DECLARE r record; BEGIN FOR r IN SELECT 1 LOOP TRUNCATE t; END LOOP; END",
+                &[Loss::Truncate],
+            ),
+            (
+                "BEGIN FOR r IN DELETE FROM t RETURNING * LOOP RAISE NOTICE 'gone'; END LOOP; END",
+                &[Loss::DeleteAll],
+            ),
+            (
+                "BEGIN IF EXISTS (SELECT FROM pg_class WHERE relname = 't') THEN ALTER TABLE t DROP COLUMN c; END IF; END",
+                &[Loss::DropColumn],
+            ),
+            (
+                "BEGIN ALTER TABLE t DROP CONSTRAINT c; DROP INDEX i; DROP TRIGGER g ON t; DROP FUNCTION f(); END",
+                &[],
+            ),
+            (
+                "BEGIN WITH gone AS (DELETE FROM t RETURNING *) SELECT count(*) INTO n FROM gone; END",
+                &[Loss::DeleteAll],
+            ),
+            (
+                "BEGIN SELECT count(*) INTO n FROM t; INSERT INTO t VALUES (1) ON CONFLICT DO NOTHING; END",
+                &[],
+            ),
+            (
+                "BEGIN MERGE INTO t USING s ON t.a = s.a WHEN MATCHED THEN DELETE; END",
+                &[],
+            ),
+            (
+                "BEGIN CREATE TEMP TABLE x (a int); INSERT INTO x VALUES (1); DROP TABLE x; END",
+                &[],
+            ),
+            (
+                "BEGIN CREATE TABLE IF NOT EXISTS x (a int); DROP TABLE x; END",
+                &[Loss::DropTable],
+            ),
             // not said, or not here
-            ("BEGIN -- DROP TABLE t;\n /* TRUNCATE t; */ RAISE NOTICE 'DROP TABLE t; DELETE FROM t'; END", &[]),
+            (
+                "BEGIN -- DROP TABLE t;\n /* TRUNCATE t; */ RAISE NOTICE 'DROP TABLE t; DELETE FROM t'; END",
+                &[],
+            ),
             ("BEGIN PERFORM 1 FROM t FOR UPDATE; COMMENT ON TABLE t IS 'x'; END", &[]),
-            ("BEGIN ALTER TABLE t ADD FOREIGN KEY (a) REFERENCES u ON DELETE CASCADE ON UPDATE SET NULL; END", &[]),
-            ("BEGIN CREATE TRIGGER g AFTER DELETE OR UPDATE ON t EXECUTE FUNCTION f(); END", &[]),
+            (
+                "BEGIN ALTER TABLE t ADD FOREIGN KEY (a) REFERENCES u ON DELETE CASCADE ON UPDATE SET NULL; END",
+                &[],
+            ),
+            (
+                "BEGIN CREATE TRIGGER g AFTER DELETE OR UPDATE ON t EXECUTE FUNCTION f(); END",
+                &[],
+            ),
             // the server has the last word on it
-            ("BEGIN TRUNCATE t SOMEHOW NEW; DELETE t; DELETE t WHERE; ALTER TABEL t DROP c; END", &[Loss::Truncate, Loss::DeleteAll]),
+            (
+                "BEGIN TRUNCATE t SOMEHOW NEW; DELETE t; DELETE t WHERE; ALTER TABEL t DROP c; END",
+                &[Loss::Truncate, Loss::DeleteAll],
+            ),
         ];
         for (body, losses) in cases {
             for sql in [
@@ -331,22 +388,46 @@ mod tests {
             // written out: nothing is hidden
             ("EXECUTE 'DROP TABLE t'", &[Loss::DropTable], false),
             ("EXECUTE $q$DELETE FROM t WHERE a = 'x'$q$", &[], false),
-            ("EXECUTE 'CREATE TABLE x (a int); TRUNCATE t' USING 1", &[Loss::Truncate], false),
+            (
+                "EXECUTE 'CREATE TABLE x (a int); TRUNCATE t' USING 1",
+                &[Loss::Truncate],
+                false,
+            ),
             ("EXECUTE 'DELETE FROM t WHERE a = $1' USING a", &[], false),
             // put together
             ("EXECUTE cmd", &[], true),
-            ("EXECUTE format('DROP TABLE %I.%I CASCADE', s, t)", &[Loss::DropTable], true),
+            (
+                "EXECUTE format('DROP TABLE %I.%I CASCADE', s, t)",
+                &[Loss::DropTable],
+                true,
+            ),
             ("EXECUTE format('DROP %s %I', kind, t)", &[Loss::DropAny], true),
-            ("EXECUTE 'DROP TABLE ' || quote_ident(t) || ' CASCADE'", &[Loss::DropTable], true),
+            (
+                "EXECUTE 'DROP TABLE ' || quote_ident(t) || ' CASCADE'",
+                &[Loss::DropTable],
+                true,
+            ),
             ("EXECUTE 'TRUNCATE ' || t", &[Loss::Truncate], true),
             ("EXECUTE 'DELETE FROM ' || t", &[Loss::DeleteAll], true),
             ("EXECUTE 'DELETE FROM ' || t || ' WHERE a = $1' USING a", &[], true),
-            ("EXECUTE format('ALTER TABLE %1$I DROP COLUMN %2$I', t, c)", &[Loss::DropColumn], true),
+            (
+                "EXECUTE format('ALTER TABLE %1$I DROP COLUMN %2$I', t, c)",
+                &[Loss::DropColumn],
+                true,
+            ),
             ("EXECUTE format('ALTER TABLE %I DROP CONSTRAINT %I', t, c)", &[], true),
-            ("EXECUTE 'ALTER TABLE ' || t || ' DROP ' || c", &[Loss::DropColumn], true),
+            (
+                "EXECUTE 'ALTER TABLE ' || t || ' DROP ' || c",
+                &[Loss::DropColumn],
+                true,
+            ),
             ("EXECUTE format('CREATE INDEX ON %I (a)', t)", &[], true),
             ("EXECUTE format('DROP INDEX %I', i)", &[], true),
-            ("FOR r IN EXECUTE 'SELECT ' || q LOOP TRUNCATE t; END LOOP", &[Loss::Truncate], true),
+            (
+                "FOR r IN EXECUTE 'SELECT ' || q LOOP TRUNCATE t; END LOOP",
+                &[Loss::Truncate],
+                true,
+            ),
             ("RETURN QUERY EXECUTE q", &[], true),
             ("OPEN c FOR EXECUTE q", &[], true),
             ("-- EXECUTE q\nRAISE NOTICE 'EXECUTE q'", &[], false),
@@ -355,8 +436,14 @@ mod tests {
             let sql = format!("DO $do$ BEGIN {body}; END $do$");
             assert_eq!(read(&sql), (losses.to_vec(), *dynamic), "{sql}");
         }
-        assert_eq!(read("DO LANGUAGE plpython3u $$ plpy.execute('DROP TABLE t') $$"), (vec![], true));
-        assert_eq!(read("CREATE FUNCTION f() RETURNS int LANGUAGE c AS 'lib', 'symbol'"), (vec![], true));
+        assert_eq!(
+            read("DO LANGUAGE plpython3u $$ plpy.execute('DROP TABLE t') $$"),
+            (vec![], true)
+        );
+        assert_eq!(
+            read("CREATE FUNCTION f() RETURNS int LANGUAGE c AS 'lib', 'symbol'"),
+            (vec![], true)
+        );
     }
 
     #[test]

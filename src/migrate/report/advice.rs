@@ -93,7 +93,10 @@ mod tests {
         ] {
             for failure in [statement(sqlstate), own(sqlstate)] {
                 let advice = failure.advice();
-                assert!(advice.contains(word) && advice.ends_with("then run it again"), "{advice}");
+                assert!(
+                    advice.contains(word) && advice.ends_with("then run it again"),
+                    "{advice}"
+                );
             }
         }
         assert!(statement("42601").advice().contains("correct the file"));

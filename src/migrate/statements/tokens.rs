@@ -81,7 +81,10 @@ mod tests {
     fn comments_are_left_out_and_strings_are_whole() {
         let sql = "a -- b\n/* c; */ 'd''e;' E'\\'f' $g$ h; $g$ \"i\";(j) $1";
         let all = tokens(sql).unwrap();
-        let told: Vec<_> = all.iter().map(|token| (token.text(sql), token.kind, token.depth)).collect();
+        let told: Vec<_> = all
+            .iter()
+            .map(|token| (token.text(sql), token.kind, token.depth))
+            .collect();
         assert_eq!(
             told,
             [
@@ -98,10 +101,17 @@ mod tests {
                 ("1", Kind::Other, 0),
             ]
         );
-        let contents: Vec<_> = all[1..4].iter().map(|token| token.content(sql)).map(|(a, b)| &sql[a..b]).collect();
+        let contents: Vec<_> = all[1..4]
+            .iter()
+            .map(|token| token.content(sql))
+            .map(|(a, b)| &sql[a..b])
+            .collect();
         assert_eq!(contents, ["d''e;", "\\'f", " h; "]);
         let empty = tokens("'' $$$$").unwrap();
-        assert_eq!(empty.iter().map(|token| token.content("'' $$$$")).collect::<Vec<_>>(), [(1, 1), (5, 5)]);
+        assert_eq!(
+            empty.iter().map(|token| token.content("'' $$$$")).collect::<Vec<_>>(),
+            [(1, 1), (5, 5)]
+        );
         assert!(tokens("'open").is_err());
     }
 }
