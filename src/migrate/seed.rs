@@ -203,7 +203,7 @@ mod tests {
         for (name, sql, expected) in [
             ("1_a.up.sql", "SELECT 1", "no direction"),
             ("1_a.sql", "-- no-transaction\nSELECT 1", "always runs in a transaction"),
-            ("1_a.sql", "COMMIT", "line 1: COMMIT"),
+            ("1_a.sql", "COMMIT", "1_a.sql:1:1: COMMIT"),
             ("a.sql", "SELECT 1", "has no version"),
         ] {
             let error = Profile::from_files("x", vec![file(name, sql)]).unwrap_err().to_string();

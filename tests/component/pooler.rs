@@ -39,7 +39,8 @@ async fn a_server_that_says_nothing_after_the_login_is_given_up() {
         .port(port)
         .username("somebody")
         .ssl_mode(PgSslMode::Disable);
-    let connecting = session::connect(&login, &Options::default(), Duration::ZERO);
+    let options = Options::default();
+    let connecting = session::connect(&login, &options, Duration::ZERO);
     let given_up = tokio::time::timeout(Duration::from_secs(60), connecting).await;
     let failure = given_up.expect("it ends by itself").unwrap_err();
     assert_eq!(failure.exit_code(), 20, "{failure}");

@@ -81,7 +81,7 @@ impl Body {
             let read = if tokens[0].is(&self.text, "EXECUTE") {
                 executed(&self.text, &tokens[1..])
             } else {
-                vec![known(&self.text[span.0..span.1])]
+                vec![known(&self.text[span.0..span.1], true)]
             };
             for mut facts in read {
                 facts.destructive = facts.loss(&made);
@@ -176,10 +176,10 @@ fn commands_of(text: &str, piece: &[Token]) -> Vec<Vec<Token>> {
     found
 }
 
-/// The facts of a command; of one that is not understood its first words tell what it loses.
-fn known(sql: &str) -> StatementFacts {
+/// The facts of a command; of one that is not understood, or of which only pieces are there, the words tell what it loses.
+fn known(sql: &str, whole: bool) -> StatementFacts {
     let mut facts = facts(sql);
-    if facts.kind == "UNKNOWN" {
+    if facts.destructive.is_none() && (facts.kind == "UNKNOWN" || !whole) {
         let all = tokens(sql).unwrap_or_default();
         let words = all.iter().filter(|token| token.kind == Kind::Word);
         facts.destructive = lost_by(
@@ -207,22 +207,24 @@ fn executed(text: &str, arguments: &[Token]) -> Vec<StatementFacts> {
     if let ([argument], [piece]) = (arguments, pieces.as_slice())
         && argument.kind == Kind::String
     {
-        return statements(piece).collect();
+        return statements(piece, true).collect();
     }
     let sql = placeholders(&pieces.join(" "));
-    let mut all: Vec<StatementFacts> = statements(&sql).map(at_run_time).collect();
+    let mut all: Vec<StatementFacts> = statements(&sql, false).map(at_run_time).collect();
     if all.is_empty() {
         all.push(at_run_time(StatementFacts::default()));
     }
     all
 }
 
-fn statements(sql: &str) -> impl Iterator<Item = StatementFacts> {
+fn statements(sql: &str, whole: bool) -> impl Iterator<Item = StatementFacts> {
     let spans = match split(sql) {
         Ok(all) => all.iter().map(|one| (one.start, one.end)).collect(),
         Err(_) => vec![(0, sql.len())],
     };
-    spans.into_iter().map(move |(start, end)| known(&sql[start..end]))
+    spans
+        .into_iter()
+        .map(move |(start, end)| known(&sql[start..end], whole))
 }
 
 /// Whose names and rest are known at run time only.
