@@ -14,6 +14,8 @@ mod external;
 mod hostile;
 #[path = "component/keeper.rs"]
 mod keeper;
+#[path = "component/kept.rs"]
+mod kept;
 #[path = "component/migrate.rs"]
 mod migrate;
 #[path = "component/neo4j.rs"]

@@ -34,6 +34,8 @@ mod leadership;
 mod lifecycle;
 #[path = "kubernetes/losses.rs"]
 mod losses;
+#[path = "kubernetes/migrated.rs"]
+mod migrated;
 #[path = "kubernetes/mutation.rs"]
 mod mutation;
 #[path = "kubernetes/strings.rs"]

@@ -15,7 +15,7 @@ use amas_operator::{
 };
 
 use super::{
-    postgres::{Kept, duty, login_to, role, run},
+    kept::{Kept, duty, login_to, role, run},
     redis::base,
 };
 use crate::support::{
@@ -79,8 +79,7 @@ async fn what_a_login_on_postgres_may_not_do_is_listed_and_explained() {
         assert_eq!(found, limits, "{user}");
     }
     let cloud = as_login(&wanted, "cloud");
-    kept.keepers.assign_base(&kept.key, cloud.clone());
-    kept.until_in(&cloud).await;
+    kept.settle(&cloud).await;
     assert_eq!(kept.snapshots.borrow().facts.limits, Some(vec![Limit::NoSuperuser]));
 }
 
@@ -145,8 +144,7 @@ async fn no_connection_stays_open_to_a_server_that_is_watched_on_demand() {
     let mut server = Postmaster::start().await;
     let mut wanted = duty(&server);
     wanted.attention = Attention::OnDemand(Duration::from_secs(3600));
-    let mut kept = Kept::new(wanted.clone());
-    kept.until_in(&wanted).await;
+    let mut kept = Kept::settled(&wanted).await;
     eventually("no connection is left", Duration::from_secs(5), || async {
         connections(server.port) == 0
     })
@@ -171,8 +169,7 @@ async fn no_connection_stays_open_to_a_server_that_is_watched_on_demand() {
 
     // By the clock alone.
     wanted.attention = Attention::OnDemand(Duration::from_millis(300));
-    kept.keepers.assign_base(&kept.key, wanted.clone());
-    kept.until_in(&wanted).await;
+    kept.settle(&wanted).await;
     server.kill();
     kept.until_verdict(5., Verdict::Down).await;
 }
@@ -228,14 +225,12 @@ async fn applications_must_be_sent_to_the_same_server() {
         assert!(!untouched.log().contains("CREATE"), "{}", untouched.log());
     }
     let same = with(at(server.port, &server.password));
-    kept.keepers.assign_base(&kept.key, same.clone());
-    kept.until_in(&same).await;
+    kept.settle(&same).await;
     let limits = |kept: &Kept| kept.snapshots.borrow().facts.limits.clone().unwrap();
     assert!(limits(&kept).is_empty());
 
     let locked = with(at(server.port, "wrong"));
-    kept.keepers.assign_base(&kept.key, locked.clone());
-    kept.until_in(&locked).await;
+    kept.settle(&locked).await;
     assert_eq!(limits(&kept), [Limit::UriNotChecked]);
 
     let users = [("postgres", server.password.as_str())];
@@ -243,8 +238,7 @@ async fn applications_must_be_sent_to_the_same_server() {
         return;
     };
     let through = with(at(pooler.port, &server.password));
-    kept.keepers.assign_base(&kept.key, through.clone());
-    kept.until_in(&through).await;
+    kept.settle(&through).await;
     assert!(limits(&kept).is_empty());
 }
 
@@ -265,10 +259,10 @@ async fn credentials_of_another_database_change_nothing() {
     // As an owner, of a database that is another's.
     let mut wanted = as_login(&duty(&server), "tenant");
     wanted.owner_login = wanted.admin.clone();
-    wanted.owner = super::postgres::name("tenant");
+    wanted.owner = super::kept::name("tenant");
     wanted.exclusive = false;
     (wanted.roles, wanted.extensions) = (Vec::new(), Vec::new());
-    let before = super::postgres::changes(&server).len();
+    let before = super::kept::changes(&server).len();
     let mut kept = Kept::new(wanted.clone());
     kept.until(10., |now| now.facts.error.is_some()).await;
     let facts = kept.snapshots.borrow().facts.clone();
@@ -276,8 +270,8 @@ async fn credentials_of_another_database_change_nothing() {
     assert!(facts.error.unwrap().contains("owner of database amas") && facts.duty_in.is_none());
     let left = login_to(&server, "postgres", &server.password, "amas").await;
     let schemas = "SELECT count(*)::text FROM pg_namespace WHERE nspname = 'amas_operator'";
-    assert_eq!(super::postgres::text(&mut left.unwrap(), schemas).await, "0");
-    let tried = super::postgres::changes(&server).split_off(before);
+    assert_eq!(super::kept::text(&mut left.unwrap(), schemas).await, "0");
+    let tried = super::kept::changes(&server).split_off(before);
     println!("{tried:?}");
 }
 
@@ -296,7 +290,7 @@ async fn owned(server: &Postmaster) -> PostgresDuty {
     }
     let mut wanted = as_login(&duty(server), "tenant");
     wanted.owner_login = wanted.admin.clone();
-    wanted.owner = super::postgres::name("tenant");
+    wanted.owner = super::kept::name("tenant");
     wanted.exclusive = false;
     wanted.extensions.clear();
     wanted.roles = vec![
@@ -321,10 +315,10 @@ async fn an_owner_gives_rights_to_roles_that_it_may_not_make() {
     let mut writer = login_to(&server, "writes", "brought", "amas").await.unwrap();
     run(&mut writer, "INSERT INTO things VALUES (1)").await.unwrap();
     run(&mut writer, "CREATE TABLE mine (id int)").await.unwrap_err();
-    assert_eq!(super::postgres::text(&mut writer, "SHOW statement_timeout").await, "7s");
+    assert_eq!(super::kept::text(&mut writer, "SHOW statement_timeout").await, "7s");
     let mut reader = login_to(&server, "reads", "brought", "amas").await.unwrap();
     assert_eq!(
-        super::postgres::text(&mut reader, "SELECT count(*)::text FROM things").await,
+        super::kept::text(&mut reader, "SELECT count(*)::text FROM things").await,
         "1"
     );
     run(&mut reader, "INSERT INTO things VALUES (2)").await.unwrap_err();
@@ -351,8 +345,7 @@ async fn what_a_role_lacks_that_an_owner_was_brought_is_told() {
     let mut superuser = login_to(&server, "postgres", &server.password, "postgres")
         .await
         .unwrap();
-    let mut kept = Kept::new(wanted.clone());
-    kept.until_in(&wanted).await;
+    let mut kept = Kept::settled(&wanted).await;
     let with = |name: &str, password: &str| {
         let mut duty = wanted.clone();
         // The Secret was read again: nobody has changed both.

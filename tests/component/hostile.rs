@@ -28,7 +28,7 @@ use neo4rs::{ConfigBuilder, Graph, query};
 use redis::Commands;
 use sqlx::{PgConnection, Row};
 
-use super::postgres::{Kept, duty, login_to, role};
+use super::kept::{Kept, duty, login_to, role};
 use crate::support::{
     neo4j::{Neo4jServer, base},
     postmaster::Postmaster,
@@ -124,8 +124,7 @@ fn hostile(server: &Postmaster) -> PostgresDuty {
 async fn postgres_does_what_was_asked_for_and_nothing_else() {
     let server = Postmaster::start().await;
     let duty = hostile(&server);
-    let mut kept = Kept::new(duty.clone());
-    kept.until_in(&duty).await;
+    let mut kept = Kept::settled(&duty).await;
     let mut owner = login_to(&server, "order", PASSWORDS[3], "select").await.unwrap();
     execute(&mut owner, "CREATE TABLE public.canary AS SELECT 1 AS v".into()).await;
     let quote = |name: &str| format!("\"{}\"", name.replace('"', "\"\""));
@@ -162,8 +161,7 @@ async fn postgres_does_what_was_asked_for_and_nothing_else() {
         judged.as_ref() == Some(&case)
     })
     .await;
-    kept.keepers.assign_base(&kept.key, duty.clone());
-    kept.until_in(&duty).await;
+    kept.settle(&duty).await;
 
     assert_eq!(catalog(&mut owner).await, before);
     let mut app = login_to(&server, "user", PASSWORDS[0], "select").await.unwrap();

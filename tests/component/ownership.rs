@@ -6,7 +6,9 @@ use amas_operator::stores::{
 };
 use std::time::Duration;
 
-use super::postgres::{APP_PASSWORD, Kept, REPORT_PASSWORD, changes, duty, login, login_to, name, role, run, text};
+use super::kept::{
+    APP_PASSWORD, Kept, REPORT_PASSWORD, changes, duty, login, login_to, looked_at_again, name, role, run, text,
+};
 use crate::support::postmaster::Postmaster as Server;
 
 /// As on a server that is not ours.
@@ -47,8 +49,7 @@ async fn somebody_elses_login_is_never_taken_silently() {
         take_over: Some("yes".into()),
         ..duty.clone()
     };
-    kept.keepers.assign_base(&kept.key, asked.clone());
-    kept.until_in(&asked).await;
+    kept.settle(&asked).await;
     assert_eq!(kept.snapshots.borrow().facts.take_over_seen.as_deref(), Some("yes"));
     login(&server, "amas_app", APP_PASSWORD).await.unwrap();
     let comment = "SELECT shobj_description(oid, 'pg_authid') FROM pg_roles WHERE rolname = 'amas_app'";
@@ -59,12 +60,8 @@ async fn somebody_elses_login_is_never_taken_silently() {
     );
     // Handled: the same duty, and nothing more to do.
     let before = changes(&server).len();
-    let again = PostgresDuty {
-        look_again: "1".into(),
-        ..duty.clone()
-    };
-    kept.keepers.assign_base(&kept.key, again.clone());
-    kept.until_in(&again).await;
+    let again = looked_at_again(&duty);
+    kept.settle(&again).await;
     assert_eq!(changes(&server)[before..], [""; 0]);
 
     // Another AmasDatabase of this server is told who uses the role.
@@ -96,8 +93,7 @@ async fn somebody_elses_login_is_never_taken_silently() {
 async fn a_role_that_is_taken_off_the_list_is_locked_and_comes_back() {
     let server = Server::start().await;
     let all = elsewhere(&server);
-    let mut kept = Kept::new(all.clone());
-    kept.until_in(&all).await;
+    let mut kept = Kept::settled(&all).await;
     let mut admin = login(&server, "postgres", &server.password).await.unwrap();
     // One that owns something, and one that owns nothing and is logged in.
     run(
@@ -111,19 +107,14 @@ async fn a_role_that_is_taken_off_the_list_is_locked_and_comes_back() {
         roles: Vec::new(),
         ..all.clone()
     };
-    kept.keepers.assign_base(&kept.key, none.clone());
-    kept.until_in(&none).await;
+    kept.settle(&none).await;
     assert_eq!(text(&mut admin, ROLES).await, "amas_app (locked) amas_owner");
     assert_eq!(kept.snapshots.borrow().facts.retired_roles, ["amas_app"]);
     assert!(run(&mut report, "SELECT 1").await.is_err(), "its sessions end");
     assert!(login(&server, "amas_app", APP_PASSWORD).await.is_err());
     let before = changes(&server).len();
-    let again = PostgresDuty {
-        look_again: "1".into(),
-        ..none.clone()
-    };
-    kept.keepers.assign_base(&kept.key, again.clone());
-    kept.until_in(&again).await;
+    let again = looked_at_again(&none);
+    kept.settle(&again).await;
     assert_eq!(changes(&server)[before..], [""; 0], "nothing more to do");
 
     // Put back with a new password: the same role, with what it owns.
@@ -131,8 +122,7 @@ async fn a_role_that_is_taken_off_the_list_is_locked_and_comes_back() {
         roles: vec![role("amas_app", "new", Access::ReadWrite, 5)],
         ..all.clone()
     };
-    kept.keepers.assign_base(&kept.key, back.clone());
-    kept.until_in(&back).await;
+    kept.settle(&back).await;
     login(&server, "amas_app", "new").await.unwrap();
     let owner = "SELECT pg_get_userbyid(relowner)::text FROM pg_class WHERE oid = 'mine.t'::regclass";
     assert_eq!(text(&mut admin, owner).await, "amas_app");
@@ -156,19 +146,14 @@ async fn what_was_there_before_us_is_never_dropped() {
     .await
     .unwrap();
     let duty = elsewhere(&server);
-    let mut kept = Kept::new(duty.clone());
-    kept.until_in(&duty).await;
+    let mut kept = Kept::settled(&duty).await;
     assert_eq!(kept.snapshots.borrow().facts.undeclared_extensions, ["citext"]);
     let claim = "SELECT concat_ws('|', uid, created_by_us, released IS NOT NULL) FROM amas_operator.claim";
     assert_eq!(text(&mut inside, claim).await, "u-1|f|f");
     // A claim that was deleted by hand is written again, and still says so.
     run(&mut inside, "DELETE FROM amas_operator.claim").await.unwrap();
-    let again = PostgresDuty {
-        look_again: "1".into(),
-        ..duty.clone()
-    };
-    kept.keepers.assign_base(&kept.key, again.clone());
-    kept.until_in(&again).await;
+    let again = looked_at_again(&duty);
+    kept.settle(&again).await;
     assert_eq!(text(&mut inside, claim).await, "u-1|f|f");
     kept.keepers.dismiss(&kept.key);
 
@@ -185,8 +170,7 @@ async fn what_was_there_before_us_is_never_dropped() {
     let mut next = elsewhere(&server);
     next.claim.name = "next".into();
     next.owner_login.password = amas_operator::api::sensitive::Sensitive::new("next");
-    let mut kept = Kept::new(next.clone());
-    kept.until_in(&next).await;
+    let mut kept = Kept::settled(&next).await;
     assert_eq!(text(&mut inside, claim).await, "u-1|f|f");
 }
 
@@ -194,8 +178,7 @@ async fn what_was_there_before_us_is_never_dropped() {
 async fn a_database_that_was_begun_and_not_claimed_is_of_our_making() {
     let server = Server::start().await;
     let duty = elsewhere(&server);
-    let mut kept = Kept::new(duty.clone());
-    kept.until_in(&duty).await;
+    let mut kept = Kept::settled(&duty).await;
     kept.keepers.dismiss(&kept.key);
     // As it is when the operator is killed between the two.
     let mut admin = login(&server, "postgres", &server.password).await.unwrap();
@@ -203,8 +186,7 @@ async fn a_database_that_was_begun_and_not_claimed_is_of_our_making() {
                      COMMENT ON ROLE amas_owner IS 'amas.dev/claim {\"cluster\":\"c\",\"namespace\":\"agents\",\"name\":\"amas\",\"createdByUs\":true,\"createsDatabase\":true}'")
         .await
         .unwrap();
-    let mut kept = Kept::new(duty.clone());
-    kept.until_in(&duty).await;
+    let mut kept = Kept::settled(&duty).await;
     let claim = "SELECT concat_ws('|', uid, created_by_us) FROM amas_operator.claim";
     assert_eq!(text(&mut admin, claim).await, "u-1|t");
     kept.keepers.dismiss(&kept.key);

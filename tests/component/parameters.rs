@@ -8,7 +8,7 @@ use amas_operator::stores::{
 };
 use sqlx::{ConnectOptions, PgConnection, Row, postgres::PgConnectOptions};
 
-use super::postgres::{Kept, duty};
+use super::kept::{Kept, duty, looked_at_again};
 use crate::support::postmaster::Postmaster as Server;
 
 /// The file for some parameters and its mark.
@@ -72,8 +72,7 @@ async fn a_change_is_loaded_without_a_restart_and_a_restart_is_asked_for_where_i
     server.wait_until_ready().await;
     let duty = duty(&server);
     let start = asked(&duty, &[("work_mem", "5MB")], &first);
-    let mut kept = Kept::new(start.clone());
-    kept.until_in(&start).await;
+    let mut kept = Kept::settled(&start).await;
     assert_eq!(
         (facts(&kept).loaded, facts(&kept).restart),
         (Some(first.clone()), vec![])
@@ -84,8 +83,7 @@ async fn a_change_is_loaded_without_a_restart_and_a_restart_is_asked_for_where_i
     // Asked for and not written yet: judged, and as it was.
     let reloadable = [("work_mem", "6MB"), ("checkpoint_timeout", "10min")];
     let waiting = asked(&duty, &reloadable, &first);
-    kept.keepers.assign_base(&kept.key, waiting.clone());
-    kept.until_in(&waiting).await;
+    kept.settle(&waiting).await;
     assert_eq!(facts(&kept).refused, [""; 0]);
     assert_eq!(ask(&mut session, "SHOW work_mem").await, "5MB");
 
@@ -114,8 +112,7 @@ async fn a_change_is_loaded_without_a_restart_and_a_restart_is_asked_for_where_i
     let (text, third) = file(&[("work_mem", "6MB"), ("max_connections", "80")]);
     server.configure(&text);
     let restart = asked(&duty, &[("work_mem", "6MB"), ("max_connections", "80")], &third);
-    kept.keepers.assign_base(&kept.key, restart.clone());
-    kept.until_in(&restart).await;
+    kept.settle(&restart).await;
     assert_eq!(facts(&kept).restart, ["max_connections"]);
     drop(session);
     server.kill();
@@ -136,12 +133,8 @@ async fn a_change_is_loaded_without_a_restart_and_a_restart_is_asked_for_where_i
         .execute(&mut session)
         .await
         .unwrap();
-    let again = PostgresDuty {
-        look_again: "1".into(),
-        ..restart.clone()
-    };
-    kept.keepers.assign_base(&kept.key, again.clone());
-    kept.until_in(&again).await;
+    let again = looked_at_again(&restart);
+    kept.settle(&again).await;
     assert_eq!(facts(&kept).overridden, ["work_mem"]);
     Ok(())
 }
@@ -151,8 +144,7 @@ async fn a_change_is_loaded_without_a_restart_and_a_restart_is_asked_for_where_i
 async fn a_value_that_keeps_a_server_from_starting_is_refused() {
     let server = Server::start().await;
     let duty = duty(&server);
-    let mut kept = Kept::new(duty.clone());
-    kept.until_in(&duty).await;
+    let mut kept = Kept::settled(&duty).await;
     let bad: [(&str, &str); 14] = [
         ("work_mem", "1kB"),
         ("work_mem", "lots"),
@@ -211,8 +203,7 @@ async fn what_is_let_through_starts() {
     server.launch();
     server.wait_until_ready().await;
     let wanted = asked(&duty(&server), &good, &mark);
-    let mut kept = Kept::new(wanted.clone());
-    kept.until_in(&wanted).await;
+    let mut kept = Kept::settled(&wanted).await;
     assert_eq!(facts(&kept).refused, [""; 0]);
     let mut session = admin(&server).await;
     assert_eq!(ask(&mut session, "SHOW max_connections").await, "64");

@@ -1,15 +1,9 @@
 //! The engine PostgreSQL and its keeper against a real server.
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use amas_operator::{
-    api::{
-        names::{ExtensionName, SqlName},
-        sensitive::Sensitive,
-    },
+    api::{names::ExtensionName, sensitive::Sensitive},
     migrate::{
         consent::Consent,
         plan::Options,
@@ -17,196 +11,19 @@ use amas_operator::{
         source::Source,
     },
     stores::{
-        endpoint::{Endpoint, Tls},
+        endpoint::Tls,
         health::{Reason, Verdict},
-        keeper::{Keepers, Key, Snapshot},
-        postgres::{Access, Claim, ExtensionDuty, Postgres, PostgresDuty, RoleDuty, Session, Twin},
+        postgres::ExtensionDuty,
     },
 };
-use sqlx::{ConnectOptions, PgConnection, Row, postgres::PgConnectOptions};
-use tokio::{
-    sync::{mpsc, watch},
-    time::{sleep, timeout},
+use sqlx::PgConnection;
+use tokio::{sync::watch, time::sleep};
+
+use super::kept::{
+    APP_PASSWORD, OWNER_PASSWORD, REPORT_PASSWORD, changes, endpoint, login, login_to, looked_at_again, name, run, text,
 };
-
+pub(super) use super::kept::{Kept, duty};
 use crate::support::postmaster::Postmaster as Server;
-
-pub const OWNER_PASSWORD: &str = "owner-pässword'\\1";
-pub const APP_PASSWORD: &str = "app-password-2";
-pub const REPORT_PASSWORD: &str = "report-password-3";
-
-pub fn name(text: &str) -> SqlName {
-    SqlName::parse(text).unwrap()
-}
-
-fn endpoint(server: &Server, user: &str, password: &str) -> Endpoint {
-    Endpoint {
-        host: "127.0.0.1".into(),
-        port: server.port,
-        tls: Tls::Disable,
-        user: user.into(),
-        password: Sensitive::new(password),
-    }
-}
-
-pub fn role(role: &str, password: &str, access: Access, connection_limit: i32) -> RoleDuty {
-    let session = Session {
-        timezone: Some("UTC".into()),
-        statement_timeout: Some(Duration::from_secs(30)),
-        application_name: Some("it's amas".into()),
-        search_path: vec![name("app"), name("public")],
-    };
-    RoleDuty {
-        name: name(role),
-        password: Sensitive::new(password),
-        twin: Twin::default(),
-        access,
-        connection_limit,
-        session,
-    }
-}
-
-pub(crate) fn claim() -> Claim {
-    Claim {
-        cluster_id: "c".into(),
-        namespace: "agents".into(),
-        name: "amas".into(),
-        uid: "u-1".into(),
-    }
-}
-
-pub fn duty(server: &Server) -> PostgresDuty {
-    let extension = |extension: &str, schema: &str| ExtensionDuty {
-        name: ExtensionName::parse(extension).unwrap(),
-        schema: name(schema),
-    };
-    PostgresDuty {
-        admin: endpoint(server, "postgres", &server.password),
-        owner_login: endpoint(server, "amas_owner", OWNER_PASSWORD),
-        database: name("amas"),
-        owner: name("amas_owner"),
-        owner_twin: Twin::default(),
-        admin_next: None,
-        sure: true,
-        extensions: vec![
-            extension("uuid-ossp", "public"),
-            extension("pg_trgm", "ext"),
-            extension("nowhere", "public"),
-        ],
-        roles: vec![
-            role("amas_app", APP_PASSWORD, Access::ReadWrite, 65),
-            role("amas_report", REPORT_PASSWORD, Access::ReadOnly, 5),
-        ],
-        exclusive: true,
-        claim: claim(),
-        clients: None,
-        serves: None,
-        attention: Default::default(),
-        take_over: None,
-        configuration: None,
-        kept: false,
-        deposit: None,
-        drift: Default::default(),
-        look_again: String::new(),
-    }
-}
-
-pub(crate) struct Kept {
-    pub(crate) keepers: Keepers<Postgres>,
-    pub(crate) key: Key,
-    pub(crate) snapshots: watch::Receiver<Arc<Snapshot<Postgres>>>,
-    wakes: mpsc::UnboundedReceiver<Key>,
-}
-
-impl Kept {
-    pub(crate) fn new(duty: PostgresDuty) -> Self {
-        let (wake, wakes) = mpsc::unbounded_channel();
-        let keepers = Keepers::new(wake);
-        let key = Key {
-            namespace: "agents".into(),
-            database: "amas".into(),
-        };
-        keepers.assign_base(&key, duty);
-        let snapshots = keepers.subscribe(&key).unwrap();
-        Self {
-            keepers,
-            key,
-            snapshots,
-            wakes,
-        }
-    }
-
-    /// Waits for a snapshot and tells how long that took.
-    pub(crate) async fn until(&mut self, limit: f64, wanted: impl FnMut(&Arc<Snapshot<Postgres>>) -> bool) -> Duration {
-        let begun = Instant::now();
-        let found = timeout(Duration::from_secs_f64(limit), self.snapshots.wait_for(wanted))
-            .await
-            .is_ok();
-        assert!(found, "after {limit} s: {:#?}", self.snapshots.borrow());
-        begun.elapsed()
-    }
-
-    pub(crate) async fn until_in(&mut self, duty: &PostgresDuty) -> Duration {
-        let fingerprint = duty.fingerprint();
-        self.until(15., |now| now.health.is_up() && now.facts.duty_in == Some(fingerprint))
-            .await
-    }
-
-    pub(crate) async fn until_verdict(&mut self, limit: f64, verdict: Verdict) -> Duration {
-        self.until(limit, |now| now.health.verdict == verdict).await
-    }
-
-    fn wakes(&mut self) -> usize {
-        std::iter::from_fn(|| self.wakes.try_recv().ok()).count()
-    }
-}
-
-pub async fn login(server: &Server, user: &str, password: &str) -> Result<PgConnection, sqlx::Error> {
-    login_to(server, user, password, "amas").await
-}
-
-pub async fn login_to(
-    server: &Server,
-    user: &str,
-    password: &str,
-    database: &str,
-) -> Result<PgConnection, sqlx::Error> {
-    let options = PgConnectOptions::new_without_pgpass();
-    options
-        .host("127.0.0.1")
-        .port(server.port)
-        .username(user)
-        .password(password)
-        .database(database)
-        .connect()
-        .await
-}
-
-pub async fn run(connection: &mut PgConnection, sql: &'static str) -> Result<(), String> {
-    sqlx::raw_sql(sql)
-        .execute(connection)
-        .await
-        .map(|_| ())
-        .map_err(|error| error.to_string())
-}
-
-pub async fn text(connection: &mut PgConnection, sql: &'static str) -> String {
-    let row = sqlx::raw_sql(sql).fetch_one(connection).await.unwrap();
-    row.try_get::<Option<String>, _>(0).unwrap().unwrap_or_default()
-}
-
-/// Statements of the operator that change something.
-pub fn changes(server: &Server) -> Vec<String> {
-    let words = ["CREATE", "ALTER", "GRANT", "REVOKE", "INSERT", "UPDATE", "DROP"];
-    let of_ours = |line: &&str| line.starts_with("amas-operator|");
-    let statement = |line: &str| line.split_once("statement: ").map(|(_, text)| text.to_owned());
-    let log = server.log();
-    log.lines()
-        .filter(of_ours)
-        .filter_map(statement)
-        .filter(|text| words.iter().any(|word| text.starts_with(word)))
-        .collect()
-}
 
 #[tokio::test]
 async fn a_fresh_server_gets_the_duty_once_and_no_password_in_clear() {
@@ -241,12 +58,8 @@ async fn a_fresh_server_gets_the_duty_once_and_no_password_in_clear() {
 
     let before = changes(&server).len();
     println!("wakes: {}, statements: {before}", kept.wakes());
-    let again = PostgresDuty {
-        look_again: "1".into(),
-        ..duty.clone()
-    };
-    kept.keepers.assign_base(&kept.key, again.clone());
-    println!("second duty in: {:?}", kept.until_in(&again).await);
+    let again = looked_at_again(&duty);
+    println!("second duty in: {:?}", kept.settle(&again).await);
     // As after an operator restart.
     kept.keepers.dismiss(&kept.key);
     let mut kept = Kept::new(duty.clone());
@@ -298,8 +111,7 @@ async fn migrate(owner: &mut PgConnection, sql: &str) {
 async fn rights_follow_the_migrations() {
     let server = Server::start().await;
     let duty = duty(&server);
-    let mut kept = Kept::new(duty.clone());
-    kept.until_in(&duty).await;
+    let mut kept = Kept::settled(&duty).await;
     let mut owner = login(&server, "amas_owner", OWNER_PASSWORD).await.unwrap();
     let batch = "CREATE SCHEMA app; CREATE TABLE app.agents (id bigserial PRIMARY KEY, name text, api_key text);
         COMMENT ON COLUMN app.agents.api_key IS 'of the provider; amas:secret';
@@ -345,12 +157,8 @@ async fn rights_follow_the_migrations() {
     }
 
     let before = changes(&server).len();
-    let again = PostgresDuty {
-        look_again: "1".into(),
-        ..duty.clone()
-    };
-    kept.keepers.assign_base(&kept.key, again.clone());
-    kept.until_in(&again).await;
+    let again = looked_at_again(&duty);
+    kept.settle(&again).await;
     assert_eq!(changes(&server)[before..], [""; 0], "converged");
 
     // Changed by hand: more, less, and no longer secret.
@@ -361,8 +169,7 @@ async fn rights_follow_the_migrations() {
     )
     .await
     .unwrap();
-    kept.keepers.assign_base(&kept.key, duty.clone());
-    kept.until_in(&duty).await;
+    kept.settle(&duty).await;
     assert!(run(&mut app, "TRUNCATE plain").await.is_err());
     assert!(run(&mut app, "SELECT * FROM amas_migrate.history").await.is_err());
     run(&mut report, "SELECT * FROM plain; SELECT id, name FROM app.agents")
@@ -372,12 +179,10 @@ async fn rights_follow_the_migrations() {
     run(&mut owner, "COMMENT ON COLUMN app.agents.api_key IS NULL")
         .await
         .unwrap();
-    kept.keepers.assign_base(&kept.key, again.clone());
-    kept.until_in(&again).await;
+    kept.settle(&again).await;
     run(&mut report, "SELECT * FROM app.agents").await.unwrap();
     let last = changes(&server).len();
-    kept.keepers.assign_base(&kept.key, duty.clone());
-    kept.until_in(&duty).await;
+    kept.settle(&duty).await;
     assert_eq!(changes(&server)[last..], [""; 0], "converged again");
     assert!(kept.snapshots.borrow().facts.figures.tables == 2);
 }
@@ -386,8 +191,7 @@ async fn rights_follow_the_migrations() {
 async fn what_was_changed_by_hand_is_put_right() {
     let server = Server::start().await;
     let duty = duty(&server);
-    let mut kept = Kept::new(duty.clone());
-    kept.until_in(&duty).await;
+    let mut kept = Kept::settled(&duty).await;
     let mut admin = login(&server, "postgres", &server.password).await.unwrap();
     run(
         &mut admin,
@@ -398,12 +202,8 @@ async fn what_was_changed_by_hand_is_put_right() {
     )
     .await
     .unwrap();
-    let again = PostgresDuty {
-        look_again: "1".into(),
-        ..duty.clone()
-    };
-    kept.keepers.assign_base(&kept.key, again.clone());
-    kept.until_in(&again).await;
+    let again = looked_at_again(&duty);
+    kept.settle(&again).await;
     login(&server, "amas_owner", OWNER_PASSWORD).await.unwrap();
     login(&server, "amas_app", APP_PASSWORD).await.unwrap();
     login(&server, "amas_report", REPORT_PASSWORD).await.unwrap();
@@ -427,8 +227,7 @@ async fn what_was_changed_by_hand_is_put_right() {
     // The same object made again takes over.
     let mut remade = duty.clone();
     remade.claim.uid = "u-2".into();
-    kept.keepers.assign_base(&kept.key, remade.clone());
-    kept.until_in(&remade).await;
+    kept.settle(&remade).await;
     let claim = "SELECT concat_ws('|', uid, created_by_us) FROM amas_operator.claim";
     assert_eq!(text(&mut admin, claim).await, "u-2|t");
 }
@@ -452,8 +251,7 @@ async fn a_wrong_admin_password_is_told_and_a_new_base_is_tried_at_once() {
 async fn a_killed_server_is_down_within_two_seconds_and_comes_back() {
     let mut server = Server::start().await;
     let duty = duty(&server);
-    let mut kept = Kept::new(duty.clone());
-    kept.until_in(&duty).await;
+    let mut kept = Kept::settled(&duty).await;
     kept.wakes();
     server.kill();
     println!("killed to Down: {:?}", kept.until_verdict(2., Verdict::Down).await);
@@ -477,8 +275,7 @@ async fn also_when_it_stops_while_the_sentinel_opens_again_as_the_owner() {
 async fn stop_and_continue(settle: Duration) {
     let server = Server::start().await;
     let duty = duty(&server);
-    let mut kept = Kept::new(duty.clone());
-    kept.until_in(&duty).await;
+    let mut kept = Kept::settled(&duty).await;
     sleep(settle).await;
     server.signal_all("STOP");
     println!("stopped to Down: {:?}", kept.until_verdict(6., Verdict::Down).await);
@@ -499,9 +296,7 @@ async fn an_admin_that_is_no_superuser_does_what_it_may() {
             schema: name("public"),
         })
         .into();
-    let mut superuser = login_to(&server, "postgres", &server.password, "postgres")
-        .await
-        .unwrap();
+    let mut superuser = superuser(&server).await;
     run(
         &mut superuser,
         "CREATE ROLE dba LOGIN CREATEROLE CREATEDB PASSWORD 'dba-password'",
@@ -509,8 +304,7 @@ async fn an_admin_that_is_no_superuser_does_what_it_may() {
     .await
     .unwrap();
     duty.admin = endpoint(&server, "dba", "dba-password");
-    let mut kept = Kept::new(duty.clone());
-    kept.until_in(&duty).await;
+    let mut kept = Kept::settled(&duty).await;
     let facts = kept.snapshots.borrow().facts.clone();
     let missing: Vec<_> = facts
         .missing_extensions
@@ -522,29 +316,22 @@ async fn an_admin_that_is_no_superuser_does_what_it_may() {
     let before = changes(&server).len();
     let mut again = duty.clone();
     again.extensions.pop();
-    kept.keepers.assign_base(&kept.key, again.clone());
-    kept.until_in(&again).await;
+    kept.settle(&again).await;
     assert_eq!(
         changes(&server)[before..],
         [""; 0],
         "passwords are checked by logging in"
     );
     again.roles[0].password = Sensitive::new("new-password");
-    kept.keepers.assign_base(&kept.key, again.clone());
-    kept.until_in(&again).await;
+    kept.settle(&again).await;
     login(&server, "amas_app", "new-password").await.unwrap();
 }
 
 /// Where there is no database of ours yet.
 async fn superuser(server: &Server) -> PgConnection {
-    let options = PgConnectOptions::new_without_pgpass()
-        .host("127.0.0.1")
-        .port(server.port);
-    let options = options
-        .username("postgres")
-        .password(&server.password)
-        .database("postgres");
-    options.connect().await.unwrap()
+    login_to(server, "postgres", &server.password, "postgres")
+        .await
+        .unwrap()
 }
 
 #[tokio::test]
@@ -600,8 +387,7 @@ async fn an_administrator_of_a_managed_service_is_no_superuser() {
     cloud
         .extensions
         .retain(|extension| extension.name.as_str() != "nowhere");
-    let mut kept = Kept::new(cloud.clone());
-    kept.until_in(&cloud).await;
+    let mut kept = Kept::settled(&cloud).await;
     login(&server, "amas_app", APP_PASSWORD).await.unwrap();
 }
 
@@ -614,8 +400,7 @@ async fn encrypted_connections() {
     let mut duty = duty(&server);
     duty.admin.tls = Tls::require();
     duty.owner_login.tls = Tls::require();
-    let mut kept = Kept::new(duty.clone());
-    kept.until_in(&duty).await;
+    let mut kept = Kept::settled(&duty).await;
     sleep(Duration::from_millis(500)).await;
     let mut admin = login(&server, "postgres", &server.password).await.unwrap();
     let encrypted = "SELECT string_agg(s.ssl::text, ',') FROM pg_stat_ssl s JOIN pg_stat_activity a USING (pid) \
@@ -629,8 +414,7 @@ async fn encrypted_connections() {
 async fn closed_idle_connections_are_no_outage() {
     let server = Server::start().await;
     let duty = duty(&server);
-    let mut kept = Kept::new(duty.clone());
-    kept.until_in(&duty).await;
+    let mut kept = Kept::settled(&duty).await;
     let mut admin = login(&server, "postgres", &server.password).await.unwrap();
     run(&mut admin, "ALTER ROLE amas_owner SET idle_session_timeout = '1s'")
         .await
@@ -657,8 +441,7 @@ async fn closed_idle_connections_are_no_outage() {
 async fn twenty_restarts_in_a_minute_are_at_most_four_changes() {
     let mut server = Server::start().await;
     let duty = duty(&server);
-    let mut kept = Kept::new(duty.clone());
-    kept.until_in(&duty).await;
+    let mut kept = Kept::settled(&duty).await;
     kept.wakes();
     let begun = Instant::now();
     for round in 0..20 {

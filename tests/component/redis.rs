@@ -38,17 +38,18 @@ macro_rules! on_both {
         mod on_redis {
             $(#[tokio::test]
             async fn $test() {
-                super::$test(super::Program::Redis).await;
+                super::$test(crate::support::redis::Program::Redis).await;
             })*
         }
         mod on_valkey {
             $(#[tokio::test]
             async fn $test() {
-                super::$test(super::Program::Valkey).await;
+                super::$test(crate::support::redis::Program::Valkey).await;
             })*
         }
     };
 }
+pub(crate) use on_both;
 
 on_both! {
     audit_counts_and_changes_nothing
@@ -183,13 +184,11 @@ fn ttl(client: &mut redis::Connection, key: &str) -> i64 {
     client.ttl::<_, redis::IntegerReplyOrNoOp>(key).unwrap().raw() as i64
 }
 
-fn writes(client: &mut redis::Connection) -> u64 {
-    let text: String = redis::cmd("INFO").arg("persistence").query(client).unwrap();
-    let line = text
-        .lines()
-        .find_map(|line| line.strip_prefix("rdb_changes_since_last_save:"))
-        .unwrap();
-    line.trim().parse().unwrap()
+fn writes(server: &RedisServer) -> u64 {
+    server
+        .info("persistence", "rdb_changes_since_last_save")
+        .parse()
+        .unwrap()
 }
 
 async fn facts_tell_the_program(program: Program) {
@@ -200,13 +199,10 @@ async fn facts_tell_the_program(program: Program) {
         Program::Redis => (RedisEngine::Redis, "redis_version"),
         Program::Valkey => (RedisEngine::Valkey, "valkey_version"),
     };
-    let info: String = redis::cmd("INFO").arg("server").query(&mut server.client()).unwrap();
-    let version = info
-        .lines()
-        .find_map(|line| line.strip_prefix(&format!("{option}:")))
-        .unwrap();
+    let version = server.info("server", option);
     println!("{program:?}: version {version}");
-    assert_eq!((facts.engine, facts.version.as_str()), (Some(engine), version.trim()));
+    assert!(!version.is_empty());
+    assert_eq!((facts.engine, &facts.version), (Some(engine), &version));
     assert_eq!(identity.version, facts.version);
 }
 
@@ -214,7 +210,7 @@ async fn audit_counts_and_changes_nothing(program: Program) {
     let server = RedisServer::start(program, "").await;
     let mut client = server.client();
     fill(&mut client);
-    let before = writes(&mut client);
+    let before = writes(&server);
     let facts = settled(&duty(&server, &[("amas", policy(Mode::Audit))])).await;
     let expected = FamilyFacts {
         matched: 300,
@@ -248,7 +244,7 @@ async fn audit_counts_and_changes_nothing(program: Program) {
         }
     );
     assert_eq!(facts.policies["amas"].last_change_sweep, None);
-    assert_eq!(writes(&mut client), before + 1, "the claim and nothing else");
+    assert_eq!(writes(&server), before + 1, "the claim and nothing else");
 }
 
 async fn enforce_gives_each_family_its_ttl(program: Program) {
@@ -294,10 +290,10 @@ async fn enforce_gives_each_family_its_ttl(program: Program) {
         assert!(expected.contains(&ttl), "{key} has {ttl}");
     }
 
-    let before = writes(&mut client);
+    let before = writes(&server);
     settle(&mut RedisWorker::default(), &duty, &mut facts).await;
     assert_eq!(family(&facts, "performance").changed, 0);
-    assert_eq!(writes(&mut client), before, "a second sweep writes nothing");
+    assert_eq!(writes(&server), before, "a second sweep writes nothing");
 }
 
 async fn a_family_that_never_expires_is_reported_and_left_alone(program: Program) {
@@ -431,7 +427,7 @@ async fn a_foreign_claim_stops_everything(program: Program) {
 
     duty.base.claim.cluster_id = "c2".into();
     duty.policies.insert("amas".into(), policy(Mode::Enforce));
-    let before = writes(&mut client);
+    let before = writes(&server);
     let facts = settled(&duty).await;
     assert!(
         facts
@@ -439,17 +435,17 @@ async fn a_foreign_claim_stops_everything(program: Program) {
             .unwrap()
             .starts_with("claimed by agents/amas of cluster c1")
     );
-    assert_eq!((facts.duty_in, writes(&mut client)), (None, before));
+    assert_eq!((facts.duty_in, writes(&server)), (None, before));
 
     // A person says so, once.
-    let before = writes(&mut client);
+    let before = writes(&server);
     duty.base.take_over = Some("yes".into());
     let facts = settled(&duty).await;
     assert_eq!(
         (facts.claim_conflict, facts.take_over_seen.as_deref()),
         (None, Some("yes"))
     );
-    assert!(writes(&mut client) > before);
+    assert!(writes(&server) > before);
     let taken: String = client.get(CLAIM_KEY).unwrap();
     assert!(
         taken.contains("\"cluster\":\"c2\"") && taken.contains("\"createdByUs\":false"),
@@ -649,18 +645,11 @@ fn probe(server: &RedisServer, stop: Arc<AtomicBool>) -> std::thread::JoinHandle
 }
 
 /// The server's own account of the time it spent in these commands.
-fn busy(client: &mut redis::Connection, commands: &[&str]) -> Duration {
-    let text: String = redis::cmd("INFO").arg("commandstats").query(client).unwrap();
+fn busy(server: &RedisServer, commands: &[&str]) -> Duration {
     let spent = |command: &&str| -> u64 {
-        let line = text
-            .lines()
-            .find_map(|line| line.strip_prefix(&format!("cmdstat_{command}:")))
-            .unwrap();
-        line.split(',')
-            .find_map(|field| field.strip_prefix("usec="))
-            .unwrap()
-            .parse()
-            .unwrap()
+        let all = server.info("commandstats", &format!("cmdstat_{command}"));
+        let spent = all.split(',').find_map(|field| field.strip_prefix("usec="));
+        spent.unwrap().parse().unwrap()
     };
     Duration::from_micros(commands.iter().map(spent).sum())
 }
@@ -697,7 +686,7 @@ async fn other_clients_hardly_feel_a_sweep() {
     let took = started.elapsed();
     println!(
         "redis: the sweep kept the server busy for {:?} in all",
-        busy(&mut client, &["scan", "pexpire"])
+        busy(&server, &["scan", "pexpire"])
     );
     // Sweeps of nothing to do, until there are enough probes for a percentile.
     while started.elapsed() < Duration::from_secs(2) {

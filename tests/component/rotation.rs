@@ -123,13 +123,9 @@ async fn rotate<S: Store>(secret: &Secret, value: &str, overlap: Duration, engin
             keepers.assign_base(&key, duty);
             let facts = keepers.snapshot(&key).unwrap().facts.clone();
             let moment = Moment {
-                now: jiff::Timestamp::now(),
                 is_in: (engine.duty_in)(&facts) == Some(wanted),
-                every: None,
-                calendar: None,
                 overlap,
-                created: jiff::Timestamp::now(),
-                request: Some(Request::Rotate(value.into())),
+                ..asked(value)
             };
             if let Some(next) = next(&secret.spec, &state, &moment) {
                 secret.put(&next);
@@ -288,7 +284,7 @@ async fn settle<S: Store>(secret: &Secret, engine: &Engine<S>) {
 async fn postgres_roles_and_their_owner() {
     const OVERLAP: Duration = Duration::from_secs(2);
     let server = Postmaster::start().await;
-    let (port, duty) = (server.port, crate::postgres::duty(&server));
+    let (port, duty) = (server.port, crate::kept::duty(&server));
 
     let app = Secret::new(role("amas_app", port), duty.roles[0].password.reveal());
     let base = duty.clone();
@@ -381,7 +377,7 @@ async fn postgres_roles_and_their_owner() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_superuser_in_place() {
     let server = Postmaster::start().await;
-    let duty = crate::postgres::duty(&server);
+    let duty = crate::kept::duty(&server);
     let secret = Secret::new(Purpose::PostgresAdmin, &server.password);
     let engine = postgres(move |state| PostgresDuty {
         admin: Endpoint {
@@ -411,16 +407,7 @@ async fn the_superuser_in_place() {
                 keepers.snapshot(&key).unwrap().facts.duty_in == Some(wanted)
             })
             .await;
-            let moment = Moment {
-                now: jiff::Timestamp::now(),
-                is_in: true,
-                every: None,
-                calendar: None,
-                overlap: Duration::from_secs(3600),
-                created: jiff::Timestamp::now(),
-                request: Some(Request::Rotate(value.into())),
-            };
-            let after = next(&secret.spec, &before, &moment).unwrap();
+            let after = next(&secret.spec, &before, &asked(value)).unwrap();
             assert!(is_in_place(&secret.spec, &after) && after.rotation.next.is_some() == (step == 0));
             secret.put(&after);
         }
@@ -450,7 +437,7 @@ async fn redis_rotation(program: Program) {
                 ..base.clone()
             },
             second: state.rotation.second().cloned(),
-            claim: crate::postgres::claim(),
+            claim: crate::kept::claim(),
             managed: true,
             attention: Default::default(),
             parameters: Default::default(),
@@ -492,6 +479,7 @@ async fn redis_rotation(program: Program) {
     agrees_with_its_file(&secret, port).await;
 }
 
+/// Just now, with everything in that was wanted before.
 fn asked(value: &str) -> Moment {
     Moment {
         now: jiff::Timestamp::now(),

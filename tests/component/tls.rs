@@ -18,7 +18,7 @@ use amas_operator::{
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::{
-    postgres::{Kept, duty},
+    kept::{Kept, duty},
     redis::base,
 };
 use crate::support::{
@@ -73,8 +73,7 @@ async fn postgres_is_verified_and_what_is_wrong_is_said() {
     let mut good = duty(&server);
     good.admin.tls = verified(&ours, None);
     good.owner_login.tls = verified(&ours, None);
-    let mut kept = Kept::new(good.clone());
-    kept.until_in(&good).await;
+    let mut kept = Kept::settled(&good).await;
 
     let message = told(&server, verified(&other, None)).await;
     assert!(
@@ -136,8 +135,7 @@ async fn postgres_asks_for_a_client_certificate() {
     );
     // The same keeper, once there is one.
     let right = with(Some(&ca.issue("operator", "DNS:operator", Years::NOW)));
-    kept.keepers.assign_base(&kept.key, right.clone());
-    kept.until_in(&right).await;
+    kept.settle(&right).await;
     let stranger = Authority::new().issue("operator", "DNS:operator", Years::NOW);
     let error = Postgres::open(&with(Some(&stranger))).await.map(drop).unwrap_err();
     println!("{error}");
@@ -154,11 +152,8 @@ async fn a_renewed_certificate_is_shown_without_a_restart() {
     wanted.admin.tls = verified(&ca, None);
     wanted.owner_login.tls = verified(&ca, None);
     wanted.serves = fingerprint(&old.certificate);
-    let mut kept = Kept::new(wanted.clone());
-    kept.until_in(&wanted).await;
-    let mut session = super::postgres::login(&server, "postgres", &server.password)
-        .await
-        .unwrap();
+    let mut kept = Kept::settled(&wanted).await;
+    let mut session = super::kept::login(&server, "postgres", &server.password).await.unwrap();
     let started = kept.snapshots.borrow().health.identity.started_at;
     assert!(!server.log().contains("received SIGHUP"), "it shows what it should");
 
@@ -169,7 +164,7 @@ async fn a_renewed_certificate_is_shown_without_a_restart() {
         shown_by_postgres(&server).await == fingerprint(&new.certificate)
     })
     .await;
-    super::postgres::run(&mut session, "SELECT 1").await.unwrap();
+    super::kept::run(&mut session, "SELECT 1").await.unwrap();
     let health = kept.snapshots.borrow().health.clone();
     assert!(health.is_up() && health.identity.started_at == started, "{health:?}");
 
@@ -237,14 +232,12 @@ async fn an_authority_is_replaced_under_a_running_server() {
         duty.serves = fingerprint(&issued(entries).certificate);
         duty
     };
-    let mut kept = Kept::new(wanted(&both));
-    kept.until_in(&wanted(&both)).await;
+    let mut kept = Kept::settled(&wanted(&both)).await;
     let before = kept.snapshots.borrow().health.clone();
 
     let new = issued(&after);
     server.renew(&new.certificate, &new.key);
-    kept.keepers.assign_base(&kept.key, wanted(&after));
-    kept.until_in(&wanted(&after)).await;
+    kept.settle(&wanted(&after)).await;
     eventually("the new one is shown", Duration::from_secs(15), || async {
         shown_by_postgres(&server).await == fingerprint(&new.certificate)
     })

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use crate::{
-    lifecycle::{database, external},
+    lifecycle::{database, external, postgres},
     support::{
         kubernetes::{Kubernetes, Namespace},
         operator::Operator,
@@ -30,9 +30,7 @@ struct Pair {
 
 impl Pair {
     async fn new(ns: Namespace) -> Self {
-        let postgres = Postgres::shared().await;
-        ns.secret("postgres", &[("uri", &postgres.url("postgres", "postgres"))])
-            .await;
+        let postgres = postgres(&ns).await;
         let name = ns.name.replace('-', "_");
         Self { ns, postgres, name }
     }

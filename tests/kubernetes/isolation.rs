@@ -6,10 +6,9 @@ use serde_json::{Value, json};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
 use crate::{
-    lifecycle::{database, external},
+    lifecycle::{database, external, postgres},
     support::{
         kubernetes::{Kubernetes, Namespace},
-        postgres::Postgres,
         turns,
     },
 };
@@ -126,9 +125,7 @@ async fn dead_objects(ns: &Namespace, ports: [u16; 2]) {
 async fn fifty_objects_on_black_holes_delay_nobody_and_spam_nobody() {
     let api = Kubernetes::shared().await;
     let ns = api.namespace("isolation").await;
-    let postgres = Postgres::shared().await;
-    ns.secret("postgres", &[("uri", &postgres.url("postgres", "postgres"))])
-        .await;
+    let _postgres = postgres(&ns).await;
     let _operator = ns.operator(&[]).await;
     ns.apply(healthy("")).await;
     ns.wait_condition("AmasDatabase", "healthy", "Ready", "True").await;

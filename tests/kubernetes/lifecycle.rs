@@ -1,6 +1,6 @@
 //! The harness itself: external stores become Ready, a killed operator comes back and writes nothing, two operators take turns.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use serde_json::{Value, json};
 
@@ -21,6 +21,20 @@ pub fn external(secret: &str) -> Value {
     json!({"secretRef": {"name": secret}, "tls": {"mode": "Disable"}})
 }
 
+/// The tests' PostgreSQL, with its administrator's login in Secret `postgres`.
+pub async fn postgres(ns: &Namespace) -> Arc<Postgres> {
+    let server = Postgres::shared().await;
+    login(ns, &server).await;
+    server
+}
+
+/// The same of a server of the test's own.
+pub async fn login(ns: &Namespace, server: &Postgres) {
+    ns.secret("postgres", &[("uri", &server.url("postgres", "postgres"))])
+        .await;
+}
+
+/// A Redis of the test's own, with its login in Secret `redis`.
 pub async fn redis(ns: &Namespace) -> RedisServer {
     let server = RedisServer::start(Program::Redis, "").await;
     let uri = format!(
@@ -36,10 +50,7 @@ pub async fn redis(ns: &Namespace) -> RedisServer {
 async fn external_stores_become_ready_and_a_killed_operator_comes_back_without_a_write() {
     let api = Kubernetes::shared().await;
     let ns = api.namespace("ready").await;
-    let postgres = Postgres::shared().await;
-    let _redis = redis(&ns).await;
-    ns.secret("postgres", &[("uri", &postgres.url("postgres", "postgres"))])
-        .await;
+    let (_postgres, _redis) = (postgres(&ns).await, redis(&ns).await);
     let mut operator = ns.operator(&[]).await;
     let roles = json!([{"name": "ready_app", "access": "ReadWrite"}]);
     let sql = json!({"database": "ready", "owner": "ready_owner", "roles": roles, "external": external("postgres")});

@@ -7,11 +7,10 @@ use serde_json::{Value, json};
 use sqlx::Connection;
 
 use crate::{
-    lifecycle::{database, external},
+    lifecycle::{database, external, postgres},
     support::{
         kubernetes::{Kubernetes, Namespace, condition_of},
         managed::Node,
-        postgres::Postgres,
     },
 };
 
@@ -86,9 +85,7 @@ async fn a_deleted_volume_is_made_again_only_when_told() {
 async fn a_dropped_database_is_made_again_only_when_told() {
     let api = Kubernetes::shared().await;
     let ns = api.namespace("dropped").await;
-    let postgres = Postgres::shared().await;
-    ns.secret("postgres", &[("uri", &postgres.url("postgres", "postgres"))])
-        .await;
+    let postgres = postgres(&ns).await;
     let mut operator = ns.operator(&[]).await;
     let roles = json!([{"name": "dropped_app", "access": "ReadWrite"}]);
     let sql = json!({"database": "dropped", "roles": roles, "external": external("postgres")});

@@ -6,11 +6,10 @@ use serde_json::{Value, json};
 
 use crate::{
     deletion::reason,
-    lifecycle::{database, external},
+    lifecycle::{database, external, postgres},
     support::{
         audit::Mark,
         kubernetes::{Kubernetes, Namespace, PATIENCE, condition_of},
-        postgres::Postgres,
         process::eventually,
     },
 };
@@ -48,9 +47,7 @@ async fn uid(ns: &Namespace, kind: &str, name: &str) -> Value {
 async fn while_suspended_nothing_is_written_anywhere() {
     let api = Kubernetes::shared().await;
     let ns = api.namespace("suspend").await;
-    let postgres = Postgres::shared().await;
-    ns.secret("postgres", &[("uri", &postgres.url("postgres", "postgres"))])
-        .await;
+    let postgres = postgres(&ns).await;
     let mut operator = ns.operator(&[]).await;
     let object = |suspend: bool, roles: &[&str]| {
         let roles: Vec<Value> = roles
@@ -106,9 +103,7 @@ async fn while_suspended_nothing_is_written_anywhere() {
 async fn another_class_is_taken_up_by_its_operator_as_it_is() {
     let api = Kubernetes::shared().await;
     let ns = api.namespace("class").await;
-    let postgres = Postgres::shared().await;
-    ns.secret("postgres", &[("uri", &postgres.url("postgres", "postgres"))])
-        .await;
+    let postgres = postgres(&ns).await;
     let first = ns.operator(&[("POD_NAME", "first")]).await;
     let second = ns
         .operator(&[

@@ -11,14 +11,10 @@ use kube::{
 };
 use serde_json::{Value, json};
 
-use super::{
-    encryption::entry,
-    lifecycle::{database, external},
-};
+use super::migrated::{Migrated, name_of};
 use crate::support::{
     apiserver::{Server, Who, tool},
-    kubernetes::{Kubernetes, Namespace},
-    postgres::Postgres,
+    job::{self, Pod},
     process::{Folder, Process, eventually, free_port},
 };
 
@@ -26,63 +22,20 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// Long enough for another operator to take over meanwhile.
 const SLOW: &str = "CREATE TABLE public.ran (id int); INSERT INTO public.ran VALUES (1); SELECT pg_sleep(8);";
 
-/// Does what the Job's pod would do: the same program with the same arguments, its volumes as files of a folder.
-async fn run_job(ns: &Namespace, job: &Value, folder: &Folder) -> tokio::process::Child {
-    let login = ns.wait("Secret", "a-role-handover-owner", "there", |_| true).await;
-    std::fs::create_dir(folder.path().join("source")).unwrap();
-    folder.write("source/0001_slow.sql", SLOW);
-    let url = folder.write("DATABASE_URL", &entry(&login, "DATABASE_URL"));
-    let container = &job["spec"]["template"]["spec"]["containers"][0];
-    let local = |argument: &Value| match argument.as_str().unwrap() {
-        "/run/amas/source" => folder.path().join("source").display().to_string(),
-        "/run/amas/login/DATABASE_URL" => url.display().to_string(),
-        "/dev/termination-log" => folder.path().join("termination").display().to_string(),
-        other => other.to_owned(),
-    };
-    let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_amas-operator"));
-    command.args(container["args"].as_array().unwrap().iter().map(local));
-    for variable in container["env"].as_array().into_iter().flatten() {
-        command.env(
-            variable["name"].as_str().unwrap(),
-            variable["value"].as_str().unwrap_or_default(),
-        );
-    }
-    command.kill_on_drop(true).spawn().unwrap()
-}
-
-/// As the Job controller leaves one whose pod succeeded.
-async fn complete(ns: &Namespace, job: &str) {
-    let at = "2026-01-01T00:00:00Z";
-    let condition = |kind: &str| json!({"type": kind, "status": "True", "lastTransitionTime": at, "lastProbeTime": at});
-    let conditions = ["SuccessCriteriaMet", "Complete"].map(condition);
-    let status = json!({"status": {"startTime": at, "completionTime": at, "succeeded": 1, "conditions": conditions}});
-    ns.kind("Job")
-        .patch_status(job, &PatchParams::default(), &Patch::Merge(&status))
-        .await
-        .unwrap();
-}
-
 #[tokio::test]
 async fn a_migration_that_an_older_operator_began_ends_undisturbed_and_runs_once() {
-    let postgres = Postgres::shared().await;
-    let ns = Kubernetes::shared().await.namespace("handover").await;
-    ns.secret("postgres", &[("uri", &postgres.url("postgres", "postgres"))])
-        .await;
-    ns.apply(json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "files"}, "data": {"0001_slow.sql": SLOW}}))
-        .await;
+    let scene = Migrated::new("handover").await;
+    let (ns, files) = (&scene.ns, [("0001_slow.sql", SLOW)]);
+    scene.files(&files).await;
     let mut old = ns.operator(&[("AMAS_IMAGE", "localhost/amas-operator:old")]).await;
-    let sql = json!({"database": "handover", "owner": "handover_owner", "external": external("postgres")});
-    let migrations = json!({"source": {"configMaps": ["files"]}});
-    ns.apply(database("a", json!({"postgres": sql, "migrations": migrations})))
-        .await;
-    eventually("a Job", PATIENCE, async || !ns.list("Job").await.is_empty()).await;
-    let job = ns.list("Job").await.remove(0);
+    scene.apply(json!({}), json!({})).await;
+    let job = scene.job().await;
     let image = |job: &Value| job["spec"]["template"]["spec"]["containers"][0]["image"].clone();
     assert_eq!(image(&job), "localhost/amas-operator:old");
 
-    let folder = Folder::new("runner");
-    let mut runner = run_job(&ns, &job, &folder).await;
-    let mut admin = postgres.connect("postgres", "postgres").await;
+    let mut pod = Pod::new(ns, &job, &files).await;
+    let mut runner = pod.container.spawn().unwrap();
+    let mut admin = scene.server.connect("postgres", "postgres").await;
     let asleep = "SELECT count(*) FROM pg_stat_activity WHERE datname = 'handover' AND wait_event = 'PgSleep'";
     let mut sleeps = async || {
         sqlx::query_scalar::<_, i64>(asleep)
@@ -112,8 +65,8 @@ async fn a_migration_that_an_older_operator_began_ends_undisturbed_and_runs_once
 
     let ended = tokio::time::timeout(PATIENCE, runner.wait()).await.unwrap().unwrap();
     assert!(ended.success(), "{ended:?}; the new operator said:\n{}", new.log());
-    complete(&ns, job["metadata"]["name"].as_str().unwrap()).await;
-    ns.wait_condition("AmasDatabase", "a", "Ready", "True").await;
+    job::complete(ns, name_of(&job)).await;
+    scene.ready().await;
     let jobs = ns.list("Job").await;
     assert_eq!(jobs.len(), 1, "no second one");
     assert_eq!(
@@ -121,7 +74,7 @@ async fn a_migration_that_an_older_operator_began_ends_undisturbed_and_runs_once
         (&job["metadata"]["uid"], image(&job))
     );
     assert!(jobs[0]["metadata"]["deletionTimestamp"].is_null());
-    let mut inside = postgres.connect("postgres", "handover").await;
+    let mut inside = scene.server.connect("postgres", "handover").await;
     for (query, times) in [
         ("SELECT count(*) FROM public.ran", 1),
         ("SELECT count(*) FROM amas_migrate.history", 1),

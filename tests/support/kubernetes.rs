@@ -169,11 +169,14 @@ impl Namespace {
 
     /// A Secret of strings.
     pub async fn secret(&self, name: &str, entries: &[(&str, &str)]) {
-        let data: serde_json::Map<_, _> = entries
-            .iter()
-            .map(|(key, value)| (key.to_string(), json!(value)))
-            .collect();
+        let data = strings(entries);
         self.apply(json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name}, "stringData": data}))
+            .await;
+    }
+
+    pub async fn config_map(&self, name: &str, entries: &[(&str, &str)]) {
+        let data = strings(entries);
+        self.apply(json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}, "data": data}))
             .await;
     }
 
@@ -272,6 +275,11 @@ impl Namespace {
 pub fn condition_of<'a>(object: &'a Value, condition: &str) -> Option<&'a Value> {
     let all = object.pointer("/status/conditions")?.as_array()?;
     all.iter().find(|found| found["type"] == condition)
+}
+
+fn strings(entries: &[(&str, &str)]) -> Value {
+    let all = entries.iter().map(|(key, value)| ((*key).to_owned(), json!(value)));
+    Value::Object(all.collect())
 }
 
 fn text(object: &Value, pointer: &str) -> String {

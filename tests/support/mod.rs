@@ -3,6 +3,7 @@
 pub mod apiserver;
 pub mod audit;
 pub mod fault;
+pub mod job;
 pub mod kubernetes;
 pub mod managed;
 pub mod neo4j;

@@ -181,6 +181,14 @@ impl RedisServer {
         }
     }
 
+    /// What this field of a section of INFO says; empty where it is not there.
+    pub fn info(&self, section: &str, field: &str) -> String {
+        let text: String = redis::cmd("INFO").arg(section).query(&mut self.client()).unwrap();
+        let mut fields = text.lines().filter_map(|line| line.split_once(':'));
+        let found = fields.find(|(name, _)| *name == field);
+        found.map_or_else(String::new, |(_, value)| value.trim().to_owned())
+    }
+
     /// A blocking client of its own, as an application would be.
     pub fn client(&self) -> redis::Connection {
         let settings = redis::RedisConnectionInfo::default().set_password(PASSWORD);

@@ -5,6 +5,7 @@
 pub mod audit;
 pub mod clients;
 pub mod conditions;
+pub mod database;
 pub mod diagnostics;
 pub mod helm;
 pub mod namespaces;
@@ -12,5 +13,6 @@ pub mod node;
 pub mod objects;
 pub mod operator;
 pub mod platform;
+pub mod pods;
 pub mod process;
 pub mod wait;

@@ -43,6 +43,12 @@ pub fn folder(path: &Path) -> Result<Vec<DynamicObject>> {
     Ok(objects)
 }
 
+/// An object of ours.
+pub fn ours(kind: &str, name: &str, spec: serde_json::Value) -> Result<DynamicObject> {
+    let object = serde_json::json!({ "apiVersion": "amas.dev/v1alpha1", "kind": kind, "metadata": { "name": name }, "spec": spec });
+    Ok(serde_json::from_value(object)?)
+}
+
 /// `${key}` replaced by its value.
 pub fn fill(template: &str, key: &str, value: &str) -> String {
     template.replace(&format!("${{{key}}}"), value)

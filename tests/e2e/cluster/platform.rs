@@ -105,17 +105,16 @@ where
 
 /// A managed PostgreSQL with one role, and nothing else.
 pub fn postgres_only(name: &str) -> Result<Vec<DynamicObject>> {
-    let object = json!({
-        "apiVersion": "amas.dev/v1alpha1",
-        "kind": "AmasDatabase",
-        "metadata": { "name": name },
-        "spec": { "postgres": {
-            "managed": { "storage": { "size": "1Gi" } },
-            "database": "app",
-            "roles": [{ "name": "app_writer", "access": "ReadWrite" }],
-        } },
+    let postgres = json!({
+        "managed": { "storage": { "size": "1Gi" } },
+        "database": "app",
+        "roles": [{ "name": "app_writer", "access": "ReadWrite" }],
     });
-    Ok(vec![serde_json::from_value(object)?])
+    Ok(vec![objects::ours(
+        "AmasDatabase",
+        name,
+        json!({ "postgres": postgres }),
+    )?])
 }
 
 /// Waits until databases of a namespace are Ready with their PostgreSQL.

@@ -2,23 +2,23 @@
 
 use std::time::Duration;
 
-use k8s_openapi::api::{coordination::v1::Lease, core::v1::Pod};
-use kube::{Api, api::DeleteParams};
+use k8s_openapi::api::coordination::v1::Lease;
+use kube::Api;
 
 use crate::{
     cluster::{
         clients::{self, Stores},
         node, operator,
         platform::{Platform, WRITER},
-        process, wait,
+        pods, process, wait,
     },
     ensure,
     harness::{About, Result, context::Ctx},
 };
 
-/// Rows, list entries and nodes that are written.
 /// By then everything that the operator owes is written.
 const SETTLE: Duration = Duration::from_secs(20);
+/// Rows, list entries and nodes that are written.
 const COUNT: usize = 100;
 /// How long servers may take to answer again.
 const PATIENCE: Duration = Duration::from_secs(180);
@@ -95,19 +95,9 @@ impl Scene<'_> {
     }
 
     async fn pods_deleted(&self) -> Result {
-        let pods: Api<Pod> = Api::namespaced(self.ctx.client.clone(), &self.namespace);
         for store in ["postgres", "redis", "neo4j"] {
             let name = format!("{}-{store}-0", self.platform.name());
-            let old = pods.get(&name).await?.metadata.uid;
-            pods.delete(&name, &DeleteParams::default()).await?;
-            let new = async || {
-                ensure!(
-                    pods.get(&name).await?.metadata.uid != old,
-                    "pod {name} is still the old one"
-                );
-                Ok(())
-            };
-            wait::retry(PATIENCE, new).await?;
+            pods::replace(&self.ctx.client, &self.namespace, &name).await?;
         }
         self.kept("database pods deleted").await
     }

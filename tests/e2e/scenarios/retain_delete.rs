@@ -4,20 +4,18 @@ mod valkey;
 
 use std::{collections::BTreeMap, time::Duration};
 
-use amas_operator::api::amas_database::AmasDatabase;
-use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Secret};
+use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod, Secret};
 use kube::{
-    Api, Resource, ResourceExt,
+    Resource, ResourceExt,
     api::{DeleteParams, DynamicObject, ListParams},
 };
 use serde_json::{Value, json};
 
 use crate::{
     cluster::{
-        clients::{self, Values, role_secret},
-        conditions,
-        objects::{self, api, children},
-        platform::PATIENCE,
+        clients,
+        database::{Database, NAME},
+        objects::{api, children},
         wait,
     },
     ensure,
@@ -29,19 +27,19 @@ const GONE: Duration = Duration::from_secs(60);
 
 struct Scene<'a> {
     ctx: &'a Ctx,
-    namespace: String,
+    data: Database<'a>,
     policy: &'static str,
 }
 
 pub async fn run(ctx: &Ctx) -> Result {
     let retain = Scene {
         ctx,
-        namespace: ctx.namespace("retain").await?,
+        data: Database::new(ctx, "retain").await?,
         policy: "Retain",
     };
     let delete = Scene {
         ctx,
-        namespace: ctx.namespace("delete").await?,
+        data: Database::new(ctx, "delete").await?,
         policy: "Delete",
     };
     futures::try_join!(
@@ -53,46 +51,30 @@ pub async fn run(ctx: &Ctx) -> Result {
 }
 
 impl Scene<'_> {
-    fn databases(&self) -> Api<DynamicObject> {
-        api::<AmasDatabase>(&self.ctx.client, &self.namespace)
-    }
-
     /// PostgreSQL and Redis, applied and Ready.
     async fn up(&self) -> Result<DynamicObject> {
         let volume = json!({ "storage": { "size": "1Gi" } });
-        let object = json!({
-            "apiVersion": "amas.dev/v1alpha1",
-            "kind": "AmasDatabase",
-            "metadata": { "name": "data" },
-            "spec": {
-                "deletionPolicy": self.policy,
-                "postgres": { "managed": volume, "database": "app", "roles": [{ "name": "app_writer", "access": "ReadWrite" }] },
-                "redis": { "managed": volume },
-            },
-        });
-        let object: DynamicObject = serde_json::from_value(object)?;
-        objects::apply(&self.ctx.client, &self.namespace, &[object]).await?;
-        conditions::wait_true(
-            &self.databases(),
-            "data",
-            &["Ready", "PostgresReady", "RedisReady"],
-            PATIENCE,
-        )
-        .await
+        let roles = json!([{ "name": "app_writer", "access": "ReadWrite" }]);
+        let postgres = json!({ "managed": volume, "database": "app", "roles": roles });
+        let redis = json!({ "managed": volume });
+        self.data
+            .apply(json!({ "deletionPolicy": self.policy, "postgres": postgres, "redis": redis }))
+            .await?;
+        self.data.wait_true(&["Ready", "PostgresReady", "RedisReady"]).await
     }
 
     /// Deletes it and waits until it and its workloads are gone.
     async fn down(&self) -> Result {
-        self.databases().delete("data", &DeleteParams::default()).await?;
-        wait::gone(&self.databases(), "data", GONE).await?;
+        self.data.api().delete(NAME, &DeleteParams::default()).await?;
+        wait::gone(&self.data.api(), NAME, GONE).await?;
         let workload = async || {
-            let left = children(&self.ctx.client, &self.namespace, "data").await?;
+            let left = children(&self.ctx.client, &self.data.namespace, NAME).await?;
             let left: Vec<String> = left
                 .into_iter()
                 .filter(|child| !child.starts_with("Secret/") && !child.starts_with("PersistentVolumeClaim/"))
                 .collect();
             ensure!(left.is_empty(), "still there: {}", left.join(", "));
-            let pods = api::<k8s_openapi::api::core::v1::Pod>(&self.ctx.client, &self.namespace)
+            let pods = api::<Pod>(&self.ctx.client, &self.data.namespace)
                 .list(&ListParams::default())
                 .await?
                 .items
@@ -105,7 +87,7 @@ impl Scene<'_> {
 
     /// What is there of a kind, by name: uid and content.
     async fn kept<K: Resource<DynamicType = ()>>(&self, field: &str) -> Result<BTreeMap<String, Value>> {
-        let all = api::<K>(&self.ctx.client, &self.namespace)
+        let all = api::<K>(&self.ctx.client, &self.data.namespace)
             .list(&ListParams::default())
             .await?;
         let content = |object: DynamicObject| (object.name_any(), json!([object.metadata.uid, object.data[field]]));
@@ -121,39 +103,28 @@ impl Scene<'_> {
     }
 
     async fn write(&self) -> Result {
-        let sql = Values::read(&self.ctx.client, &self.namespace, "data-postgres-admin").await?;
-        let mut admin = clients::postgres(&self.admin_url(&sql)?).await?;
+        let sql = self.data.values("postgres-admin").await?;
+        let host = format!("{NAME}-postgres.{}.svc", self.data.namespace);
+        let url = format!("postgresql://postgres:{}@{host}:5432/app", sql.get("PGPASSWORD")?);
+        let mut admin = clients::postgres(&url).await?;
         clients::sql(
             &mut admin,
             "CREATE TABLE kept AS SELECT generate_series(1, 100) AS id; ALTER TABLE kept OWNER TO app_owner",
         )
         .await?;
-        let mut redis = self.redis().await?;
+        let mut redis = self.data.redis().await?;
         redis::cmd("SET").arg("kept").arg("100").exec_async(&mut redis).await?;
         // The append-only file reaches the disk within a second.
         tokio::time::sleep(Duration::from_secs(2)).await;
         Ok(())
     }
 
-    fn admin_url(&self, secret: &Values) -> Result<String> {
-        Ok(format!(
-            "postgresql://postgres:{}@data-postgres.{}.svc:5432/app",
-            secret.get("PGPASSWORD")?,
-            self.namespace
-        ))
-    }
-
-    async fn redis(&self) -> Result<redis::aio::MultiplexedConnection> {
-        let cache = Values::read(&self.ctx.client, &self.namespace, "data-redis-connection").await?;
-        clients::redis(cache.get("REDIS_URL")?).await
-    }
-
     /// Reads back with the application's Secrets: rows as the role sees them, and the key.
     async fn read(&self) -> Result<(String, String)> {
-        let secret = Values::read(&self.ctx.client, &self.namespace, &role_secret("data", "app_writer")).await?;
+        let secret = self.data.values("role-app-writer").await?;
         let mut session = clients::postgres(secret.get("DATABASE_URL")?).await?;
         let rows = clients::value(&mut session, "SELECT count(*)::text FROM kept").await?;
-        let mut redis = self.redis().await?;
+        let mut redis = self.data.redis().await?;
         Ok((rows, redis::cmd("GET").arg("kept").query_async(&mut redis).await?))
     }
 
@@ -186,7 +157,7 @@ impl Scene<'_> {
             .writes()
             .0
             .into_iter()
-            .filter(|request| request.namespace == self.namespace && request.code < 400)
+            .filter(|request| request.namespace == self.data.namespace && request.code < 400)
             .count();
         self.ctx.figure(
             "Retain: Secrets made for the next of the name",

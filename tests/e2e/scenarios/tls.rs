@@ -4,7 +4,7 @@
 use std::{str::FromStr, sync::Arc, time::Duration};
 
 use amas_operator::{
-    api::{amas_database::AmasDatabase, sensitive::Sensitive},
+    api::sensitive::Sensitive,
     stores::{
         endpoint::{Endpoint, Tls, Trust},
         tls::{self, fingerprint},
@@ -13,7 +13,7 @@ use amas_operator::{
 use k8s_openapi::api::core::v1::{Pod, Service};
 use kube::{
     Api,
-    api::{DynamicObject, Patch, PatchParams},
+    api::{Patch, PatchParams},
 };
 use serde_json::{Value, json};
 use sqlx::{
@@ -24,9 +24,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::{
     cluster::{
-        clients::{self, Values},
-        conditions,
-        objects::{self, api},
+        clients, conditions,
+        database::{Database, NAME, pod_name},
         platform::PATIENCE,
         wait,
     },
@@ -40,12 +39,12 @@ const SERVERS: [(&str, u16); 3] = [("postgres", 5432), ("redis", 6380), ("neo4j"
 
 struct Scene<'a> {
     ctx: &'a Ctx,
-    namespace: String,
+    data: Database<'a>,
 }
 
 pub async fn run(ctx: &Ctx) -> Result {
-    let namespace = ctx.namespace("tls").await?;
-    let scene = Scene { ctx, namespace };
+    let data = Database::new(ctx, "tls").await?;
+    let scene = Scene { ctx, data };
     scene.apply(json!({})).await?;
     scene.verified("tls: {}").await?;
     scene.clear_text(true).await?;
@@ -61,30 +60,19 @@ impl Scene<'_> {
         let managed = json!({"managed": {"storage": {"size": "1Gi"}}});
         let roles = json!([{"name": "app", "access": "ReadWrite"}]);
         let postgres = json!({"database": "app", "roles": roles, "managed": {"storage": {"size": "1Gi"}}});
-        let object = json!({"apiVersion": "amas.dev/v1alpha1", "kind": "AmasDatabase", "metadata": {"name": "data"},
-            "spec": {"postgres": postgres, "redis": managed, "neo4j": managed, "tls": tls}});
-        objects::apply(&self.ctx.client, &self.namespace, &[serde_json::from_value(object)?]).await?;
-        let all = api::<AmasDatabase>(&self.ctx.client, &self.namespace);
-        let generation = all.get("data").await?.metadata.generation;
-        let ready = |object: &DynamicObject| {
-            object.data["status"]["observedGeneration"].as_i64() == generation
-                && conditions::all_true(object, &["Ready", "PostgresReady", "RedisReady", "Neo4jReady"])
-        };
-        let mut watch = wait::Watch::open(&all, "data").await?;
-        let what = format!("Ready with tls: {tls}");
-        watch.until(PATIENCE, &what, |object| object.is_some_and(ready)).await?;
+        self.data
+            .apply(json!({"postgres": postgres, "redis": managed, "neo4j": managed, "tls": tls}))
+            .await?;
+        let all = ["Ready", "PostgresReady", "RedisReady", "Neo4jReady"];
+        self.data.wait_true(&all).await.about(format!("tls: {tls}"))?;
         Ok(())
-    }
-
-    async fn values(&self, secret: &str) -> Result<Values> {
-        Values::read(&self.ctx.client, &self.namespace, secret).await
     }
 
     /// A server as a client of the connection Secrets calls it.
     async fn endpoint(&self, (store, port): (&str, u16)) -> Result<Endpoint> {
-        let published = self.values("data-redis-connection").await?;
+        let published = self.data.values("redis-connection").await?;
         Ok(Endpoint {
-            host: format!("data-{store}.{}.svc", self.namespace),
+            host: format!("{NAME}-{store}.{}.svc", self.data.namespace),
             port,
             tls: Tls::Encrypt(Arc::new(Trust {
                 verify: true,
@@ -97,7 +85,7 @@ impl Scene<'_> {
     }
 
     async fn sql(&self) -> Result<PgConnectOptions> {
-        let role = self.values("data-role-app").await?;
+        let role = self.data.values("role-app").await?;
         let options = PgConnectOptions::from_str(role.get("DATABASE_URL")?)?;
         Ok(options.ssl_root_cert_from_pem(role.get("ca.crt")?.as_bytes().to_vec()))
     }
@@ -112,7 +100,7 @@ impl Scene<'_> {
             "SELECT version FROM pg_stat_ssl WHERE pid = pg_backend_pid()",
         )
         .await?;
-        let cache = self.values("data-redis-connection").await?;
+        let cache = self.data.values("redis-connection").await?;
         ensure!(
             cache.get("REDIS_URL")?.starts_with("rediss://"),
             "the Redis Secret asks for TLS"
@@ -120,7 +108,7 @@ impl Scene<'_> {
         let mut stream = tls::connect(&self.endpoint(SERVERS[1]).await?).await.about("Redis")?;
         let login = format!("AUTH {}\r\nPING\r\n", cache.get("REDIS_PASSWORD")?);
         let pong = answer(&mut stream, login.as_bytes(), b"+OK\r\n+PONG\r\n".len()).await?;
-        let graph = self.values("data-neo4j-connection").await?;
+        let graph = self.data.values("neo4j-connection").await?;
         ensure!(
             graph.get("NEO4J_URI")?.starts_with("bolt+s://"),
             "the Neo4j Secret asks for TLS"
@@ -143,9 +131,9 @@ impl Scene<'_> {
 
     /// The same servers by their address, which is not in the certificates.
     async fn another_name(&self) -> Result {
-        let services: Api<Service> = Api::namespaced(self.ctx.client.clone(), &self.namespace);
+        let services: Api<Service> = Api::namespaced(self.ctx.client.clone(), &self.data.namespace);
         for (store, port) in [SERVERS[1], SERVERS[2]] {
-            let service = services.get(&format!("data-{store}")).await?;
+            let service = services.get(&format!("{NAME}-{store}")).await?;
             let address = service.spec.and_then(|spec| spec.cluster_ip).about("no address")?;
             let by_address = Endpoint {
                 host: address,
@@ -169,14 +157,14 @@ impl Scene<'_> {
         let plain = self.sql().await?.ssl_mode(PgSslMode::Disable);
         let sql = PgConnection::connect_with(&plain).await;
         let cache = async {
-            let host = format!("data-redis.{}.svc", self.namespace);
+            let host = format!("{NAME}-redis.{}.svc", self.data.namespace);
             let url = format!(
                 "redis://default:{}@{host}:6379",
-                self.values("data-redis-connection").await?.get("REDIS_PASSWORD")?
+                self.data.values("redis-connection").await?.get("REDIS_PASSWORD")?
             );
             clients::redis(&url).await
         };
-        let graph = self.values("data-neo4j-connection").await?;
+        let graph = self.data.values("neo4j-connection").await?;
         let uri = graph.get("NEO4J_URI")?.replace("bolt+s://", "bolt://");
         let graph = clients::neo4j(&uri, graph.get("NEO4J_USER")?, graph.get("NEO4J_PASSWORD")?).await;
         let seen = [sql.is_ok(), cache.await.is_ok(), graph.is_ok()];
@@ -190,32 +178,22 @@ impl Scene<'_> {
         Ok(())
     }
 
-    async fn pods(&self) -> Result<Vec<(Option<String>, i32)>> {
-        let pods: Api<Pod> = Api::namespaced(self.ctx.client.clone(), &self.namespace);
-        let mut all = Vec::new();
-        for (store, _) in SERVERS {
-            let pod = pods.get(&format!("data-{store}-0")).await?;
-            let containers = pod
-                .status
-                .and_then(|status| status.container_statuses)
-                .unwrap_or_default();
-            all.push((pod.metadata.uid, containers.iter().map(|one| one.restart_count).sum()));
-        }
-        Ok(all)
+    async fn pods(&self) -> Result<Vec<String>> {
+        let lives = SERVERS.map(|(store, _)| self.data.life(store));
+        futures::future::try_join_all(lives).await
     }
 
     /// New certificates are shown to new connections of the servers that run; old connections go on.
     async fn renewed(&self) -> Result {
         let before = self.pods().await?;
         let mut session = PgConnection::connect_with(&self.sql().await?).await?;
-        let all = api::<AmasDatabase>(&self.ctx.client, &self.namespace);
-        let mut ready = wait::Watch::open(&all, "data").await?;
+        let mut ready = wait::Watch::open(&self.data.api(), NAME).await?;
         for store in ["postgres", "redis"] {
-            let old = self.values("data-tls").await?.get(&format!("{store}.crt"))?.to_owned();
-            self.annotate(json!({"amas.dev/renew-certificates": format!("{store}/e2e")}))
-                .await?;
+            let old = self.data.values("tls").await?.get(&format!("{store}.crt"))?.to_owned();
+            let asked = json!({"amas.dev/renew-certificates": format!("{store}/e2e")});
+            self.data.patch(json!({"metadata": {"annotations": asked}})).await?;
             let renewed = async || {
-                let new = self.values("data-tls").await?.get(&format!("{store}.crt"))?.to_owned();
+                let new = self.data.values("tls").await?.get(&format!("{store}.crt"))?.to_owned();
                 ensure!(new != old, "{store} has its old certificate");
                 Ok(new)
             };
@@ -251,19 +229,11 @@ impl Scene<'_> {
         self.verified("after the renewals").await
     }
 
-    async fn annotate(&self, annotations: Value) -> Result {
-        let all = api::<AmasDatabase>(&self.ctx.client, &self.namespace);
-        let patch = Patch::Merge(json!({"metadata": {"annotations": annotations}}));
-        all.patch("data", &PatchParams::default(), &patch).await?;
-        Ok(())
-    }
-
     /// A changed pod makes its node bring changed files at once.
     async fn hasten(&self, store: &str) -> Result {
-        let pods: Api<Pod> = Api::namespaced(self.ctx.client.clone(), &self.namespace);
+        let pods: Api<Pod> = Api::namespaced(self.ctx.client.clone(), &self.data.namespace);
         let patch = Patch::Merge(json!({"metadata": {"annotations": {"e2e": "look"}}}));
-        pods.patch(&format!("data-{store}-0"), &PatchParams::default(), &patch)
-            .await?;
+        pods.patch(&pod_name(store), &PatchParams::default(), &patch).await?;
         Ok(())
     }
 

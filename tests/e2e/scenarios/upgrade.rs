@@ -2,32 +2,26 @@
 
 use std::time::{Duration, Instant};
 
-use amas_operator::api::amas_database::AmasDatabase;
-use k8s_openapi::api::{
-    core::v1::{PersistentVolumeClaim, Pod},
-    storage::v1::StorageClass,
-};
+use k8s_openapi::api::{core::v1::PersistentVolumeClaim, storage::v1::StorageClass};
 use kube::{
     Api, ResourceExt,
-    api::{DeleteParams, DynamicObject, Patch, PatchParams, PostParams},
+    api::{DeleteParams, DynamicObject, PostParams},
 };
 use serde_json::{Value, json};
 
 use crate::{
     cluster::{
-        clients::{self, Values},
+        clients,
         conditions::{self, message, reason, status},
-        helm, node,
-        objects::{self, api},
-        operator,
+        database::{Database, NAME},
+        helm, node, operator,
         platform::PATIENCE,
-        wait::{self, Watch},
+        wait,
     },
     ensure,
     harness::{About, Result, context::Ctx},
 };
 
-const NAME: &str = "data";
 const IMAGE: &str = "localhost/amas-redis:8-next";
 /// A storage class of this scenario.
 const FIXED: &str = "e2e-upgrade-fixed";
@@ -36,13 +30,13 @@ const SETTLE: Duration = Duration::from_secs(12);
 
 struct Scene<'a> {
     ctx: &'a Ctx,
-    namespace: String,
+    data: Database<'a>,
 }
 
 pub async fn run(ctx: &Ctx) -> Result {
     let scene = Scene {
         ctx,
-        namespace: ctx.namespace("changes").await?,
+        data: Database::new(ctx, "changes").await?,
     };
     let fixed = scene.fixed_class().await?;
     let outcome = Box::pin(scene.changes()).await;
@@ -55,6 +49,7 @@ pub async fn run(ctx: &Ctx) -> Result {
     outcome?;
     Box::pin(scene.reinstalled(&values)).await
 }
+
 impl Scene<'_> {
     async fn changes(&self) -> Result {
         self.up().await?;
@@ -88,10 +83,6 @@ impl Scene<'_> {
         Ok(classes)
     }
 
-    fn databases(&self) -> Api<DynamicObject> {
-        api::<AmasDatabase>(&self.ctx.client, &self.namespace)
-    }
-
     async fn up(&self) -> Result {
         let managed = json!({"storage": {"size": "1Gi"}, "parameters": {"work_mem": "5MB"}});
         let roles = json!([{"name": "data_app", "access": "ReadWrite"}]);
@@ -99,67 +90,35 @@ impl Scene<'_> {
             "postgres": {"managed": managed, "database": "data", "roles": roles},
             "redis": {"managed": {"storage": {"size": "1Gi", "storageClassName": FIXED}}},
         });
-        let object = json!({"apiVersion": "amas.dev/v1alpha1", "kind": "AmasDatabase", "metadata": {"name": NAME}, "spec": spec});
-        objects::apply(&self.ctx.client, &self.namespace, &[serde_json::from_value(object)?]).await?;
+        self.data.apply(spec).await?;
         self.ready().await.map(|_| ())
     }
 
     /// Ready at the present generation.
     async fn ready(&self) -> Result<DynamicObject> {
-        conditions::wait_true(&self.databases(), NAME, &["Ready"], PATIENCE).await
-    }
-
-    async fn until(&self, what: &str, wanted: impl Fn(&DynamicObject) -> bool) -> Result<DynamicObject> {
-        let mut watch = Watch::open(&self.databases(), NAME).await?;
-        watch
-            .until(PATIENCE, what, |object| object.is_some_and(&wanted))
-            .await?;
-        watch.into_object()
-    }
-
-    async fn patch(&self, patch: Value) -> Result {
-        let params = PatchParams::default();
-        self.databases().patch(NAME, &params, &Patch::Merge(patch)).await?;
-        Ok(())
+        self.data.wait_true(&["Ready"]).await
     }
 
     async fn parameters(&self, parameters: Value) -> Result {
-        self.patch(json!({"spec": {"postgres": {"managed": {"parameters": parameters}}}}))
+        self.data
+            .patch(json!({"spec": {"postgres": {"managed": {"parameters": parameters}}}}))
             .await
     }
 
-    /// The pod's uid and restarts: another, or more, is a restart.
-    async fn pod(&self, store: &str) -> Result<String> {
-        let pods: Api<Pod> = Api::namespaced(self.ctx.client.clone(), &self.namespace);
-        let pod = pods.get(&format!("{NAME}-{store}-0")).await?;
-        let restarts: i32 = pod
-            .status
-            .iter()
-            .flat_map(|status| status.container_statuses.iter().flatten())
-            .map(|container| container.restart_count)
-            .sum();
-        Ok(format!("{:?}/{restarts}", pod.metadata.uid))
-    }
-
     async fn show(&self, parameter: &str) -> Result<String> {
-        let secret = Values::read(
-            &self.ctx.client,
-            &self.namespace,
-            &clients::role_secret(NAME, "data_app"),
-        )
-        .await?;
+        let secret = self.data.values("role-data-app").await?;
         let mut connection = clients::postgres(secret.get("DATABASE_URL")?).await?;
         clients::value(&mut connection, &format!("SELECT current_setting('{parameter}')")).await
     }
 
     async fn loaded_without_a_restart(&self) -> Result {
-        let pod = self.pod("postgres").await?;
+        let pod = self.data.life("postgres").await?;
         let begun = Instant::now();
         self.parameters(json!({"work_mem": "6MB", "log_min_duration_statement": "5s"}))
             .await?;
         self.ready().await?;
         let took = begun.elapsed().as_secs_f64();
-        let (now, same) = (self.show("work_mem").await?, self.pod("postgres").await? == pod);
+        let (now, same) = (self.show("work_mem").await?, self.data.life("postgres").await? == pod);
         self.ctx.figure(
             "a parameter that can be reloaded: from apply to Ready",
             format!(
@@ -173,15 +132,16 @@ impl Scene<'_> {
     }
 
     async fn restarted_once(&self) -> Result {
-        let (before, redis) = (self.pod("postgres").await?, self.pod("redis").await?);
+        let (before, redis) = (self.data.life("postgres").await?, self.data.life("redis").await?);
         let begun = Instant::now();
         self.parameters(json!({"max_connections": "120"})).await?;
         self.ready().await?;
         let took = begun.elapsed().as_secs_f64();
-        let after = self.pod("postgres").await?;
+        let after = self.data.life("postgres").await?;
         let now = self.show("max_connections").await?;
         tokio::time::sleep(SETTLE).await;
-        let once = after != before && self.pod("postgres").await? == after && self.pod("redis").await? == redis;
+        let once =
+            after != before && self.data.life("postgres").await? == after && self.data.life("redis").await? == redis;
         self.ctx.figure(
             "a parameter that takes a restart: from apply to Ready",
             format!(
@@ -203,7 +163,7 @@ impl Scene<'_> {
 
     async fn restart_events(&self) -> Result<Vec<String>> {
         let events: Api<k8s_openapi::api::events::v1::Event> =
-            Api::namespaced(self.ctx.client.clone(), &self.namespace);
+            Api::namespaced(self.ctx.client.clone(), &self.data.namespace);
         let all = events.list(&Default::default()).await?;
         let ours = all
             .into_iter()
@@ -212,13 +172,14 @@ impl Scene<'_> {
     }
 
     async fn refused_value(&self) -> Result {
-        let pod = self.pod("postgres").await?;
+        let pod = self.data.life("postgres").await?;
         self.parameters(json!({"shared_buffers": "8000GB"})).await?;
         let refused = self
+            .data
             .until("Stalled", |object| status(object, "Stalled") == Some("True"))
             .await?;
         let said = format!("{}: {}", reason(&refused, "Ready"), message(&refused, "Ready"));
-        let fine = self.pod("postgres").await? == pod && status(&refused, "Available") == Some("True");
+        let fine = self.data.life("postgres").await? == pod && status(&refused, "Available") == Some("True");
         self.ctx.figure(
             "a value that the server would not take",
             said.clone(),
@@ -230,26 +191,28 @@ impl Scene<'_> {
     }
 
     async fn size(&self, size: &str) -> Result {
-        self.patch(json!({"spec": {"postgres": {"managed": {"storage": {"size": size}}}}}))
+        self.data
+            .patch(json!({"spec": {"postgres": {"managed": {"storage": {"size": size}}}}}))
             .await
     }
 
     async fn volume(&self) -> Result {
-        let pod = self.pod("postgres").await?;
+        let pod = self.data.life("postgres").await?;
         self.size("2Gi").await?;
         let ready = self.ready().await?;
         let shown = &ready.data["status"]["stores"]["postgres"]["volume"];
-        let claims: Api<PersistentVolumeClaim> = Api::namespaced(self.ctx.client.clone(), &self.namespace);
+        let claims: Api<PersistentVolumeClaim> = Api::namespaced(self.ctx.client.clone(), &self.data.namespace);
         let claim = serde_json::to_value(claims.get(&format!("{NAME}-postgres")).await?)?;
         let capacity = &claim["status"]["capacity"]["storage"];
         self.ctx.figure(
             "a larger volume: status, claim",
             format!("{shown}, {capacity}"),
             "2Gi, no restart",
-            shown == "2Gi" && capacity == "2Gi" && self.pod("postgres").await? == pod,
+            shown == "2Gi" && capacity == "2Gi" && self.data.life("postgres").await? == pod,
         );
         self.size("1Gi").await?;
         let refused = self
+            .data
             .until("Stalled", |object| status(object, "Stalled") == Some("True"))
             .await?;
         let said = message(&refused, "Ready").to_owned();
@@ -261,14 +224,15 @@ impl Scene<'_> {
     }
 
     async fn volume_that_cannot_grow(&self) -> Result {
-        let pod = self.pod("redis").await?;
+        let pod = self.data.life("redis").await?;
         let size = |size: &str| json!({"spec": {"redis": {"managed": {"storage": {"size": size}}}}});
-        self.patch(size("2Gi")).await?;
+        self.data.patch(size("2Gi")).await?;
         let refused = self
+            .data
             .until("Stalled", |object| status(object, "Stalled") == Some("True"))
             .await?;
         let said = format!("{}: {}", reason(&refused, "Ready"), message(&refused, "Ready"));
-        let fine = status(&refused, "Available") == Some("True") && self.pod("redis").await? == pod;
+        let fine = status(&refused, "Available") == Some("True") && self.data.life("redis").await? == pod;
         let mark = self.ctx.audit()?;
         tokio::time::sleep(SETTLE).await;
         let writes = mark.requests()?.writes();
@@ -278,18 +242,19 @@ impl Scene<'_> {
             "VolumeCannotGrow; Available, the pod runs on, not asked again and again",
             said.starts_with("VolumeCannotGrow") && fine && writes.is_empty(),
         );
-        self.patch(size("1Gi")).await?;
+        self.data.patch(size("1Gi")).await?;
         self.ready().await.map(|_| ())
     }
 
     /// Kubernetes alone would wait for the broken pod for ever.
     async fn wrong_image_and_back(&self) -> Result {
         let image = |image: Value| json!({"spec": {"redis": {"managed": {"image": image}}}});
-        self.patch(image(json!("localhost/no-such-image:1"))).await?;
-        self.until("ImagePullFailed", |object| reason(object, "Ready") == "ImagePullFailed")
+        self.data.patch(image(json!("localhost/no-such-image:1"))).await?;
+        self.data
+            .until("ImagePullFailed", |object| reason(object, "Ready") == "ImagePullFailed")
             .await?;
         let begun = Instant::now();
-        self.patch(image(Value::Null)).await?;
+        self.data.patch(image(Value::Null)).await?;
         self.ready().await?;
         let took = begun.elapsed().as_secs_f64();
         self.ctx.figure(
@@ -307,34 +272,35 @@ impl Scene<'_> {
             .as_str()
             .about("no image override")?;
         node::tag(self.ctx, old, IMAGE).await?;
-        let pods = (self.pod("postgres").await?, self.pod("redis").await?);
+        let pods = (self.data.life("postgres").await?, self.data.life("redis").await?);
         let mut newer = values.clone();
         newer["images"]["overrides"]["redis:8"] = json!(IMAGE);
         helm::install(self.ctx, &newer).await?;
         let pending = self
+            .data
             .until("UpdatePending", |object| {
                 status(object, "UpdatePending") == Some("True")
             })
             .await?;
         let said = message(&pending, "Ready").to_owned();
-        let same = (self.pod("postgres").await?, self.pod("redis").await?) == pods;
+        let same = (self.data.life("postgres").await?, self.data.life("redis").await?) == pods;
         self.ctx.figure(
             "an operator upgrade with a newer image: Ready",
             format!("{:?}: {said}", status(&pending, "Ready")),
             "True, names the image; no restart",
             status(&pending, "Ready") == Some("True") && said.contains(IMAGE) && same,
         );
-        self.patch(json!({"metadata": {"annotations": {"amas.dev/restart": "redis/1"}}}))
+        self.data
+            .patch(json!({"metadata": {"annotations": {"amas.dev/restart": "redis/1"}}}))
             .await?;
         let handled = |object: &DynamicObject| {
             object.data["status"]["handled"]["restart"] == "redis/1"
                 && status(object, "Ready") == Some("True")
                 && status(object, "UpdatePending").is_none()
         };
-        self.until("handled", handled).await?;
-        let (postgres, redis) = (self.pod("postgres").await?, self.pod("redis").await?);
-        let api: Api<Pod> = Api::namespaced(self.ctx.client.clone(), &self.namespace);
-        let pod = api.get(&format!("{NAME}-redis-0")).await?;
+        self.data.until("handled", handled).await?;
+        let (postgres, redis) = (self.data.life("postgres").await?, self.data.life("redis").await?);
+        let pod = self.data.pod("redis").await?;
         let image = pod.spec.and_then(|spec| spec.containers.into_iter().next()?.image);
         self.ctx.figure(
             "amas.dev/restart=redis/1",
@@ -348,12 +314,13 @@ impl Scene<'_> {
 
     async fn reinstalled(&self, values: &Value) -> Result {
         // What the way back to the older image leaves to say.
-        self.until("UpdatePending", |object| {
-            status(object, "UpdatePending") == Some("True")
-        })
-        .await?;
+        self.data
+            .until("UpdatePending", |object| {
+                status(object, "UpdatePending") == Some("True")
+            })
+            .await?;
         tokio::time::sleep(SETTLE).await;
-        let pods = (self.pod("postgres").await?, self.pod("redis").await?);
+        let pods = (self.data.life("postgres").await?, self.data.life("redis").await?);
         helm::uninstall(self.ctx).await?;
         ensure!(
             self.show("work_mem").await.is_ok(),
@@ -364,7 +331,7 @@ impl Scene<'_> {
         wait::retry(PATIENCE, async || operator::pod(self.ctx).await.map(|_| ())).await?;
         tokio::time::sleep(SETTLE).await;
         let writes = mark.requests()?.writes();
-        let same = (self.pod("postgres").await?, self.pod("redis").await?) == pods;
+        let same = (self.data.life("postgres").await?, self.data.life("redis").await?) == pods;
         self.ctx.figure(
             "helm uninstall and install: writes of the operator",
             format!("{writes}{}", if same { "" } else { "; RESTARTED" }),

@@ -2,77 +2,32 @@
 
 use std::time::Duration;
 
-use kube::api::{Patch, PatchParams};
 use serde_json::{Value, json};
 
-use super::{SOON, beside, message, sql};
+use super::message;
 use crate::{
     deletion::reason,
-    lifecycle::database,
-    support::{
-        kubernetes::{Namespace, condition_of},
-        postgres::Postgres,
-        process::eventually,
-    },
+    migrated::{Migrated, name_of},
+    support::{job, kubernetes::condition_of},
 };
 
-/// Files in a ConfigMap, and a database that runs them.
-async fn migrated(ns: &Namespace, name: &str, text: &str) -> Value {
-    ns.apply(
-        json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "files"}, "data": {"0001_a.sql": text}}),
-    )
-    .await;
-    let mut object = database(
-        "a",
-        json!({"postgres": sql(name, json!({})), "migrations": {"source": {"configMaps": ["files"]}}}),
-    );
-    object["metadata"]["annotations"] = json!({"amas.dev/reread-sources": text.len().to_string()});
-    object
-}
-
-async fn jobs(ns: &Namespace) -> Vec<String> {
-    let all = ns.list("Job").await;
-    let mut names: Vec<String> = all
-        .iter()
-        .map(|job| job["metadata"]["name"].as_str().unwrap().to_owned())
-        .collect();
-    names.sort();
-    names
-}
-
-/// As the Job controller leaves one whose pods failed too often.
-async fn give_up(ns: &Namespace, job: &str) {
-    let at = "2026-01-01T00:00:00Z";
-    let condition = |kind: &str| {
-        json!({"type": kind, "status": "True", "reason": "BackoffLimitExceeded", "message": "Job has reached the specified backoff limit",
-        "lastTransitionTime": at, "lastProbeTime": at})
-    };
-    let conditions = ["FailureTarget", "Failed"].map(condition);
-    let status = json!({"status": {"startTime": at, "failed": 4, "conditions": conditions}});
-    ns.kind("Job")
-        .patch_status(job, &PatchParams::default(), &Patch::Merge(&status))
-        .await
-        .unwrap();
+/// One file, read now.
+async fn migrates(scene: &Migrated, text: &str) {
+    scene.files(&[("0001_a.sql", text)]).await;
+    let asked = json!({"amas.dev/reread-sources": text.len().to_string()});
+    scene.apply(json!({}), asked).await;
 }
 
 #[tokio::test]
 async fn a_job_that_gave_up_is_said_and_a_repaired_file_goes_on() {
-    let postgres = Postgres::shared().await;
-    let ns = beside("gaveup", &postgres).await;
+    let scene = Migrated::new("gaveup").await;
+    let ns = &scene.ns;
     let mut operator = ns.operator(&[]).await;
-    ns.apply(migrated(&ns, "gaveup", "SELECT 1;").await).await;
+    migrates(&scene, "SELECT 1;").await;
     // Three pods' worth of Jobs, one after another.
     for turn in 1..=3 {
-        eventually("a Job", SOON, async || {
-            jobs(&ns).await.iter().any(|name| name.ends_with(&format!("-{turn}")))
-        })
-        .await;
-        let name = jobs(&ns)
-            .await
-            .into_iter()
-            .find(|name| name.ends_with(&format!("-{turn}")))
-            .unwrap();
-        give_up(&ns, &name).await;
+        let is_of_turn = |job: &Value| name_of(job).ends_with(&format!("-{turn}"));
+        job::give_up(ns, name_of(&scene.job_that(is_of_turn).await)).await;
     }
     let failed = |object: &Value| reason(object) == "MigrationFailed" && condition_of(object, "Stalled").is_some();
     ns.wait("AmasDatabase", "a", "MigrationFailed", failed).await;
@@ -82,29 +37,23 @@ async fn a_job_that_gave_up_is_said_and_a_repaired_file_goes_on() {
     tokio::time::sleep(Duration::from_secs(2)).await;
     let object = ns.wait("AmasDatabase", "a", "MigrationFailed", failed).await;
     println!("Job given up: {}", message(&object));
-    let before = jobs(&ns).await;
-    ns.apply(migrated(&ns, "gaveup", "SELECT 1, 2;").await).await;
-    eventually("another Job", SOON, async || {
-        jobs(&ns).await.iter().any(|name| !before.contains(name))
-    })
-    .await;
+    let before: Vec<String> = scene.jobs().await.iter().map(|job| name_of(job).to_owned()).collect();
+    migrates(&scene, "SELECT 1, 2;").await;
+    scene
+        .job_that(|job| !before.iter().any(|name| name == name_of(job)))
+        .await;
 }
 
 #[tokio::test]
 async fn a_run_whose_job_vanished_meanwhile_is_started_again() {
-    let postgres = Postgres::shared().await;
-    let ns = beside("vanished", &postgres).await;
+    let scene = Migrated::new("vanished").await;
+    let ns = &scene.ns;
     let mut operator = ns.operator(&[]).await;
-    ns.apply(migrated(&ns, "vanished", "SELECT 1;").await).await;
-    eventually("a Job", SOON, async || jobs(&ns).await.len() == 1).await;
-    let first = ns.list("Job").await[0]["metadata"].clone();
+    migrates(&scene, "SELECT 1;").await;
+    let first = scene.job().await;
     operator.kill();
-    ns.delete("Job", first["name"].as_str().unwrap()).await;
+    ns.delete("Job", name_of(&first)).await;
     operator.again();
-    eventually("another Job", SOON, async || {
-        let all = ns.list("Job").await;
-        all.iter()
-            .any(|job| job["metadata"]["uid"] != first["uid"] && job["metadata"]["deletionTimestamp"].is_null())
-    })
-    .await;
+    let uid = &first["metadata"]["uid"];
+    scene.job_that(|job| job["metadata"]["uid"] != *uid).await;
 }

@@ -25,7 +25,7 @@ use serde_json::{Value, json};
 
 use crate::{
     deletion::reason,
-    lifecycle::{database, external},
+    lifecycle::{database, external, login},
     support::{
         kubernetes::{Kubernetes, Namespace, condition_of},
         operator::Operator,
@@ -46,8 +46,7 @@ fn message(object: &Value) -> &str {
 /// A namespace that knows a server.
 async fn beside(name: &str, postgres: &Postgres) -> Namespace {
     let ns = Kubernetes::shared().await.namespace(name).await;
-    ns.secret("postgres", &[("uri", &postgres.url("postgres", "postgres"))])
-        .await;
+    login(&ns, postgres).await;
     ns
 }
 

@@ -7,11 +7,12 @@ use kube::api::DynamicObject;
 use neo4rs::query;
 use serde_json::{Value, json};
 
-use super::room::{Room, object};
+use super::room::Room;
 use crate::{
     cluster::{
         clients::{self, Values},
         conditions,
+        objects::ours,
         platform::PATIENCE,
         wait::Watch,
     },
@@ -41,7 +42,7 @@ pub async fn run(ctx: &Ctx) -> Result {
     )
     .await?;
     clients::run(&graph, query(DUPLICATES)).await?;
-    room.apply(object("GraphSchema", "graph", schema())?).await?;
+    room.apply(ours("GraphSchema", "graph", schema())?).await?;
     let words = [
         "item_unique: 3 values occur more than once, on 7 nodes",
         "remove the duplicates",

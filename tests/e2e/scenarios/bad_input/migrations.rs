@@ -9,13 +9,13 @@ use serde_json::{Value, json};
 
 use super::{
     all,
-    room::{Room, object, postgres},
+    room::{Room, postgres},
 };
 use crate::{
     cluster::{
         clients::{self, Values, role_secret},
         conditions,
-        objects::api,
+        objects::{api, ours},
         platform::PATIENCE,
         wait::Watch,
     },
@@ -108,7 +108,7 @@ impl Steps<'_> {
 
     /// Tells the operator that the ConfigMap has changed.
     async fn reread(&self, token: &str) -> Result {
-        let mut five = object("AmasDatabase", "five", database(json!({ "configMaps": ["steps"] })))?;
+        let mut five = ours("AmasDatabase", "five", database(json!({ "configMaps": ["steps"] })))?;
         five.metadata.annotations = Some([(REREAD.to_owned(), token.to_owned())].into());
         self.room.apply(five).await
     }

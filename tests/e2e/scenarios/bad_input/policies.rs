@@ -4,9 +4,12 @@ use amas_operator::api::{cache_policy::CachePolicy, graph_schema::GraphSchema};
 use kube::api::DeleteParams;
 use serde_json::{Value, json};
 
-use super::room::{Room, object, redis};
+use super::room::{Room, redis};
 use crate::{
-    cluster::clients::{self, Values},
+    cluster::{
+        clients::{self, Values},
+        objects::ours,
+    },
     harness::{Result, context::Ctx},
 };
 
@@ -23,7 +26,7 @@ pub async fn run(ctx: &Ctx) -> Result {
     room.apply(eviction("alpha", "noeviction")?).await?;
     room.stalled::<CachePolicy>("alpha", "Conflicted", &["CachePolicy middle already sets eviction"])
         .await?;
-    room.apply(object(
+    room.apply(ours(
         "GraphSchema",
         "graph",
         json!({ "databaseRef": { "name": "cache" } }),
@@ -32,7 +35,7 @@ pub async fn run(ctx: &Ctx) -> Result {
     room.stalled::<GraphSchema>("graph", "DatabaseNotFound", &["AmasDatabase cache has no neo4j"])
         .await?;
     let zero = json!({ "databaseRef": { "name": "cache" }, "rules": [{ "name": "r", "pattern": "x", "ttl": "0s" }] });
-    room.apply(object("CachePolicy", "zero", zero)?).await?;
+    room.apply(ours("CachePolicy", "zero", zero)?).await?;
     room.stalled::<CachePolicy>("zero", "InvalidSpec", &["spec.rules[r].ttl"])
         .await?;
     room.silent("conflicting policies").await?;
@@ -47,7 +50,7 @@ pub async fn run(ctx: &Ctx) -> Result {
 fn eviction(name: &str, policy: &str) -> Result<kube::api::DynamicObject> {
     let spec: Value =
         json!({ "databaseRef": { "name": "cache" }, "eviction": { "maxMemory": "64Mi", "policy": policy } });
-    object("CachePolicy", name, spec)
+    ours("CachePolicy", name, spec)
 }
 
 /// What the server itself says.

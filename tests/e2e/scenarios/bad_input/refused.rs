@@ -2,14 +2,17 @@
 
 use serde_json::{Value, json};
 
-use super::room::{Room, object, postgres, redis, with};
-use crate::harness::{Result, context::Ctx};
+use super::room::{Room, postgres, redis, with};
+use crate::{
+    cluster::objects::ours,
+    harness::{Result, context::Ctx},
+};
 
 pub async fn run(ctx: &Ctx) -> Result {
     let room = Room::new(ctx, "refused").await?;
     for (what, kind, name, spec, words) in cases() {
         let refusal = room
-            .apply(object(kind, &name, spec)?)
+            .apply(ours(kind, &name, spec)?)
             .await
             .err()
             .map(|error| error.to_string());

@@ -10,7 +10,7 @@ use crate::{
     cluster::{
         audit::{Request, Requests},
         conditions::{self, status},
-        objects::{self, api},
+        objects::{self, api, ours},
         wait::Watch,
     },
     harness::{Result, context::Ctx},
@@ -31,12 +31,6 @@ const RECOVERY: Duration = Duration::from_secs(90);
 pub struct Room<'a> {
     pub ctx: &'a Ctx,
     pub namespace: String,
-}
-
-/// An object of ours.
-pub fn object(kind: &str, name: &str, spec: Value) -> Result<DynamicObject> {
-    let object = json!({ "apiVersion": "amas.dev/v1alpha1", "kind": kind, "metadata": { "name": name }, "spec": spec });
-    Ok(serde_json::from_value(object)?)
 }
 
 /// A PostgreSQL of the smallest kind, with more fields.
@@ -75,7 +69,7 @@ impl<'a> Room<'a> {
     }
 
     pub async fn database(&self, name: &str, spec: Value) -> Result {
-        self.apply(object("AmasDatabase", name, spec)?).await
+        self.apply(ours("AmasDatabase", name, spec)?).await
     }
 
     /// Waits until Ready is False and Stalled True for the reason, and the message says all of `words`.

@@ -5,9 +5,10 @@ use serde_json::{Value, json};
 
 use super::{
     refused::shorten,
-    room::{Room, object, postgres, redis, with},
+    room::{Room, postgres, redis, with},
 };
 use crate::{
+    cluster::objects::ours,
     ensure,
     harness::{Result, context::Ctx},
 };
@@ -36,9 +37,9 @@ pub async fn run(ctx: &Ctx) -> Result {
     let policy = json!({ "databaseRef": { "name": "fixed" }, "prefix": "p" });
     let plain = json!({ "databaseRef": { "name": "fixed" } });
     for (name, spec) in [("prefixed", &policy), ("plain", &plain)] {
-        room.apply(object("CachePolicy", name, spec.clone())?).await?;
+        room.apply(ours("CachePolicy", name, spec.clone())?).await?;
     }
-    room.apply(object("GraphSchema", "fixed", plain.clone())?).await?;
+    room.apply(ours("GraphSchema", "fixed", plain.clone())?).await?;
     let other = json!({ "databaseRef": { "name": "other" } });
     let cases = [
         (
@@ -154,7 +155,7 @@ fn set(spec: &mut Value, pointer: &str, value: Value) {
 
 async fn refused(room: &Room<'_>, kind: &str, name: &str, what: &str, spec: Value, word: &str) -> Result {
     let refusal = room
-        .apply(object(kind, name, spec)?)
+        .apply(ours(kind, name, spec)?)
         .await
         .err()
         .map(|error| error.to_string());

@@ -8,10 +8,10 @@ use std::{
 };
 
 use kube::api::DynamicObject;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::{
-    cluster::{clients, wait},
+    cluster::{clients, objects::ours, wait},
     ensure,
     harness::{About, Result},
 };
@@ -167,14 +167,8 @@ impl Server {
         };
         let mut spec = json!({});
         spec[name] = store;
-        let objects: [Value; 2] = [
-            json!({ "apiVersion": "v1", "kind": "Secret", "metadata": { "name": name }, "stringData": { "uri": self.uri() } }),
-            json!({ "apiVersion": "amas.dev/v1alpha1", "kind": "AmasDatabase", "metadata": { "name": name }, "spec": spec }),
-        ];
-        objects
-            .into_iter()
-            .map(|object| Ok(serde_json::from_value(object)?))
-            .collect()
+        let secret = json!({ "apiVersion": "v1", "kind": "Secret", "metadata": { "name": name }, "stringData": { "uri": self.uri() } });
+        Ok(vec![serde_json::from_value(secret)?, ours("AmasDatabase", name, spec)?])
     }
 }
 
