@@ -28,14 +28,14 @@ mod image;
 mod isolation;
 #[path = "kubernetes/issuer.rs"]
 mod issuer;
+#[path = "kubernetes/jobs.rs"]
+mod jobs;
 #[path = "kubernetes/leadership.rs"]
 mod leadership;
 #[path = "kubernetes/lifecycle.rs"]
 mod lifecycle;
 #[path = "kubernetes/losses.rs"]
 mod losses;
-#[path = "kubernetes/migrated.rs"]
-mod migrated;
 #[path = "kubernetes/mutation.rs"]
 mod mutation;
 #[path = "kubernetes/strings.rs"]

@@ -93,7 +93,7 @@ pub struct AmasDatabaseSpec {
     /// How long an optional (`required: false`) managed store is still awaited when it is first provisioned. Default: 120s.
     #[serde(default = "default_startup_timeout")]
     pub optional_startup_timeout: Span,
-    /// How long passwords are kept. Default: for ever.
+    /// How the passwords of the stores are looked after. Default: each is kept until somebody asks for another.
     #[serde(default)]
     pub credentials: Credentials,
     /// Settings of all pods that belong to this object.

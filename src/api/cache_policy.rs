@@ -91,9 +91,9 @@ fn default_sweep_interval() -> Span {
 #[derive(Clone, Debug, Deserialize, Serialize, PartialEq, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Eviction {
-    /// `maxmemory` of the server.
+    /// `maxmemory` of the server, such as `200Mi`.
     pub max_memory: Quantity,
-    /// `maxmemory-policy` of the server.
+    /// `maxmemory-policy` of the server: what goes when the memory is full.
     pub policy: EvictionPolicy,
 }
 
@@ -129,7 +129,7 @@ impl EvictionPolicy {
 /// Expiry for keys that no rule matches.
 #[derive(Clone, Debug, Deserialize, Serialize, PartialEq, JsonSchema)]
 pub struct DefaultTtl {
-    /// Time to live given to a key that has none.
+    /// Time to live given to a key that has none, such as `5m`.
     pub ttl: Span,
     /// Types of values it is given to. Default: string only, because lists and hashes are often queues and counters.
     #[serde(default = "default_types")]
@@ -171,7 +171,7 @@ pub struct KeyRule {
     /// Glob pattern of the keys, as in Redis, after the prefix and its colon.
     #[schemars(length(min = 1, max = 512))]
     pub pattern: String,
-    /// Time to live of the keys. A key without expiry is given it; a longer one is cut to it; a shorter one is left.
+    /// Time to live of the keys, such as `5m`; either this or `expires`. A key without expiry is given it; a longer one is cut to it; a shorter one is left.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ttl: Option<Span>,
     /// `Never`: the keys must neither expire nor be evicted; those with an expiry are counted.
@@ -226,6 +226,7 @@ pub struct CachePolicyStatus {
 /// Counts of one rule.
 #[derive(Clone, Debug, Default, Deserialize, Serialize, PartialEq, JsonSchema)]
 pub struct RuleStatus {
+    /// Name of the rule.
     pub name: String,
     #[serde(flatten)]
     pub counts: RuleCounts,

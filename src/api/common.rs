@@ -29,7 +29,7 @@ pub enum DeletionPolicy {
 #[derive(Clone, Debug, Deserialize, Serialize, PartialEq, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Storage {
-    /// Size of the volume. It can grow where the storage class allows it, never shrink.
+    /// Size of the volume, such as `20Gi`. It can grow where the storage class allows it, never shrink.
     pub size: Quantity,
     /// Storage class. Default: the cluster's default class. Immutable.
     #[serde(default, skip_serializing_if = "Option::is_none")]

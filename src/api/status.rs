@@ -330,8 +330,11 @@ pub struct MigrationFailure {
 #[derive(Clone, Debug, Default, Deserialize, Serialize, PartialEq, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct AppliedMigration {
+    /// Its version.
     pub version: i64,
+    /// What the name of its file says after the version.
     pub description: String,
+    /// When it was applied.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub applied_at: Option<Time>,
 }

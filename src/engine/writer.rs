@@ -1,6 +1,9 @@
 //! The one place that writes to the Kubernetes API: creates, updates, deletes, status, Events. Each write has a deadline that ends before
 //! our leader lease could, is counted, and returns an error that says what was attempted.
 
+mod body;
+mod error;
+
 use std::{
     future::Future,
     time::{Duration, Instant},
@@ -12,77 +15,17 @@ use kube::{
 };
 use serde_json::{Value, json};
 
+pub use self::error::WriteError;
+use self::{
+    body::{dynamic, merge_map, own, to_value},
+    error::{api_error, is_already_exists, is_not_found},
+};
 use super::{
     DATABASE_LABEL, MANAGER, Own,
     child::ChildKind,
     lease::{Leading, in_time, write_deadline},
     metrics::{Metrics, Write},
 };
-
-/// What went wrong with a request; every case is worth another try.
-#[derive(Debug, thiserror::Error)]
-pub enum WriteError {
-    #[error("cannot {verb} {what}: {source}")]
-    Api {
-        verb: &'static str,
-        what: String,
-        source: Box<kube::Error>,
-    },
-    #[error("cannot {verb} {what}: no answer within {limit:?}")]
-    Timeout {
-        verb: &'static str,
-        what: String,
-        limit: Duration,
-    },
-    #[error("cannot {verb} {what}: this operator does not hold the leader lease")]
-    NotLeading { verb: &'static str, what: String },
-}
-
-impl WriteError {
-    /// The server's word on why a request was refused for its content (422, 403, 400): worth showing to the user.
-    pub fn refusal(&self) -> Option<&str> {
-        match self {
-            Self::Api { source, .. } => match source.as_ref() {
-                kube::Error::Api(status) if matches!(status.code, 400 | 403 | 422) => Some(&status.message),
-                _ => None,
-            },
-            _ => None,
-        }
-    }
-
-    /// The rights of this process are not enough.
-    pub fn is_forbidden(&self) -> bool {
-        self.code() == Some(403)
-    }
-
-    /// The number that the server answered with.
-    fn code(&self) -> Option<u16> {
-        match self {
-            Self::Api { source, .. } => match source.as_ref() {
-                kube::Error::Api(status) => Some(status.code),
-                _ => None,
-            },
-            _ => None,
-        }
-    }
-
-    /// How long the server asks to be left alone (429).
-    pub fn retry_after(&self) -> Option<Duration> {
-        match self {
-            Self::Api { source, .. } => match source.as_ref() {
-                kube::Error::Api(status) if status.code == 429 => {
-                    let seconds = status
-                        .details
-                        .as_ref()
-                        .map_or(1, |details| details.retry_after_seconds.max(1));
-                    Some(Duration::from_secs(u64::from(seconds)))
-                }
-                _ => None,
-            },
-            _ => None,
-        }
-    }
-}
 
 /// What a create found.
 #[derive(Debug)]
@@ -360,51 +303,4 @@ async fn in_patience<T>(what: String, request: impl Future<Output = Result<T, ku
 
 fn describe(kind: ChildKind, namespace: &str, name: &str) -> String {
     format!("{kind:?} {namespace}/{name}")
-}
-
-fn api_error(verb: &'static str, what: &str, source: kube::Error) -> WriteError {
-    WriteError::Api {
-        verb,
-        what: what.into(),
-        source: Box::new(source),
-    }
-}
-
-fn is_already_exists(error: &kube::Error) -> bool {
-    matches!(error, kube::Error::Api(status) if status.is_already_exists())
-}
-
-fn is_not_found(error: &kube::Error) -> bool {
-    matches!(error, kube::Error::Api(status) if status.is_not_found())
-}
-
-fn dynamic(kind: ChildKind, object: &Value) -> Result<DynamicObject, kube::Error> {
-    let mut object = object.clone();
-    let resource = kind.api_resource();
-    object["apiVersion"] = Value::from(resource.api_version);
-    object["kind"] = Value::from(resource.kind);
-    serde_json::from_value(object).map_err(kube::Error::SerdeError)
-}
-
-fn to_value(object: &DynamicObject) -> Value {
-    serde_json::to_value(object).unwrap_or_default()
-}
-
-/// Our owner as it is wanted, also none; other owners stay.
-fn own(live: &mut Value, wanted: &Value) {
-    let owners = |metadata: &Value| metadata["ownerReferences"].as_array().cloned().unwrap_or_default();
-    let ours = |owner: &Value| owner["kind"] == crate::api::amas_database::AmasDatabase::KIND;
-    let mut all: Vec<Value> = owners(live).into_iter().filter(|owner| !ours(owner)).collect();
-    all.extend(owners(wanted));
-    live["ownerReferences"] = all.into();
-}
-
-fn merge_map(live: &mut Value, wanted: &Value) {
-    let Some(wanted) = wanted.as_object() else { return };
-    if !live.is_object() {
-        *live = json!({});
-    }
-    for (key, value) in wanted {
-        live[key] = value.clone();
-    }
 }

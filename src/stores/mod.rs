@@ -1,6 +1,6 @@
 //! The database servers: what each is told to hold true (a duty), what is known of it (facts), and how to reach it.
 //!
-//! Adding a store touches its own folder and the table in this file.
+//! A store is a folder here: its workload, its duty, its facts, and a [`keeper::Store`] that brings the one to the other.
 
 pub mod claim;
 pub mod endpoint;

@@ -170,7 +170,7 @@ async fn what_was_there_before_us_is_never_dropped() {
     let mut next = elsewhere(&server);
     next.claim.name = "next".into();
     next.owner_login.password = amas_operator::api::sensitive::Sensitive::new("next");
-    let mut kept = Kept::settled(&next).await;
+    let _kept = Kept::settled(&next).await;
     assert_eq!(text(&mut inside, claim).await, "u-1|f|f");
 }
 
@@ -178,7 +178,7 @@ async fn what_was_there_before_us_is_never_dropped() {
 async fn a_database_that_was_begun_and_not_claimed_is_of_our_making() {
     let server = Server::start().await;
     let duty = elsewhere(&server);
-    let mut kept = Kept::settled(&duty).await;
+    let kept = Kept::settled(&duty).await;
     kept.keepers.dismiss(&kept.key);
     // As it is when the operator is killed between the two.
     let mut admin = login(&server, "postgres", &server.password).await.unwrap();
@@ -186,7 +186,7 @@ async fn a_database_that_was_begun_and_not_claimed_is_of_our_making() {
                      COMMENT ON ROLE amas_owner IS 'amas.dev/claim {\"cluster\":\"c\",\"namespace\":\"agents\",\"name\":\"amas\",\"createdByUs\":true,\"createsDatabase\":true}'")
         .await
         .unwrap();
-    let mut kept = Kept::settled(&duty).await;
+    let kept = Kept::settled(&duty).await;
     let claim = "SELECT concat_ws('|', uid, created_by_us) FROM amas_operator.claim";
     assert_eq!(text(&mut admin, claim).await, "u-1|t");
     kept.keepers.dismiss(&kept.key);

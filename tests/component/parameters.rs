@@ -203,7 +203,7 @@ async fn what_is_let_through_starts() {
     server.launch();
     server.wait_until_ready().await;
     let wanted = asked(&duty(&server), &good, &mark);
-    let mut kept = Kept::settled(&wanted).await;
+    let kept = Kept::settled(&wanted).await;
     assert_eq!(facts(&kept).refused, [""; 0]);
     let mut session = admin(&server).await;
     assert_eq!(ask(&mut session, "SHOW max_connections").await, "64");

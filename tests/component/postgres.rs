@@ -387,7 +387,7 @@ async fn an_administrator_of_a_managed_service_is_no_superuser() {
     cloud
         .extensions
         .retain(|extension| extension.name.as_str() != "nowhere");
-    let mut kept = Kept::settled(&cloud).await;
+    let _kept = Kept::settled(&cloud).await;
     login(&server, "amas_app", APP_PASSWORD).await.unwrap();
 }
 

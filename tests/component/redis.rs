@@ -49,7 +49,6 @@ macro_rules! on_both {
         }
     };
 }
-pub(crate) use on_both;
 
 on_both! {
     audit_counts_and_changes_nothing

@@ -13,7 +13,7 @@ use amas_operator::{
 };
 use serde_json::{Value, json};
 
-use super::redis::{base, on_both};
+use super::redis::base;
 use crate::support::redis::{Program, RedisServer};
 
 /// The file of a managed server with these parameters.
@@ -76,9 +76,14 @@ fn shown(server: &RedisServer) -> BTreeMap<String, String> {
 
 /// How often parameters were set.
 fn sets(server: &RedisServer) -> u64 {
-    let calls = server.info("commandstats", "cmdstat_config|set");
-    let calls = calls.strip_prefix("calls=").and_then(|rest| rest.split(',').next());
-    calls.map_or(0, |calls| calls.parse().unwrap())
+    let text: String = redis::cmd("INFO")
+        .arg("commandstats")
+        .query(&mut server.client())
+        .unwrap();
+    let line = text
+        .lines()
+        .find_map(|line| line.strip_prefix("cmdstat_config|set:calls="));
+    line.map_or(0, |line| line.split(',').next().unwrap().parse().unwrap())
 }
 
 async fn taken_up_all_or_none(program: Program) {
@@ -170,6 +175,23 @@ async fn hostile_values_stay_values(program: Program) {
             assert!(changed.is_empty(), "{value:?}: {changed:?}");
         }
     }
+}
+
+macro_rules! on_both {
+    ($($test:ident)*) => {
+        mod on_redis {
+            $(#[tokio::test]
+            async fn $test() {
+                super::$test(super::Program::Redis).await;
+            })*
+        }
+        mod on_valkey {
+            $(#[tokio::test]
+            async fn $test() {
+                super::$test(super::Program::Valkey).await;
+            })*
+        }
+    };
 }
 
 on_both! {

@@ -73,7 +73,7 @@ async fn postgres_is_verified_and_what_is_wrong_is_said() {
     let mut good = duty(&server);
     good.admin.tls = verified(&ours, None);
     good.owner_login.tls = verified(&ours, None);
-    let mut kept = Kept::settled(&good).await;
+    let _kept = Kept::settled(&good).await;
 
     let message = told(&server, verified(&other, None)).await;
     assert!(
@@ -152,7 +152,7 @@ async fn a_renewed_certificate_is_shown_without_a_restart() {
     wanted.admin.tls = verified(&ca, None);
     wanted.owner_login.tls = verified(&ca, None);
     wanted.serves = fingerprint(&old.certificate);
-    let mut kept = Kept::settled(&wanted).await;
+    let kept = Kept::settled(&wanted).await;
     let mut session = super::kept::login(&server, "postgres", &server.password).await.unwrap();
     let started = kept.snapshots.borrow().health.identity.started_at;
     assert!(!server.log().contains("received SIGHUP"), "it shows what it should");

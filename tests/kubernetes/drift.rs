@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use super::migrated::Migrated;
+use super::jobs::Migrated;
 use crate::support::kubernetes::condition_of;
 
 const FILES: [(&str, &str); 2] = [

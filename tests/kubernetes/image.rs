@@ -3,7 +3,7 @@
 
 use serde_json::{Value, json};
 
-use super::migrated::Migrated;
+use super::jobs::Migrated;
 use crate::support::job::argument;
 
 const FILES: [(&str, &str); 2] = [

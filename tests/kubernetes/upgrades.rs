@@ -11,7 +11,7 @@ use kube::{
 };
 use serde_json::{Value, json};
 
-use super::migrated::{Migrated, name_of};
+use super::jobs::{Migrated, name_of};
 use crate::support::{
     apiserver::{Server, Who, tool},
     job::{self, Pod},

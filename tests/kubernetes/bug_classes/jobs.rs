@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::message;
 use crate::{
     deletion::reason,
-    migrated::{Migrated, name_of},
+    jobs::{Migrated, name_of},
     support::{job, kubernetes::condition_of},
 };
 
