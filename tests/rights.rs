@@ -28,7 +28,7 @@ use support::process::eventually;
 const ELSEWHERE: [(&str, &str, &str); 1] = [(
     "pods",
     "patch",
-    "a running server that is sent a changed file: end to end, scenario upgrade",
+    "a running server that is sent a changed file: end to end, scenario changes",
 )];
 
 #[tokio::test]

@@ -52,6 +52,8 @@ const STOPPED: f64 = 6.0;
 const UNSEEN: Duration = Duration::from_secs(30);
 /// A second loss of one store within half a minute is another matter (Flapping).
 const APART: Duration = Duration::from_secs(31);
+/// By then everything that the operator owes is written: steps on the way may be up to 10 s late.
+const SETTLE: Duration = Duration::from_secs(12);
 /// How long a connection lives in the idle-timeout part, and how long that goes on.
 const IDLE: Duration = Duration::from_secs(12);
 
@@ -72,12 +74,13 @@ pub async fn run(ctx: &Ctx) -> Result {
         database: platform.name(),
         api,
     };
-    scene.idle_timeout().await?;
     let mut recovered = Vec::new();
     for store in &STORES {
         scene.stopped(store).await?;
         recovered.push(tokio::time::Instant::now());
     }
+    // It takes about as long as the losses have to be apart.
+    scene.idle_timeout().await?;
     for (store, recovered) in STORES.iter().zip(recovered) {
         tokio::time::sleep_until(recovered + APART).await;
         scene.killed(store).await?;
@@ -166,7 +169,7 @@ impl Scene<'_> {
     /// The server closes idle sessions after a second, and every session at once: nobody flips, nothing is written.
     async fn idle_timeout(&self) -> Result {
         let mut admin = self.admin().await?;
-        tokio::time::sleep(Duration::from_secs(5)).await;
+        tokio::time::sleep(SETTLE).await;
         let mark = self.ctx.audit()?;
         let mut watch = self.watch().await?;
         let before = watch

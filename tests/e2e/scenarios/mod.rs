@@ -1,6 +1,7 @@
 //! What is shown, in this order.
 
 mod bad_input;
+mod changes;
 mod credentials;
 mod flapping;
 mod floor_arms;
@@ -52,10 +53,17 @@ pub static ALL: &[Scenario] = &[
     ),
     Scenario::new(
         "upgrade",
-        "changes are loaded, or restart once; volumes grow; an operator upgrade restarts nothing; uninstall and reinstall write nothing",
+        "an operator upgrade restarts nothing; uninstall and reinstall write nothing",
         6,
         |ctx| Box::pin(upgrade::run(ctx)),
     ),
+    Scenario::new(
+        "changes",
+        "parameters are loaded, or restart once; volumes grow; what the server would not take is refused; a wrong image is got over",
+        6,
+        |ctx| Box::pin(changes::run(ctx)),
+    )
+    .sociable(),
     Scenario::new(
         "credentials",
         "published Secrets log in, rights hold, and no generated password is seen anywhere else",
@@ -82,7 +90,8 @@ pub static ALL: &[Scenario] = &[
         "external servers restarted twenty times in a minute cost four status writes each, and are Ready again",
         5,
         |ctx| Box::pin(flapping::run(ctx)),
-    ),
+    )
+    .sociable(),
     Scenario::new(
         "tls",
         "encrypted stores in real pods: verified clients, clear text refused, certificates renewed under running servers",
