@@ -20,6 +20,8 @@ mod kept;
 mod migrate;
 #[path = "component/neo4j.rs"]
 mod neo4j;
+#[path = "component/neo4j_logins.rs"]
+mod neo4j_logins;
 #[path = "component/neo4j_parameters.rs"]
 mod neo4j_parameters;
 #[path = "component/ownership.rs"]

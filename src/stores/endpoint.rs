@@ -65,6 +65,9 @@ pub enum StoreError {
     /// The login was refused: the credentials are re-read once, then it is a condition.
     #[error("login refused: {0}")]
     LoginRefused(String),
+    /// After some refused logins the server looks at no password of this account for a while.
+    #[error("login refused for a while: {0}")]
+    LockedOut(String),
     /// A certificate, the server's or ours, is not accepted: waits for another one.
     #[error("{0}")]
     Untrusted(String),

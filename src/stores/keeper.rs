@@ -15,13 +15,14 @@ use std::{
     collections::BTreeMap,
     fmt::Debug,
     future::Future,
-    sync::atomic::{AtomicUsize, Ordering},
+    sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
 pub use gate::Gate;
 pub use parting::Departure;
 pub use registry::{Keepers, Key, Live};
+use tokio::time::{Instant, sleep_until};
 
 use crate::stores::{
     endpoint::{Endpoint, StoreError},
@@ -32,21 +33,58 @@ use crate::stores::{
 /// tried at once. In seconds.
 const LOGIN_DELAYS: [u64; 5] = [1, 5, 5, 15, 30];
 
-/// The logins in a row that one server refused, whichever task tried: together they must stay below what locks an account out (Neo4j: three within
-/// five seconds).
+/// A server that locks an account for a time says so to every login, with the right password too: it is asked again soon, and that counts for nothing.
+const LOCKED_DELAY: Duration = Duration::from_secs(1);
+
+/// The logins in a row that one server refused, whichever task tried. Servers count them an account, however far apart they are (Neo4j lets nobody in for
+/// five seconds after the third and each further one), so the two tasks keep one pause: neither tries while the other was refused just now.
 #[derive(Debug, Default)]
-struct RefusedLogins(AtomicUsize);
+struct RefusedLogins(Mutex<Refused>);
+
+#[derive(Debug, Default)]
+struct Refused {
+    count: usize,
+    until: Option<Instant>,
+}
 
 impl RefusedLogins {
-    /// Counts another one; the pause after it.
-    fn another(&self) -> Duration {
-        let before = self.0.fetch_add(1, Ordering::Relaxed);
-        Duration::from_secs(LOGIN_DELAYS[before.min(LOGIN_DELAYS.len() - 1)])
+    /// Counts another one, and makes the pause longer.
+    fn another(&self) {
+        let mut refused = self.lock();
+        let delay = LOGIN_DELAYS[refused.count.min(LOGIN_DELAYS.len() - 1)];
+        refused.count += 1;
+        refused.wait(Duration::from_secs(delay));
+    }
+
+    /// The password was not even looked at.
+    fn locked(&self) {
+        self.lock().wait(LOCKED_DELAY);
     }
 
     /// One went through, or there is another password to try.
     fn forget(&self) {
-        self.0.store(0, Ordering::Relaxed);
+        *self.lock() = Refused::default();
+    }
+
+    /// Waits until somebody may try again.
+    async fn pause(&self) {
+        loop {
+            let until = self.lock().until;
+            match until {
+                Some(until) if until > Instant::now() => sleep_until(until).await,
+                _ => return,
+            }
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Refused> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Refused {
+    fn wait(&mut self, delay: Duration) {
+        self.until = self.until.max(Some(Instant::now() + delay));
     }
 }
 
@@ -157,12 +195,39 @@ pub trait Store: Sized + Send + Sync + Debug + Clone + PartialEq + Default + 'st
 mod tests {
     use super::*;
 
-    #[test]
-    fn waits_longer_for_every_refused_login_whoever_tried() {
+    /// How long the pause is now, in milliseconds.
+    async fn paused(refused: &RefusedLogins) -> u128 {
+        let begun = Instant::now();
+        refused.pause().await;
+        begun.elapsed().as_millis()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn waits_longer_for_every_refused_login_whoever_tried() {
         let refused = RefusedLogins::default();
-        let pauses: Vec<u64> = (0..6).map(|_| refused.another().as_secs()).collect();
-        assert_eq!(pauses, [1, 5, 5, 15, 30, 30]);
+        let mut pauses = vec![paused(&refused).await];
+        for _ in 0..6 {
+            refused.another();
+            pauses.push(paused(&refused).await);
+        }
+        assert_eq!(pauses, [0, 1_000, 5_000, 5_000, 15_000, 30_000, 30_000]);
         refused.forget();
-        assert_eq!(refused.another().as_secs(), 1);
+        // Both tasks at once: together they wait as long as for two.
+        refused.another();
+        refused.another();
+        assert_eq!(paused(&refused).await, 5_000);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_account_that_is_locked_is_asked_for_every_second_and_a_pause_never_gets_shorter() {
+        let refused = RefusedLogins::default();
+        for _ in 0..9 {
+            refused.locked();
+            assert_eq!(paused(&refused).await, 1_000);
+        }
+        refused.another();
+        refused.another();
+        refused.locked();
+        assert_eq!(paused(&refused).await, 5_000);
     }
 }

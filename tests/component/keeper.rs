@@ -382,6 +382,25 @@ async fn a_refused_login_is_not_hammered_and_a_new_base_is_tried_at_once() {
     assert!(stage.snapshot().health.is_up());
 }
 
+/// Servers count them an account: two tasks must not get there twice as fast.
+#[tokio::test(start_paused = true)]
+async fn after_refused_logins_both_tasks_keep_one_pause() {
+    let puppet = Puppet::new(Mood::Well);
+    let stage = Stage::with(&puppet);
+    seconds(3.).await;
+    let tried = || puppet.logins().0 as usize + puppet.slices();
+    let before = tried();
+    puppet.state().mood = Mood::Forbidding;
+    puppet.state().outcome = Some(Err(StoreError::LoginRefused("wrong password".into())));
+    let mut other = puppet.clone();
+    other.endpoint.password = Sensitive::new("other");
+    stage.keepers.assign_base(&stage.key, other);
+    seconds(4.9).await;
+    assert_eq!(tried() - before, 2, "each once");
+    seconds(0.2).await;
+    assert!((3..=4).contains(&(tried() - before)), "{}", tried() - before);
+}
+
 #[tokio::test(start_paused = true)]
 async fn silence_flips_in_time_whenever_it_begins() {
     for offset in [0.0, 0.3, 1.0, 1.9, 2.0, 2.1] {

@@ -162,19 +162,28 @@ impl<S: Store> Watcher<S> {
         // Asked for before, it is done now.
         let _asked = self.shared.look.notified().now_or_never();
         loop {
-            let delay = match self.attempt().await {
+            let error = match self.attempt().await {
                 Ok(sentinel) => return sentinel,
-                Err(StoreError::LoginRefused(_) | StoreError::Untrusted(_) | StoreError::Pooled(_)) => {
-                    self.shared.refused_logins.another()
-                }
-                Err(_) => {
-                    let jitter = rand::random_range(0.8..1.2);
-                    retry_delay(since.elapsed(), self.monitor.seen(), self.longest_delay()).mul_f64(jitter)
+                Err(error) => error,
+            };
+            let delay = retry_delay(since.elapsed(), self.monitor.seen(), self.longest_delay());
+            let refused_logins = &self.shared.refused_logins;
+            let pause = async {
+                match error {
+                    StoreError::LoginRefused(_) | StoreError::Untrusted(_) | StoreError::Pooled(_) => {
+                        refused_logins.another();
+                        refused_logins.pause().await;
+                    }
+                    StoreError::LockedOut(_) => {
+                        refused_logins.locked();
+                        refused_logins.pause().await;
+                    }
+                    _ => sleep(delay.mul_f64(rand::random_range(0.8..1.2))).await,
                 }
             };
             tokio::select! {
-                () = sleep(delay) => {}
-                Ok(()) = self.duty.changed() => self.shared.refused_logins.forget(),
+                () = pause => {}
+                Ok(()) = self.duty.changed() => refused_logins.forget(),
             }
         }
     }
@@ -254,7 +263,7 @@ fn opened_with<S: Store>(base: &S::Base) -> (Endpoint, Attention) {
 fn failure(error: &StoreError) -> Event {
     match error {
         StoreError::Unreachable(why) | StoreError::Rejected(why) => Event::Refused(why.clone()),
-        StoreError::LoginRefused(why) => Event::LoginRefused(why.clone()),
+        StoreError::LoginRefused(why) | StoreError::LockedOut(why) => Event::LoginRefused(why.clone()),
         StoreError::Untrusted(why) => Event::Barred(Reason::Untrusted, why.clone()),
         StoreError::Pooled(why) => Event::Barred(Reason::Pooled, why.clone()),
     }

@@ -27,6 +27,8 @@ const LONGEST_RETRY: Duration = Duration::from_secs(30);
 enum Next {
     Never,
     In(Duration),
+    /// When a login may be tried again.
+    AfterRefusal,
 }
 
 struct Worker<S: Store> {
@@ -84,7 +86,7 @@ impl<S: Store> Worker<S> {
             _ = self.serving.wait_for(|serving| !serving) => None,
         };
         let refused = match &outcome {
-            Some(Err(StoreError::LoginRefused(_))) => Some(true),
+            Some(Err(StoreError::LoginRefused(_) | StoreError::LockedOut(_))) => Some(true),
             // Not reached, or cut off: that says nothing about the login.
             None | Some(Err(StoreError::Unreachable(_))) => None,
             Some(_) => Some(false),
@@ -133,10 +135,12 @@ impl<S: Store> Worker<S> {
             S::rest(&mut self.state);
             return Next::Never;
         }
-        Next::In(match error {
+        match error {
             StoreError::LoginRefused(_) => self.shared.refused_logins.another(),
-            _ => retry_delay(error, self.failures, rand::random_range(0.8..1.2)),
-        })
+            StoreError::LockedOut(_) => self.shared.refused_logins.locked(),
+            _ => return Next::In(retry_delay(error, self.failures, rand::random_range(0.8..1.2))),
+        }
+        Next::AfterRefusal
     }
 
     fn on_demand(&self) -> bool {
@@ -149,6 +153,7 @@ impl<S: Store> Worker<S> {
             match next {
                 Next::Never => std::future::pending().await,
                 Next::In(pause) => sleep(pause).await,
+                Next::AfterRefusal => self.shared.refused_logins.pause().await,
             }
         };
         tokio::select! {

@@ -24,6 +24,8 @@ use crate::stores::{
 
 /// For everything but schema statements, which take as long as they take.
 const DEADLINE: Duration = Duration::from_secs(5);
+/// What the server says where an account is locked for a while.
+const TOO_OFTEN: &str = "too many times in a row";
 /// The driver's limit on waiting for an answer; the socket's keep-alive finds a silent server long before.
 const LONGEST_STATEMENT: Duration = Duration::from_secs(12 * 3600);
 
@@ -224,6 +226,8 @@ async fn within<T>(limit: Duration, work: impl Future<Output = Result<T, StoreEr
 pub fn error_lane(error: neo4rs::Error) -> StoreError {
     match error {
         neo4rs::Error::Neo4j(error) => lane(error.code(), error.message()),
+        // The driver gives the message without its code.
+        neo4rs::Error::AuthenticationError(text) if text.contains(TOO_OFTEN) => StoreError::LockedOut(text),
         neo4rs::Error::AuthenticationError(text) => StoreError::LoginRefused(text),
         neo4rs::Error::DeserializationError(_)
         | neo4rs::Error::UnsupportedVersion(..)
@@ -238,21 +242,16 @@ pub fn error_lane(error: neo4rs::Error) -> StoreError {
 /// Which lane a failure code of the server takes.
 pub fn lane(code: &str, message: &str) -> StoreError {
     let text = format!("{message} ({code})");
-    let login = [
-        "Unauthorized",
-        "CredentialsExpired",
-        "AuthenticationRateLimit",
-        "TokenExpired",
-    ];
+    let login = ["Unauthorized", "CredentialsExpired", "TokenExpired"];
     let passes = [
         "Neo.TransientError.",
         "Neo.ClientError.Cluster.",
         "Neo.DatabaseError.General.",
     ];
-    if let Some(kind) = code.strip_prefix("Neo.ClientError.Security.")
-        && login.contains(&kind)
-    {
-        return StoreError::LoginRefused(text);
+    match code.strip_prefix("Neo.ClientError.Security.") {
+        Some("AuthenticationRateLimit") => return StoreError::LockedOut(text),
+        Some(kind) if login.contains(&kind) => return StoreError::LoginRefused(text),
+        _ => {}
     }
     if passes.iter().any(|prefix| code.starts_with(prefix)) {
         return StoreError::Unreachable(text);
@@ -269,6 +268,10 @@ mod tests {
         assert!(matches!(
             lane("Neo.ClientError.Security.Unauthorized", ""),
             StoreError::LoginRefused(_)
+        ));
+        assert!(matches!(
+            lane("Neo.ClientError.Security.AuthenticationRateLimit", ""),
+            StoreError::LockedOut(_)
         ));
         assert!(matches!(
             lane("Neo.ClientError.Security.Forbidden", ""),

@@ -18,23 +18,28 @@ const DROP: &str = "DROP USER $user IF EXISTS";
 
 /// Logs in as the Secret says; while that is being replaced, or on a volume that is newer than it, as whoever else may be there.
 pub async fn log_in(duty: &Neo4jDuty) -> Result<(Bolt, Endpoint), StoreError> {
-    let mut refused = match Bolt::connect(&duty.endpoint).await {
-        Err(StoreError::LoginRefused(why)) => why,
+    let refused = match Bolt::connect(&duty.endpoint).await {
+        Err(error) if is_refusal(&error) => error,
         outcome => return Ok((outcome?, duty.endpoint.clone())),
     };
-    for login in stand_ins(duty) {
-        match Bolt::connect(&login).await {
-            Err(StoreError::LoginRefused(_)) => {}
+    let stand_ins = stand_ins(duty);
+    for login in &stand_ins {
+        match Bolt::connect(login).await {
+            Err(error) if is_refusal(&error) => {}
             Err(error) => return Err(error),
-            Ok(bolt) => return Ok((bolt, login)),
+            Ok(bolt) => return Ok((bolt, login.clone())),
         }
     }
-    refused.push_str(if stand_ins(duty).is_empty() {
-        ""
-    } else {
-        " (nor any other user that may be there)"
-    });
-    Err(StoreError::LoginRefused(refused))
+    Err(match refused {
+        StoreError::LoginRefused(why) if !stand_ins.is_empty() => {
+            StoreError::LoginRefused(format!("{why} (nor any other user that may be there)"))
+        }
+        refused => refused,
+    })
+}
+
+fn is_refusal(error: &StoreError) -> bool {
+    matches!(error, StoreError::LoginRefused(_) | StoreError::LockedOut(_))
 }
 
 /// A login that works; without asking the server where there is only one.
@@ -83,7 +88,9 @@ pub async fn hold(duty: &Neo4jDuty) -> Result<(), StoreError> {
             ..duty.endpoint.clone()
         };
         let exists = there.contains(&user.name.as_str());
-        if exists && (as_user == login || may_log_in(&as_user).await?) {
+        // A user has one password: who got in with another need not try, which the server would count.
+        let tells = login.user == user.name;
+        if exists && (as_user == login || !tells && may_log_in(&as_user).await?) {
             continue;
         }
         tracing::info!(user = user.name, exists, "password of a Neo4j user set");
@@ -117,7 +124,7 @@ pub async fn hold(duty: &Neo4jDuty) -> Result<(), StoreError> {
 async fn may_log_in(login: &Endpoint) -> Result<bool, StoreError> {
     match Bolt::connect(login).await {
         Ok(_) => Ok(true),
-        Err(StoreError::LoginRefused(_)) => Ok(false),
+        Err(error) if is_refusal(&error) => Ok(false),
         Err(error) => Err(error),
     }
 }
