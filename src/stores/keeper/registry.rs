@@ -345,6 +345,8 @@ impl<S: Store> Running<S> {
             change(&mut next);
             let modified = next != **current;
             if modified {
+                // Perhaps another password. Once, before the tasks hear of it: each on its own would forget what the other was just told.
+                self.shared.refused_logins.forget();
                 *current = Arc::new(next);
             }
             modified

@@ -183,7 +183,7 @@ impl<S: Store> Watcher<S> {
             };
             tokio::select! {
                 () = pause => {}
-                Ok(()) = self.duty.changed() => refused_logins.forget(),
+                Ok(()) = self.duty.changed() => {}
             }
         }
     }

@@ -158,7 +158,7 @@ impl<S: Store> Worker<S> {
         };
         tokio::select! {
             () = due => {}
-            _ = self.duty.changed() => self.shared.refused_logins.forget(),
+            _ = self.duty.changed() => {}
             _ = self.serving.wait_for(|serving| !serving) => {}
             () = async {
                 self.shared.nudge.notified().await;
