@@ -204,7 +204,7 @@ fn finding(version: i64, script: &Script, (start, text): (usize, &str), (rule, w
 /// a body, which the server lets in no other.
 fn risks(facts: &StatementFacts, made: &BTreeSet<TableName>, whole: bool) -> Vec<(Rule, String)> {
     let mut risks = Vec::new();
-    let own = !facts.locks.is_empty() && facts.locks.iter().all(|(name, _)| made.contains(name));
+    let own = facts.is_within(made);
     if let Some(loss) = facts.destructive.filter(|_| !own) {
         risks.push((Rule::Destructive, loss.what().to_owned()));
     }

@@ -17,6 +17,12 @@ use super::{
 pub use advice::remedy;
 pub use ending::{Report, TERMINATION_BYTES, Termination};
 
+/// `FILE:LINE:COLUMN`, as far as it is known.
+pub fn place<N: fmt::Display>(file: &str, line: Option<N>, column: Option<N>) -> String {
+    let parts = [line, column].into_iter().flatten();
+    parts.fold(file.to_owned(), |place, part| format!("{place}:{part}"))
+}
+
 /// A statement that the server refused, and where it is.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -49,13 +55,7 @@ impl StatementFailure {
 
     /// `FILE:LINE:COLUMN`, as far as it is known.
     fn place(&self) -> String {
-        let [line, column] = [self.line, self.column].map(|part| part.map(|part| format!(":{part}")));
-        format!(
-            "{}{}{}",
-            self.file,
-            line.unwrap_or_default(),
-            column.unwrap_or_default()
-        )
+        place(&self.file, self.line, self.column)
     }
 }
 

@@ -79,6 +79,13 @@ pub enum StoreError {
     Rejected(String),
 }
 
+impl StoreError {
+    /// Nobody gets in by this login now, whether its password was looked at or not.
+    pub fn is_refused_login(&self) -> bool {
+        matches!(self, Self::LoginRefused(_) | Self::LockedOut(_))
+    }
+}
+
 /// What a server has refused, after a piece of work: one that went away has refused nothing, and takes nothing back that it refused before.
 pub fn refusal<T>(outcome: &Result<T, StoreError>, before: Option<String>) -> Option<String> {
     match outcome {

@@ -107,11 +107,15 @@ impl Body {
 }
 
 impl StatementFacts {
+    /// Whether it locks relations, and none but these.
+    pub fn is_within(&self, made: &BTreeSet<TableName>) -> bool {
+        !self.locks.is_empty() && self.locks.iter().all(|(name, _)| made.contains(name))
+    }
+
     /// What is lost of what is not among `made`, which holds nothing yet.
     pub fn loss(&self, made: &BTreeSet<TableName>) -> Option<Loss> {
-        let own = !self.locks.is_empty() && self.locks.iter().all(|(name, _)| made.contains(name));
         let inside = || self.inside.iter().find_map(|one| one.facts.loss(made));
-        self.destructive.filter(|_| !own).or_else(inside)
+        self.destructive.filter(|_| !self.is_within(made)).or_else(inside)
     }
 }
 

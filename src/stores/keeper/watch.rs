@@ -162,23 +162,26 @@ impl<S: Store> Watcher<S> {
         // Asked for before, it is done now.
         let _asked = self.shared.look.notified().now_or_never();
         loop {
-            let error = match self.attempt().await {
+            let delay = match self.attempt().await {
                 Ok(sentinel) => return sentinel,
-                Err(error) => error,
+                Err(StoreError::LoginRefused(_) | StoreError::Untrusted(_) | StoreError::Pooled(_)) => {
+                    self.shared.refused_logins.another();
+                    None
+                }
+                Err(StoreError::LockedOut(_)) => {
+                    self.shared.refused_logins.locked();
+                    None
+                }
+                Err(_) => {
+                    let jitter = rand::random_range(0.8..1.2);
+                    let delay = retry_delay(since.elapsed(), self.monitor.seen(), self.longest_delay());
+                    Some(delay.mul_f64(jitter))
+                }
             };
-            let delay = retry_delay(since.elapsed(), self.monitor.seen(), self.longest_delay());
-            let refused_logins = &self.shared.refused_logins;
             let pause = async {
-                match error {
-                    StoreError::LoginRefused(_) | StoreError::Untrusted(_) | StoreError::Pooled(_) => {
-                        refused_logins.another();
-                        refused_logins.pause().await;
-                    }
-                    StoreError::LockedOut(_) => {
-                        refused_logins.locked();
-                        refused_logins.pause().await;
-                    }
-                    _ => sleep(delay.mul_f64(rand::random_range(0.8..1.2))).await,
+                match delay {
+                    Some(delay) => sleep(delay).await,
+                    None => self.shared.refused_logins.pause().await,
                 }
             };
             tokio::select! {

@@ -86,7 +86,7 @@ impl<S: Store> Worker<S> {
             _ = self.serving.wait_for(|serving| !serving) => None,
         };
         let refused = match &outcome {
-            Some(Err(StoreError::LoginRefused(_) | StoreError::LockedOut(_))) => Some(true),
+            Some(Err(error)) if error.is_refused_login() => Some(true),
             // Not reached, or cut off: that says nothing about the login.
             None | Some(Err(StoreError::Unreachable(_))) => None,
             Some(_) => Some(false),

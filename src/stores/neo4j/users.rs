@@ -19,13 +19,13 @@ const DROP: &str = "DROP USER $user IF EXISTS";
 /// Logs in as the Secret says; while that is being replaced, or on a volume that is newer than it, as whoever else may be there.
 pub async fn log_in(duty: &Neo4jDuty) -> Result<(Bolt, Endpoint), StoreError> {
     let refused = match Bolt::connect(&duty.endpoint).await {
-        Err(error) if is_refusal(&error) => error,
+        Err(error) if error.is_refused_login() => error,
         outcome => return Ok((outcome?, duty.endpoint.clone())),
     };
     let stand_ins = stand_ins(duty);
     for login in &stand_ins {
         match Bolt::connect(login).await {
-            Err(error) if is_refusal(&error) => {}
+            Err(error) if error.is_refused_login() => {}
             Err(error) => return Err(error),
             Ok(bolt) => return Ok((bolt, login.clone())),
         }
@@ -36,10 +36,6 @@ pub async fn log_in(duty: &Neo4jDuty) -> Result<(Bolt, Endpoint), StoreError> {
         }
         refused => refused,
     })
-}
-
-fn is_refusal(error: &StoreError) -> bool {
-    matches!(error, StoreError::LoginRefused(_) | StoreError::LockedOut(_))
 }
 
 /// A login that works; without asking the server where there is only one.
@@ -124,7 +120,7 @@ pub async fn hold(duty: &Neo4jDuty) -> Result<(), StoreError> {
 async fn may_log_in(login: &Endpoint) -> Result<bool, StoreError> {
     match Bolt::connect(login).await {
         Ok(_) => Ok(true),
-        Err(error) if is_refusal(&error) => Ok(false),
+        Err(error) if error.is_refused_login() => Ok(false),
         Err(error) => Err(error),
     }
 }

@@ -326,14 +326,9 @@ fn failure_status(failure: &Failure) -> MigrationFailure {
 }
 
 fn failure_text(failure: &Failure) -> String {
-    let mut text = failure.file.clone().unwrap_or_default();
-    for part in [failure.line, failure.column].into_iter().flatten() {
-        text += &format!(":{part}");
-    }
-    if failure.file.is_some() {
-        text += ": ";
-    }
-    text += &failure.message;
+    let place = failure.file.as_ref();
+    let place = place.map(|file| report::place(file, failure.line, failure.column) + ": ");
+    let mut text = place.unwrap_or_default() + &failure.message;
     if let Some(code) = &failure.sqlstate {
         text += &format!(" (SQLSTATE {code})");
     }
