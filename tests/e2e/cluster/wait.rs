@@ -11,6 +11,9 @@ use kube::{
 use super::conditions;
 use crate::harness::{About, Result};
 
+/// By then everything that the operator owes is written: steps on the way may be up to 10 s late.
+pub const SETTLE: Duration = Duration::from_secs(12);
+
 /// One object, followed.
 pub struct Watch {
     api: Api<DynamicObject>,

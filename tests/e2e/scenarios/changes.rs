@@ -1,6 +1,6 @@
 //! What changes while a database runs: its parameters, its volumes, its images.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use k8s_openapi::api::{core::v1::PersistentVolumeClaim, storage::v1::StorageClass};
 use kube::{
@@ -15,23 +15,21 @@ use crate::{
         clients,
         conditions::{message, reason, status},
         database::{Database, NAME},
+        wait,
     },
     harness::{About, Result, context::Ctx},
 };
 
 /// A storage class of this scenario.
 const FIXED: &str = "e2e-changes-fixed";
-/// By then everything that the operator owes is written: steps on the way may be up to 10 s late.
-const SETTLE: Duration = Duration::from_secs(12);
 
 struct Scene<'a> {
-    ctx: &'a Ctx,
     data: Database<'a>,
 }
 
 pub async fn run(ctx: &Ctx) -> Result {
     let data = Database::new(ctx, "data").await?;
-    let scene = Scene { ctx, data };
+    let scene = Scene { data };
     let fixed = scene.fixed_class().await?;
     let outcome = Box::pin(scene.changes()).await;
     fixed.delete(FIXED, &DeleteParams::default()).await?;
@@ -51,7 +49,7 @@ impl Scene<'_> {
 
     /// A class as the default one, whose volumes keep their size.
     async fn fixed_class(&self) -> Result<Api<StorageClass>> {
-        let classes: Api<StorageClass> = Api::all(self.ctx.client.clone());
+        let classes: Api<StorageClass> = Api::all(self.data.ctx.client.clone());
         let like = classes
             .list(&Default::default())
             .await?
@@ -107,7 +105,7 @@ impl Scene<'_> {
         self.ready().await?;
         let took = begun.elapsed().as_secs_f64();
         let (now, same) = (self.show("work_mem").await?, self.data.life("postgres").await? == pod);
-        self.ctx.figure(
+        self.data.ctx.figure(
             "a parameter that can be reloaded: from apply to Ready",
             format!(
                 "{took:.1} s; work_mem {now}; {}",
@@ -127,10 +125,10 @@ impl Scene<'_> {
         let took = begun.elapsed().as_secs_f64();
         let after = self.data.life("postgres").await?;
         let now = self.show("max_connections").await?;
-        tokio::time::sleep(SETTLE).await;
+        tokio::time::sleep(wait::SETTLE).await;
         let once =
             after != before && self.data.life("postgres").await? == after && self.data.life("redis").await? == redis;
-        self.ctx.figure(
+        self.data.ctx.figure(
             "a parameter that takes a restart: from apply to Ready",
             format!(
                 "{took:.1} s; max_connections {now}; {}",
@@ -140,7 +138,7 @@ impl Scene<'_> {
             now == "120" && once,
         );
         let notes = self.restart_events().await?;
-        self.ctx.figure(
+        self.data.ctx.figure(
             "the Event about it",
             notes.join("; "),
             "one that names the parameter",
@@ -151,7 +149,7 @@ impl Scene<'_> {
 
     async fn restart_events(&self) -> Result<Vec<String>> {
         let events: Api<k8s_openapi::api::events::v1::Event> =
-            Api::namespaced(self.ctx.client.clone(), &self.data.namespace);
+            Api::namespaced(self.data.ctx.client.clone(), &self.data.namespace);
         let all = events.list(&Default::default()).await?;
         let ours = all
             .into_iter()
@@ -168,7 +166,7 @@ impl Scene<'_> {
             .await?;
         let said = format!("{}: {}", reason(&refused, "Ready"), message(&refused, "Ready"));
         let fine = self.data.life("postgres").await? == pod && status(&refused, "Available") == Some("True");
-        self.ctx.figure(
+        self.data.ctx.figure(
             "a value that the server would not take",
             said.clone(),
             "InvalidParameter, names it; Available, no restart",
@@ -189,10 +187,10 @@ impl Scene<'_> {
         self.size("2Gi").await?;
         let ready = self.ready().await?;
         let shown = &ready.data["status"]["stores"]["postgres"]["volume"];
-        let claims: Api<PersistentVolumeClaim> = Api::namespaced(self.ctx.client.clone(), &self.data.namespace);
+        let claims: Api<PersistentVolumeClaim> = Api::namespaced(self.data.ctx.client.clone(), &self.data.namespace);
         let claim = serde_json::to_value(claims.get(&format!("{NAME}-postgres")).await?)?;
         let capacity = &claim["status"]["capacity"]["storage"];
-        self.ctx.figure(
+        self.data.ctx.figure(
             "a larger volume: status, claim",
             format!("{shown}, {capacity}"),
             "2Gi, no restart",
@@ -205,7 +203,8 @@ impl Scene<'_> {
             .await?;
         let said = message(&refused, "Ready").to_owned();
         let fine = said.contains("cannot shrink") && status(&refused, "Available") == Some("True");
-        self.ctx
+        self.data
+            .ctx
             .figure("a smaller volume", said, "said plainly; Available", fine);
         self.size("2Gi").await?;
         self.ready().await.map(|_| ())
@@ -221,11 +220,11 @@ impl Scene<'_> {
             .await?;
         let said = format!("{}: {}", reason(&refused, "Ready"), message(&refused, "Ready"));
         let fine = status(&refused, "Available") == Some("True") && self.data.life("redis").await? == pod;
-        let mark = self.ctx.audit()?;
-        tokio::time::sleep(SETTLE).await;
+        let mark = self.data.ctx.audit()?;
+        tokio::time::sleep(wait::SETTLE).await;
         let here = |request: &Request| request.namespace == self.data.namespace;
         let writes = Requests(mark.requests()?.writes().0.into_iter().filter(here).collect());
-        self.ctx.figure(
+        self.data.ctx.figure(
             "a volume whose class does not let it grow",
             format!("{said}; then {writes}"),
             "VolumeCannotGrow; Available, the pod runs on, not asked again and again",
@@ -246,7 +245,7 @@ impl Scene<'_> {
         self.data.patch(image(Value::Null)).await?;
         self.ready().await?;
         let took = begun.elapsed().as_secs_f64();
-        self.ctx.figure(
+        self.data.ctx.figure(
             "a wrong image, corrected: from apply to Ready",
             format!("{took:.1} s"),
             "by itself within 60 s",

@@ -14,7 +14,7 @@ use crate::{
         objects::api,
         platform::{GATES, PATIENCE, Platform},
         process,
-        wait::Watch,
+        wait::{self, Watch},
     },
     ensure,
     harness::{About, Result, context::Ctx},
@@ -52,8 +52,6 @@ const STOPPED: f64 = 6.0;
 const UNSEEN: Duration = Duration::from_secs(30);
 /// A second loss of one store within half a minute is another matter (Flapping).
 const APART: Duration = Duration::from_secs(31);
-/// By then everything that the operator owes is written: steps on the way may be up to 10 s late.
-const SETTLE: Duration = Duration::from_secs(12);
 /// How long a connection lives in the idle-timeout part, and how long that goes on.
 const IDLE: Duration = Duration::from_secs(12);
 
@@ -169,7 +167,7 @@ impl Scene<'_> {
     /// The server closes idle sessions after a second, and every session at once: nobody flips, nothing is written.
     async fn idle_timeout(&self) -> Result {
         let mut admin = self.admin().await?;
-        tokio::time::sleep(SETTLE).await;
+        tokio::time::sleep(wait::SETTLE).await;
         let mark = self.ctx.audit()?;
         let mut watch = self.watch().await?;
         let before = watch

@@ -26,19 +26,16 @@ use crate::{
 const GONE: Duration = Duration::from_secs(60);
 
 struct Scene<'a> {
-    ctx: &'a Ctx,
     data: Database<'a>,
     policy: &'static str,
 }
 
 pub async fn run(ctx: &Ctx) -> Result {
     let retain = Scene {
-        ctx,
         data: Database::new(ctx, "retain").await?,
         policy: "Retain",
     };
     let delete = Scene {
-        ctx,
         data: Database::new(ctx, "delete").await?,
         policy: "Delete",
     };
@@ -68,13 +65,13 @@ impl Scene<'_> {
         self.data.api().delete(NAME, &DeleteParams::default()).await?;
         wait::gone(&self.data.api(), NAME, GONE).await?;
         let workload = async || {
-            let left = children(&self.ctx.client, &self.data.namespace, NAME).await?;
+            let left = children(&self.data.ctx.client, &self.data.namespace, NAME).await?;
             let left: Vec<String> = left
                 .into_iter()
                 .filter(|child| !child.starts_with("Secret/") && !child.starts_with("PersistentVolumeClaim/"))
                 .collect();
             ensure!(left.is_empty(), "still there: {}", left.join(", "));
-            let pods = api::<Pod>(&self.ctx.client, &self.data.namespace)
+            let pods = api::<Pod>(&self.data.ctx.client, &self.data.namespace)
                 .list(&ListParams::default())
                 .await?
                 .items
@@ -87,7 +84,7 @@ impl Scene<'_> {
 
     /// What is there of a kind, by name: uid and content.
     async fn kept<K: Resource<DynamicType = ()>>(&self, field: &str) -> Result<BTreeMap<String, Value>> {
-        let all = api::<K>(&self.ctx.client, &self.data.namespace)
+        let all = api::<K>(&self.data.ctx.client, &self.data.namespace)
             .list(&ListParams::default())
             .await?;
         let content = |object: DynamicObject| (object.name_any(), json!([object.metadata.uid, object.data[field]]));
@@ -131,7 +128,7 @@ impl Scene<'_> {
     async fn retain(&self) -> Result {
         let object = self.up().await?;
         let finalizers = object.metadata.finalizers.unwrap_or_default();
-        self.ctx.figure(
+        self.data.ctx.figure(
             "Retain: finalizers",
             finalizers.join(", "),
             "none",
@@ -142,13 +139,13 @@ impl Scene<'_> {
         self.down().await?;
         let after = (self.secrets().await?, self.volumes().await?);
         let value = format!("{} Secrets, {} volumes", after.0.len(), after.1.len());
-        self.ctx.figure(
+        self.data.ctx.figure(
             "Retain: left after the deletion",
             value,
             "all Secrets and volumes, unchanged",
             before == after && after.0.len() == 4 && after.1.len() == 2,
         );
-        let mark = self.ctx.audit()?;
+        let mark = self.data.ctx.audit()?;
         self.up().await?;
         let again = self.secrets().await?;
         let created = mark
@@ -159,21 +156,21 @@ impl Scene<'_> {
             .into_iter()
             .filter(|request| request.namespace == self.data.namespace && request.code < 400)
             .count();
-        self.ctx.figure(
+        self.data.ctx.figure(
             "Retain: Secrets made for the next of the name",
             created.to_string(),
             "0, same passwords",
             created == 0 && again == before.0,
         );
         let volumes = self.volumes().await?;
-        self.ctx.figure(
+        self.data.ctx.figure(
             "Retain: volumes of the next of the name",
             format!("{}", volumes.len()),
             "the same two",
             volumes == before.1,
         );
         let (rows, key) = wait::retry(Duration::from_secs(10), async || self.read().await).await?;
-        self.ctx.figure(
+        self.data.ctx.figure(
             "Retain: data of the next of the name",
             format!("{rows} rows, key {key}"),
             "100 rows, key 100",
@@ -186,7 +183,7 @@ impl Scene<'_> {
         let object = self.up().await?;
         let finalizers = object.metadata.finalizers.unwrap_or_default();
         let ours = finalizers.iter().filter(|name| name.starts_with("amas.dev/")).count();
-        self.ctx.figure(
+        self.data.ctx.figure(
             "Delete: finalizers",
             finalizers.join(", "),
             "one of ours",
@@ -207,7 +204,8 @@ impl Scene<'_> {
         let value = left
             .clone()
             .unwrap_or_else(|| "object, workloads, Secrets and volumes are gone".into());
-        self.ctx
+        self.data
+            .ctx
             .figure("Delete: left after the deletion", value, "nothing", left.is_none());
         Ok(())
     }

@@ -38,13 +38,12 @@ const RENEWAL: Duration = Duration::from_secs(180);
 const SERVERS: [(&str, u16); 3] = [("postgres", 5432), ("redis", 6380), ("neo4j", 7687)];
 
 struct Scene<'a> {
-    ctx: &'a Ctx,
     data: Database<'a>,
 }
 
 pub async fn run(ctx: &Ctx) -> Result {
     let data = Database::new(ctx, "tls").await?;
-    let scene = Scene { ctx, data };
+    let scene = Scene { data };
     scene.apply(json!({})).await?;
     scene.verified("tls: {}").await?;
     scene.clear_text(true).await?;
@@ -115,7 +114,7 @@ impl Scene<'_> {
         );
         let mut stream = tls::connect(&self.endpoint(SERVERS[2]).await?).await.about("Neo4j")?;
         let bolt = answer(&mut stream, &BOLT, 4).await?;
-        self.ctx.figure(
+        self.data.ctx.figure(
             format!("{when}: verified clients of PostgreSQL, Redis, Neo4j"),
             format!(
                 "{encrypted}, {:?}, Bolt {}.{}",
@@ -131,7 +130,7 @@ impl Scene<'_> {
 
     /// The same servers by their address, which is not in the certificates.
     async fn another_name(&self) -> Result {
-        let services: Api<Service> = Api::namespaced(self.ctx.client.clone(), &self.data.namespace);
+        let services: Api<Service> = Api::namespaced(self.data.ctx.client.clone(), &self.data.namespace);
         for (store, port) in [SERVERS[1], SERVERS[2]] {
             let service = services.get(&format!("{NAME}-{store}")).await?;
             let address = service.spec.and_then(|spec| spec.cluster_ip).about("no address")?;
@@ -146,7 +145,8 @@ impl Scene<'_> {
                 .map(|error| error.to_string());
             let seen = refused.unwrap_or_else(|| "accepted".into());
             let ok = seen.contains("is not among those");
-            self.ctx
+            self.data
+                .ctx
                 .figure(format!("{store} under another name"), seen, "refused by the client", ok);
         }
         Ok(())
@@ -169,7 +169,7 @@ impl Scene<'_> {
         let graph = clients::neo4j(&uri, graph.get("NEO4J_USER")?, graph.get("NEO4J_PASSWORD")?).await;
         let seen = [sql.is_ok(), cache.await.is_ok(), graph.is_ok()];
         let word = if served { "served beside" } else { "refused" };
-        self.ctx.figure(
+        self.data.ctx.figure(
             format!("clear text on PostgreSQL, Redis, Neo4j is {word}"),
             format!("logged in: {seen:?}"),
             format!("{served} for each"),
@@ -207,7 +207,7 @@ impl Scene<'_> {
             };
             wait::retry(RENEWAL, shown).await?;
             let took = format!("{:.1} s", begun.elapsed().as_secs_f64());
-            self.ctx.figure(
+            self.data.ctx.figure(
                 format!("{store}: a renewed certificate is shown after"),
                 took,
                 "180 s",
@@ -220,7 +220,7 @@ impl Scene<'_> {
         let after = self.pods().await?;
         let versions = ready.record(Duration::from_secs(1)).await?;
         let never_unready = versions.iter().all(|version| conditions::all_true(version, &["Ready"]));
-        self.ctx.figure(
+        self.data.ctx.figure(
             "pods and Ready during two renewals",
             format!("the same pods: {}, Ready throughout: {never_unready}", before == after),
             "the same, Ready",
@@ -231,7 +231,7 @@ impl Scene<'_> {
 
     /// A changed pod makes its node bring changed files at once.
     async fn hasten(&self, store: &str) -> Result {
-        let pods: Api<Pod> = Api::namespaced(self.ctx.client.clone(), &self.data.namespace);
+        let pods: Api<Pod> = Api::namespaced(self.data.ctx.client.clone(), &self.data.namespace);
         let patch = Patch::Merge(json!({"metadata": {"annotations": {"e2e": "look"}}}));
         pods.patch(&pod_name(store), &PatchParams::default(), &patch).await?;
         Ok(())

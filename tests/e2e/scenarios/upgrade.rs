@@ -1,7 +1,5 @@
 //! The operator itself changes under databases that run: a newer one restarts nothing, and without one they go on.
 
-use std::time::Duration;
-
 use kube::{ResourceExt, api::DynamicObject};
 use serde_json::{Value, json};
 
@@ -18,17 +16,14 @@ use crate::{
 };
 
 const IMAGE: &str = "localhost/amas-redis:8-next";
-/// By then everything that the operator owes is written: steps on the way may be up to 10 s late.
-const SETTLE: Duration = Duration::from_secs(12);
 
 struct Scene<'a> {
-    ctx: &'a Ctx,
     data: Database<'a>,
 }
 
 pub async fn run(ctx: &Ctx) -> Result {
     let data = Database::new(ctx, "data").await?;
-    let scene = Scene { ctx, data };
+    let scene = Scene { data };
     scene.up().await?;
     let values = helm::values(ctx).await?;
     let outcome = Box::pin(scene.newer_operator(&values)).await;
@@ -60,11 +55,11 @@ impl Scene<'_> {
         let old = values["images"]["overrides"]["redis:8"]
             .as_str()
             .about("no image override")?;
-        node::tag(self.ctx, old, IMAGE).await?;
+        node::tag(self.data.ctx, old, IMAGE).await?;
         let pods = (self.data.life("postgres").await?, self.data.life("redis").await?);
         let mut newer = values.clone();
         newer["images"]["overrides"]["redis:8"] = json!(IMAGE);
-        helm::install(self.ctx, &newer).await?;
+        helm::install(self.data.ctx, &newer).await?;
         let pending = self
             .data
             .until("UpdatePending", |object| {
@@ -73,7 +68,7 @@ impl Scene<'_> {
             .await?;
         let said = message(&pending, "Ready").to_owned();
         let same = (self.data.life("postgres").await?, self.data.life("redis").await?) == pods;
-        self.ctx.figure(
+        self.data.ctx.figure(
             "an operator upgrade with a newer image: Ready",
             format!("{:?}: {said}", status(&pending, "Ready")),
             "True, names the image; no restart",
@@ -91,7 +86,7 @@ impl Scene<'_> {
         let (postgres, redis) = (self.data.life("postgres").await?, self.data.life("redis").await?);
         let pod = self.data.pod("redis").await?;
         let image = pod.spec.and_then(|spec| spec.containers.into_iter().next()?.image);
-        self.ctx.figure(
+        self.data.ctx.figure(
             "amas.dev/restart=redis/1",
             format!("Redis runs {image:?}"),
             "the newer image; PostgreSQL not restarted",
@@ -108,26 +103,26 @@ impl Scene<'_> {
                 status(object, "UpdatePending") == Some("True")
             })
             .await?;
-        tokio::time::sleep(SETTLE).await;
+        tokio::time::sleep(wait::SETTLE).await;
         let pods = (self.data.life("postgres").await?, self.data.life("redis").await?);
-        helm::uninstall(self.ctx).await?;
+        helm::uninstall(self.data.ctx).await?;
         self.serves()
             .await
             .about("the database does not serve without the operator")?;
-        let mark = self.ctx.audit()?;
-        helm::install(self.ctx, values).await?;
-        wait::retry(PATIENCE, async || operator::pod(self.ctx).await.map(|_| ())).await?;
-        tokio::time::sleep(SETTLE).await;
+        let mark = self.data.ctx.audit()?;
+        helm::install(self.data.ctx, values).await?;
+        wait::retry(PATIENCE, async || operator::pod(self.data.ctx).await.map(|_| ())).await?;
+        tokio::time::sleep(wait::SETTLE).await;
         let writes = mark.requests()?.writes();
         let same = (self.data.life("postgres").await?, self.data.life("redis").await?) == pods;
-        self.ctx.figure(
+        self.data.ctx.figure(
             "helm uninstall and install: writes of the operator",
             format!("{writes}{}", if same { "" } else { "; RESTARTED" }),
             "nothing; no restart",
             writes.is_empty() && same,
         );
         let ready = self.data.wait_true(&["Ready"]).await?;
-        self.ctx.say(format!(
+        self.data.ctx.say(format!(
             "{} after it: {}",
             ready.name_any(),
             conditions::summary(&ready)

@@ -11,13 +11,12 @@ use crate::{
 };
 
 struct Scene<'a> {
-    ctx: &'a Ctx,
     data: Database<'a>,
 }
 
 pub async fn run(ctx: &Ctx) -> Result {
     let data = Database::new(ctx, "valkey").await?;
-    let scene = Scene { ctx, data };
+    let scene = Scene { data };
     let status = scene.up().await?;
     let mut client = scene.data.redis().await?;
     for key in ["app:session:1", "app:queue"] {
@@ -56,7 +55,7 @@ impl Scene<'_> {
         let eviction = json!({ "maxMemory": "64Mi", "policy": "volatile-ttl" });
         let spec = json!({ "databaseRef": { "name": "data" }, "prefix": "app", "eviction": eviction, "rules": rules });
         self.data.apply_beside("CachePolicy", "keys", spec).await?;
-        let all = api::<CachePolicy>(&self.ctx.client, &self.data.namespace);
+        let all = api::<CachePolicy>(&self.data.ctx.client, &self.data.namespace);
         conditions::wait_true(&all, "keys", &["Ready"], PATIENCE).await?;
         Ok(())
     }
@@ -80,7 +79,7 @@ impl Scene<'_> {
             Ok((values.join(" "), session, queue, eviction.concat()))
         };
         let (values, session, queue, eviction) = wait::retry(PATIENCE, read).await?;
-        self.ctx.figure(
+        self.data.ctx.figure(
             format!("Valkey: keys after {when}"),
             format!("{values}; TTL {session} s and {queue}; {eviction}"),
             "both keys, one with at most an hour, one without end, volatile-ttl",
