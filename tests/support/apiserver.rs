@@ -130,7 +130,7 @@ impl Server {
     /// A file that leads to this URL.
     pub fn kubeconfig(&self, name: &str, url: &str, who: Who) -> PathBuf {
         let config = kubeconfig(url, who);
-        self.folder.write(&format!("{name}.kubeconfig"), &config.to_string())
+        self.folder.replace(&format!("{name}.kubeconfig"), &config.to_string())
     }
 
     pub async fn client(&self, who: Who) -> Client {

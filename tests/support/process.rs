@@ -28,6 +28,15 @@ impl Folder {
         &self.0
     }
 
+    /// Writes a file that others may be reading at this moment: they find the old one or the new one, whole.
+    pub fn replace(&self, name: &str, content: &str) -> PathBuf {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let beside = self.write(&format!("{name}.{}", NEXT.fetch_add(1, Ordering::Relaxed)), content);
+        let path = self.0.join(name);
+        std::fs::rename(beside, &path).unwrap();
+        path
+    }
+
     /// Writes a file and gives its path.
     pub fn write(&self, name: &str, content: &str) -> PathBuf {
         let path = self.0.join(name);

@@ -15,8 +15,10 @@ use crate::{
         clients,
         conditions::{message, reason, status},
         database::{Database, NAME},
+        platform::PATIENCE,
         wait,
     },
+    ensure,
     harness::{About, Result, context::Ctx},
 };
 
@@ -137,7 +139,7 @@ impl Scene<'_> {
             "120, one restart of PostgreSQL and none of Redis",
             now == "120" && once,
         );
-        let notes = self.restart_events().await?;
+        let notes = self.events("Restarting").await?;
         self.data.ctx.figure(
             "the Event about it",
             notes.join("; "),
@@ -147,13 +149,12 @@ impl Scene<'_> {
         Ok(())
     }
 
-    async fn restart_events(&self) -> Result<Vec<String>> {
+    /// What the Events with this reason say.
+    async fn events(&self, reason: &str) -> Result<Vec<String>> {
         let events: Api<k8s_openapi::api::events::v1::Event> =
             Api::namespaced(self.data.ctx.client.clone(), &self.data.namespace);
         let all = events.list(&Default::default()).await?;
-        let ours = all
-            .into_iter()
-            .filter(|event| event.reason.as_deref() == Some("Restarting"));
+        let ours = all.into_iter().filter(|event| event.reason.as_deref() == Some(reason));
         Ok(ours.filter_map(|event| event.note).collect())
     }
 
@@ -220,6 +221,12 @@ impl Scene<'_> {
             .await?;
         let said = format!("{}: {}", reason(&refused, "Ready"), message(&refused, "Ready"));
         let fine = status(&refused, "Available") == Some("True") && self.data.life("redis").await? == pod;
+        // The Event follows the status; after it nothing does.
+        let told = async || {
+            ensure!(!self.events("VolumeCannotGrow").await?.is_empty(), "no Event yet");
+            Ok(())
+        };
+        wait::retry(PATIENCE, told).await?;
         let mark = self.data.ctx.audit()?;
         tokio::time::sleep(wait::SETTLE).await;
         let here = |request: &Request| request.namespace == self.data.namespace;

@@ -90,8 +90,7 @@ pub static ALL: &[Scenario] = &[
         "external servers restarted twenty times in a minute cost four status writes each, and are Ready again",
         5,
         |ctx| Box::pin(flapping::run(ctx)),
-    )
-    .sociable(),
+    ),
     Scenario::new(
         "tls",
         "encrypted stores in real pods: verified clients, clear text refused, certificates renewed under running servers",
