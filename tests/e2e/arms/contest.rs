@@ -12,7 +12,7 @@ use crate::{
 
 /// Two floor arms of a round must not differ by more than this share.
 const CONTROL: f64 = 0.15;
-/// How many void rounds are repeated before all rounds are judged; one that meets the target by either of its floors is not repeated.
+/// How many void rounds are repeated before all rounds are judged.
 const REPEATS: usize = 3;
 /// What the median of the ratios may be.
 const TARGET: f64 = 1.5;
@@ -59,16 +59,6 @@ impl Round {
     fn lowest_floor(&self) -> f64 {
         self.floor.min(self.control)
     }
-
-    /// The floors are too far apart to measure by.
-    fn is_void(&self) -> bool {
-        self.spread() > CONTROL
-    }
-
-    /// Whichever of the two floors is right, the target is met: no other round has to be run in its place.
-    fn passes_by_either(&self) -> bool {
-        self.ours / self.lowest_floor() <= TARGET
-    }
 }
 
 /// Runs the rounds and records the ratio.
@@ -76,11 +66,7 @@ pub async fn run(ctx: &Ctx, contest: &impl Contest) -> Result {
     ctx.say(format!("{}: CPU pressure before: {}", contest.name(), pressure()));
     round(ctx, contest, &mut [Arm::Floor, Arm::Ours]).await?;
     let (mut valid, mut void) = (Vec::new(), Vec::new());
-    let settled = |valid: &[Round], void: &[Round]| {
-        let harmless = void.iter().filter(|round| round.passes_by_either()).count();
-        !valid.is_empty() && valid.len() + harmless >= ctx.settings.rounds
-    };
-    while !settled(&valid, &void) && void.len() <= REPEATS {
+    while valid.len() < ctx.settings.rounds && void.len() <= REPEATS {
         let mut arms = [Arm::Ours, Arm::Floor, Arm::Control];
         arms.shuffle(&mut rand::rng());
         let result = round(ctx, contest, &mut arms).await?;
@@ -89,17 +75,17 @@ pub async fn run(ctx: &Ctx, contest: &impl Contest) -> Result {
             result.ratio(),
             100.0 * result.spread()
         ));
-        if result.is_void() {
+        if result.spread() <= CONTROL {
+            valid.push(result);
+        } else {
             ctx.say(format!(
                 "void: the machine is not quiet enough (CPU pressure {})",
                 pressure()
             ));
             void.push(result);
-        } else {
-            valid.push(result);
         }
     }
-    verdict(ctx, contest, settled(&valid, &void), (valid, void));
+    verdict(ctx, contest, valid, void);
     Ok(())
 }
 
@@ -112,7 +98,7 @@ pub async fn floors(ctx: &Ctx, contest: &impl Contest) -> Result {
     let after_first = rounds.get(1..).unwrap_or_default();
     let spread = 100.0 * median(after_first.iter().map(Round::spread));
     let floor = median(after_first.iter().flat_map(|round| [round.floor, round.control]));
-    let quiet = after_first.iter().filter(|round| !round.is_void()).count();
+    let quiet = after_first.iter().filter(|round| round.spread() <= CONTROL).count();
     let value = format!(
         "median {floor:.2} s, floors apart by {spread:.0} % (median), {quiet} of {} rounds valid",
         after_first.len()
@@ -168,14 +154,14 @@ async fn run_arm(ctx: &Ctx, contest: &impl Contest, arm: Arm) -> Result<Sample> 
 
 /// Judges the valid rounds. On a machine that gave too few of them, all rounds are judged, and the figure says so: a product that is
 /// slow fails either way.
-fn verdict(ctx: &Ctx, contest: &impl Contest, settled: bool, (valid, void): (Vec<Round>, Vec<Round>)) {
+fn verdict(ctx: &Ctx, contest: &impl Contest, valid: Vec<Round>, void: Vec<Round>) {
     let note = format!("{} valid rounds, {} void", valid.len(), void.len());
-    let (rounds, note) = match settled {
-        true => (valid, note),
-        false => (
+    let (rounds, note) = match valid.len() < ctx.settings.rounds {
+        true => (
             valid.into_iter().chain(void).collect(),
             format!("not a quiet machine: {note}, all judged"),
         ),
+        false => (valid, note),
     };
     let ratio = median(rounds.iter().map(Round::ratio));
     let ours = median(rounds.iter().map(|round| round.ours));
