@@ -8,6 +8,8 @@ mod support;
 
 #[path = "kubernetes/approval.rs"]
 mod approval;
+#[path = "kubernetes/bad_secrets.rs"]
+mod bad_secrets;
 #[path = "kubernetes/bug_classes/mod.rs"]
 mod bug_classes;
 #[path = "kubernetes/children.rs"]
@@ -36,8 +38,12 @@ mod leadership;
 mod lifecycle;
 #[path = "kubernetes/losses.rs"]
 mod losses;
+#[path = "kubernetes/lost_secrets.rs"]
+mod lost_secrets;
 #[path = "kubernetes/mutation.rs"]
 mod mutation;
+#[path = "kubernetes/newer.rs"]
+mod newer;
 #[path = "kubernetes/strings.rs"]
 mod strings;
 #[path = "kubernetes/transitions.rs"]
@@ -46,3 +52,7 @@ mod transitions;
 mod upgrades;
 #[path = "kubernetes/volumes.rs"]
 mod volumes;
+#[path = "kubernetes/watched.rs"]
+mod watched;
+#[path = "kubernetes/window.rs"]
+mod window;

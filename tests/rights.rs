@@ -33,10 +33,10 @@ const ELSEWHERE: [(&str, &str, &str); 1] = [(
 
 #[tokio::test]
 async fn every_rule_of_the_chart_is_needed_and_nothing_is_refused() {
-    let chart = chart(&["certManager.enabled=true"]);
+    let chart = chart(&["certManager.enabled=true", "secrets.watch=Labelled"]);
     let cluster = Cluster::start().await;
     prepare(&cluster, &chart).await;
-    Life::new(&cluster, &[]).live().await;
+    Life::new(&cluster, &[("AMAS_SECRETS_WATCH", "Labelled")]).live().await;
 
     let requests = cluster.requests();
     let refused: Vec<&Request> = requests.iter().filter(|request| request.refused).collect();

@@ -126,7 +126,8 @@ pub struct Role {
     /// `ReadWrite`: select, insert, update, delete on every table and use of every sequence, present and future, in every schema but the operator's.
     /// `ReadOnly`: select only, without the columns marked secret by their comment. Neither may change the schema or see the migration history.
     pub access: Access,
-    /// Most connections the role may hold at once. Default: 10.
+    /// Most connections the role may hold at once. With `external.privileges: Owner` it is not set, since only an administrator may; a role that has
+    /// another limit is told in `status.stores.postgres.limits` (OtherRoleLimits). Default: 10.
     #[serde(default = "default_connection_limit")]
     #[schemars(range(min = 1, max = 10000))]
     pub connection_limit: i32,

@@ -46,6 +46,9 @@ pub struct Args {
     /// Look after the objects of this spec.controllerClass only. Default: those without one.
     #[arg(long, env = "AMAS_CONTROLLER_CLASS", default_value = "")]
     controller_class: String,
+    /// Labelled: Secrets with the label amas.dev/watch=true are watched, which takes the right to list and watch Secrets. None: they are read by name.
+    #[arg(long, env = "AMAS_SECRETS_WATCH", default_value = "None", value_parser = ["None", "Labelled"])]
+    secrets_watch: String,
     /// Port of /healthz, /readyz and /metrics.
     #[arg(long, env = "AMAS_HTTP_PORT", default_value_t = 8080)]
     http_port: u16,
@@ -275,6 +278,7 @@ async fn settings(args: &Args, client: &Client, images: Images) -> Settings {
         instance: args.pod_name.clone(),
         namespaced: args.rbac_scope == "Namespaced",
         class: args.controller_class.clone(),
+        watches_secrets: args.secrets_watch == "Labelled",
     }
 }
 

@@ -56,6 +56,8 @@ pub struct Settings {
     pub namespaced: bool,
     /// The `spec.controllerClass` of the objects that are ours; empty: those without one.
     pub class: String,
+    /// Secrets that are marked so are watched, which takes the right to watch all of them.
+    pub watches_secrets: bool,
 }
 
 /// The three kinds as they were last seen.

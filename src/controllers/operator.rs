@@ -1,6 +1,6 @@
 //! The running operator: caches, keepers, watches and the three controllers, put together and run until told to stop.
 
-use std::{future::Future, sync::Arc};
+use std::{fmt::Debug, future::Future, sync::Arc};
 
 use kube::{
     Client,
@@ -20,6 +20,7 @@ use crate::{
     engine::{
         Own,
         answers::Answers,
+        child::{Watched, kinds},
         children::Children,
         events::Events,
         metrics::Metrics,
@@ -108,6 +109,10 @@ impl Operator {
         watch.kind(databases, Wakes::database);
         watch.kind(cache_policies, Wakes::policy);
         watch.kind(graph_schemas, Wakes::policy);
+        watch.brought::<kinds::ConfigMap>();
+        if context.settings.watches_secrets {
+            watch.brought::<kinds::Secret>();
+        }
         let caches = &context.caches;
         let _ = tokio::join!(
             caches.databases.wait_until_ready(),
@@ -136,6 +141,13 @@ impl Watching {
             cache,
             on_event,
         ));
+    }
+
+    /// Wakes whoever reads what people have marked to be watched.
+    fn brought<K: Watched + Clone + Debug + Send + Sync>(&self) {
+        let wakes = self.wakes.clone();
+        let changed = move |kind, namespace: &str, name: &str| wakes.brought(kind, namespace, name);
+        tokio::spawn(watch::brought::<K>(self.client.clone(), self.scope.clone(), changed));
     }
 }
 

@@ -13,6 +13,7 @@ use crate::{
     },
     engine::{
         Own,
+        child::ChildKind,
         queue::{self, Waker},
         watch::Happened,
     },
@@ -87,6 +88,16 @@ impl Wakes {
         };
         let (namespace, database) = address(&**object);
         self.family(&Key { namespace, database });
+    }
+
+    /// A ConfigMap or Secret of somebody's that is to be watched has changed: who reads it reads it again.
+    pub fn brought(&self, kind: ChildKind, namespace: &str, name: &str) {
+        for object in self.context.caches.databases.state() {
+            let (of, database) = address(&*object);
+            if of == namespace && database::forget_read(&self.context, &object, kind, name) {
+                self.databases.wake(&of, &database);
+            }
+        }
     }
 
     pub fn policy<K: Policy>(&self, event: Happened<K>) {

@@ -54,7 +54,7 @@ impl ChildKind {
         Self::Pod,
     ];
 
-    /// The kinds that are watched. Secrets never are: they are read by name.
+    /// The children that are watched. Secrets never are: they are read by name. (What people have marked to be watched is another matter.)
     pub const WATCHED: [Self; 9] = [
         Self::ServiceAccount,
         Self::ConfigMap,
@@ -228,7 +228,8 @@ watched!(
     PersistentVolumeClaim,
     StatefulSet,
     Job,
-    Pod
+    Pod,
+    Secret
 );
 
 impl<'de, K: Watched> Deserialize<'de> for Child<K> {

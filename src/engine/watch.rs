@@ -24,6 +24,9 @@ use super::{
     children::{Children, Owner},
 };
 
+/// What marks a ConfigMap or Secret that somebody else makes and wants to be watched.
+const WATCHED: &str = "amas.dev/watch=true";
+
 /// Which namespaces are watched: all, or a list.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Scope {
@@ -237,6 +240,31 @@ pub async fn children(
         );
     }
     listed.wait().await;
+}
+
+/// Watches the objects of one kind that people have marked, and tells namespace and name of each that has changed. Runs for ever.
+pub async fn brought<K: Watched + Clone + Debug + Send + Sync>(
+    client: Client,
+    scope: Scope,
+    changed: impl Fn(ChildKind, &str, &str) + Send,
+) {
+    let streams = scope.namespaces().iter().map(|namespace| {
+        let config = watcher::Config::default().labels(WATCHED).streaming_lists();
+        watcher(scope.api::<Child<K>>(&client, namespace), config)
+            .default_backoff()
+            .boxed()
+    });
+    let mut events = futures::stream::select_all(streams);
+    while let Some(event) = events.next().await {
+        match event {
+            Ok(watcher::Event::Apply(object) | watcher::Event::InitApply(object) | watcher::Event::Delete(object)) => {
+                let (namespace, name) = (object.meta.namespace.as_deref(), object.meta.name.as_deref());
+                changed(K::KIND, namespace.unwrap_or_default(), name.unwrap_or_default());
+            }
+            Ok(watcher::Event::Init | watcher::Event::InitDone) => {}
+            Err(error) => tracing::warn!(%error, kind = ?K::KIND, "watch interrupted; it resumes by itself"),
+        }
+    }
 }
 
 async fn watch_children<K: Watched + Clone + Debug + Send + Sync>(

@@ -53,6 +53,38 @@ impl Images {
 mod tests {
     use super::*;
 
+    /// The keys of `images.overrides`, as the chart's schema has them.
+    fn keys() -> String {
+        let mut engines: Vec<(&str, Vec<String>)> = Vec::new();
+        for (engine, version, _) in TABLE {
+            let version = version.replace('.', "\\.");
+            match engines.last_mut() {
+                Some((last, versions)) if *last == engine => versions.push(version),
+                _ => engines.push((engine, vec![version])),
+            }
+        }
+        let one = |(engine, versions): &(&str, Vec<String>)| match versions.as_slice() {
+            [version] => format!("{engine}:{version}"),
+            versions => format!("{engine}:({})", versions.join("|")),
+        };
+        format!("^({})$", engines.iter().map(one).collect::<Vec<_>>().join("|"))
+    }
+
+    #[test]
+    fn the_chart_and_its_documentation_have_the_same_table() {
+        let schema: serde_json::Value =
+            serde_json::from_str(include_str!("../../charts/amas-operator/values.schema.json")).unwrap();
+        let pattern = &schema["properties"]["images"]["properties"]["overrides"]["propertyNames"]["pattern"];
+        assert_eq!(pattern, &keys());
+        let documented = include_str!("../../docs/configuration.md");
+        for (engine, version, _) in TABLE {
+            assert!(
+                documented.contains(&format!("`{engine}:{version}`")),
+                "{engine}:{version}"
+            );
+        }
+    }
+
     #[test]
     fn overrides_win_then_the_registry() {
         let images = Images::new(

@@ -12,6 +12,8 @@ pub enum Limit {
     NoReadAllSettings,
     UriNotChecked,
     UriReadOnly,
+    OtherRoleLimits,
+    FewConnections,
     /// Redis.
     NoConfig,
     NoAcl,
@@ -48,6 +50,14 @@ impl Limit {
             Self::UriReadOnly => {
                 "the Secret's uri leads to a standby of the server of directUri: applications can only read"
             }
+            Self::OtherRoleLimits => {
+                "roles that were brought have other connection limits than connectionLimit says, and an owner may not set them; an administrator may: ALTER ROLE ... \
+                 CONNECTION LIMIT ..."
+            }
+            Self::FewConnections => {
+                "the roles' connection limits, with 7 for the operator, migrations and superusers, come to more than the server's max_connections: some may be refused \
+                 before they reach theirs"
+            }
             Self::NoConfig => {
                 "CONFIG is refused: an eviction of a CachePolicy is not set but verified through INFO, and shown as enforcedBy Provider"
             }
@@ -82,6 +92,8 @@ mod tests {
             Limit::NoReadAllSettings,
             Limit::UriNotChecked,
             Limit::UriReadOnly,
+            Limit::OtherRoleLimits,
+            Limit::FewConnections,
             Limit::NoConfig,
             Limit::NoAcl,
             Limit::NoInfo,

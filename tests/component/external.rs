@@ -311,6 +311,8 @@ async fn an_owner_gives_rights_to_roles_that_it_may_not_make() {
     kept.until_in(&wanted).await;
     let limits = kept.snapshots.borrow().facts.limits.clone().unwrap();
     assert!(limits.contains(&Limit::NoCreateRole), "{limits:?}");
+    // Theirs is none, ours would be five.
+    assert!(limits.contains(&Limit::OtherRoleLimits), "{limits:?}");
 
     let mut writer = login_to(&server, "writes", "brought", "amas").await.unwrap();
     run(&mut writer, "INSERT INTO things VALUES (1)").await.unwrap();

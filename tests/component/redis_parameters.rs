@@ -177,6 +177,29 @@ async fn hostile_values_stay_values(program: Program) {
     }
 }
 
+/// What a running server does not take up is known, so that it comes with a start instead of being refused.
+async fn what_only_a_start_takes_up_is_known(program: Program) {
+    let server = RedisServer::start(program, "").await;
+    let mut client = server.client();
+    let (mut live, mut at_start) = (0, Vec::new());
+    for (name, value) in shown(&server) {
+        if parameters::refuse(&name, "").is_some() {
+            continue;
+        }
+        // Its own value changes nothing.
+        let set = redis::cmd("CONFIG").arg("SET").arg(&name).arg(&value).exec(&mut client);
+        let immutable = set.is_err_and(|error| error.to_string().contains("immutable"));
+        assert_eq!(parameters::is_read_at_start(&name), immutable, "{name}");
+        if immutable {
+            at_start.push(name);
+        } else {
+            live += 1;
+        }
+    }
+    println!("{program:?}: {live} parameters live, at a start {at_start:?}");
+    assert!(live > 50 && at_start.len() > 5);
+}
+
 macro_rules! on_both {
     ($($test:ident)*) => {
         mod on_redis {
@@ -198,4 +221,5 @@ on_both! {
     taken_up_all_or_none
     the_file_says_the_same_at_the_next_start
     hostile_values_stay_values
+    what_only_a_start_takes_up_is_known
 }

@@ -61,7 +61,9 @@ pub(super) async fn run(ns: &Namespace, job: &Value, files: &[(&str, &str)], sec
     let url = folder.write("url", std::str::from_utf8(&url).unwrap());
     let args = job.pointer("/spec/template/spec/containers/0/args").unwrap();
     let args = args.as_array().unwrap().iter().map(|arg| match arg.as_str().unwrap() {
-        source if source.starts_with("/run/amas/source") => folder.path().to_str().unwrap().to_owned(),
+        source if source.starts_with("/run/amas/source") || source.starts_with("/migrations/") => {
+            folder.path().to_str().unwrap().to_owned()
+        }
         "/run/amas/login/DATABASE_URL" => url.to_str().unwrap().to_owned(),
         "/dev/termination-log" => folder.path().join("end").to_str().unwrap().to_owned(),
         other => other.to_owned(),

@@ -8,7 +8,7 @@ use crate::{
     lifecycle::{database, external},
     support::{
         audit::{Class, Request, Requests},
-        fault::Fault,
+        fault::{Fault, Which},
         kubernetes::{Kubernetes, Namespace},
         operator::Operator,
         postgres::Postgres,
@@ -169,7 +169,7 @@ async fn what_was_left_of_the_work_on_a_store_is_not_sent_after_the_lease() {
     held_by(&ns, "first").await;
 
     // It is frozen while the answer to its first statements is on its way: the database is to be made next.
-    store.plan.begin(Some((1, Fault::Held)));
+    store.plan.begin(Some((Which::Number(1), Fault::Held)));
     let sql = json!({"database": "late", "owner": "late_owner", "external": external("postgres")});
     ns.apply(database("a", json!({"postgres": sql}))).await;
     store.plan.happened().await;

@@ -8,7 +8,15 @@ use futures::{StreamExt, stream};
 use kube::api::{DynamicObject, PostParams};
 use serde_json::{Value, json};
 
-use crate::support::kubernetes::{Kubernetes, Namespace, condition_of};
+use crate::{
+    deletion::reason,
+    lifecycle::{self, external},
+    support::{
+        kubernetes::{Kubernetes, Namespace, PATIENCE, condition_of},
+        postgres::Postgres,
+        process::eventually,
+    },
+};
 
 const NASTY: [&str; 9] = [
     LONG,
@@ -282,4 +290,43 @@ async fn hostile_text_in_every_string_field_is_refused_or_told_or_quoted() {
         told.iter().sum::<usize>(),
         told.len()
     );
+}
+
+/// What a Job may have is for the API server to say, once there is a database to make one for.
+#[tokio::test]
+async fn what_a_job_may_not_have_is_told_and_mended() {
+    let api = Kubernetes::shared().await;
+    let ns = api.namespace("jobs").await;
+    let postgres = Postgres::shared().await;
+    ns.secret("postgres", &[("uri", &postgres.url("postgres", "postgres"))])
+        .await;
+    let files = json!({"0001_a.sql": "CREATE TABLE a (id int);"});
+    ns.apply(json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "files"}, "data": files}))
+        .await;
+    let _operator = ns.operator(&[]).await;
+    let with = |resource: &str| {
+        let sql = json!({"database": "jobs", "owner": "jobs_owner", "external": external("postgres")});
+        let job = json!({"resources": {"limits": {resource: "1"}}});
+        let migrations = json!({"source": {"configMaps": ["files"]}, "job": job});
+        lifecycle::database("a", json!({"postgres": sql, "migrations": migrations}))
+    };
+    let mut told = 0;
+    for resource in SHOWN {
+        if ns.try_apply(with(resource)).await.is_err() {
+            continue;
+        }
+        told += 1;
+        let object = ns
+            .wait("AmasDatabase", "a", "refused", |object| {
+                object.pointer("/status/observedGeneration") == object.pointer("/metadata/generation")
+                    && reason(object) == "Refused"
+            })
+            .await;
+        let said = condition_of(&object, "Ready").unwrap()["message"].to_string();
+        assert!(said.contains("resources.limits"), "{said}");
+        assert!(ns.list("Job").await.is_empty());
+    }
+    assert!(told > 0, "the schema lets some through");
+    ns.apply(with("cpu")).await;
+    eventually("there is a Job", PATIENCE, || async { ns.list("Job").await.len() == 1 }).await;
 }

@@ -17,6 +17,17 @@ pub enum Fault {
     Held,
     /// It does not arrive, and this status is the answer (429 with Retry-After: 1). Of an API server only.
     Answer(u16),
+    /// It does not arrive, and the answer says that it did.
+    Pretended,
+}
+
+/// Which write is spoilt.
+#[derive(Clone, Debug)]
+pub enum Which {
+    /// The one of this number, counted from 1.
+    Number(usize),
+    /// The one of this number among those of the same words.
+    Of(Write, usize),
 }
 
 /// One write in words, such as `PATCH /apis/...`.
@@ -32,7 +43,9 @@ pub struct Plan {
 #[derive(Default)]
 struct Planned {
     writes: Vec<Write>,
-    fault: Option<(usize, Fault)>,
+    fault: Option<(Which, Fault)>,
+    met: bool,
+    pretended: Option<Write>,
 }
 
 impl Default for Plan {
@@ -46,22 +59,36 @@ impl Default for Plan {
 }
 
 impl Plan {
-    /// Counts from 1 again, and spoils the write of that number.
-    pub fn begin(&self, fault: Option<(usize, Fault)>) {
-        let writes = Vec::new();
-        *self.planned.lock().unwrap() = Planned { writes, fault };
+    /// Counts from 1 again, and spoils that write.
+    pub fn begin(&self, fault: Option<(Which, Fault)>) {
+        *self.planned.lock().unwrap() = Planned {
+            fault,
+            ..Planned::default()
+        };
         self.happened.send_replace(false);
+    }
+
+    /// From now on no write of these words arrives, and each is answered as if it had: as the servers see it, the operator never writes it again.
+    pub fn pretend(&self, write: Write) {
+        self.planned.lock().unwrap().pretended = Some(write);
     }
 
     /// Takes a write in; gives what is planned for it.
     pub fn count(&self, write: Write) -> Option<Fault> {
         let mut planned = self.planned.lock().unwrap();
+        let pretended = planned.pretended.as_ref() == Some(&write);
         planned.writes.push(write);
-        let number = planned.writes.len();
-        planned
-            .fault
-            .filter(|(wanted, _)| *wanted == number)
-            .map(|(_, fault)| fault)
+        if pretended {
+            return Some(Fault::Pretended);
+        }
+        let fault = planned.spoilt()?;
+        planned.met = true;
+        Some(fault)
+    }
+
+    /// Whether the write has come that shall be spoilt.
+    pub fn is_met(&self) -> bool {
+        self.planned.lock().unwrap().met
     }
 
     /// The planned fault has done its work.
@@ -92,5 +119,20 @@ impl Plan {
     /// How many these are.
     pub fn counted(&self) -> usize {
         self.planned.lock().unwrap().writes.len()
+    }
+}
+
+impl Planned {
+    /// What is planned for the last write.
+    fn spoilt(&self) -> Option<Fault> {
+        let (which, fault) = self.fault.as_ref()?;
+        let last = self.writes.last()?;
+        let is_it = match which {
+            Which::Number(number) => *number == self.writes.len(),
+            Which::Of(write, number) => {
+                write == last && *number == self.writes.iter().filter(|other| *other == write).count()
+            }
+        };
+        is_it.then_some(*fault)
     }
 }

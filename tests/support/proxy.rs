@@ -148,6 +148,7 @@ async fn handle(State(shared): State<Arc<Shared>>, request: Request) -> Response
             shared.plan.has_happened();
             return refusal(code);
         }
+        Some(Fault::Pretended) => return pretended(request).await,
         _ => shared.forward(request).await,
     };
     let answer = match answer {
@@ -174,6 +175,16 @@ async fn handle(State(shared): State<Arc<Shared>>, request: Request) -> Response
         }
     });
     Response::from_parts(parts, Body::from_stream(frames))
+}
+
+/// As the API server would answer if it had carried it out.
+async fn pretended(request: Request) -> Response {
+    let body = to_bytes(request.into_body(), usize::MAX).await.unwrap_or_default();
+    let mut object: serde_json::Value = serde_json::from_slice(&body).unwrap_or_default();
+    object["metadata"]["uid"] = json!("00000000-0000-0000-0000-000000000000");
+    object["metadata"]["resourceVersion"] = json!("1");
+    let builder = Response::builder().header(header::CONTENT_TYPE, "application/json");
+    builder.body(Body::from(object.to_string())).unwrap()
 }
 
 /// As the API server words it.

@@ -126,6 +126,10 @@ impl Between {
                     self.plan.has_happened();
                     return std::future::pending().await;
                 }
+                if fault == Some(Fault::Pretended) {
+                    server.write_all(self.protocol.harmless(&frame)).await?;
+                    continue;
+                }
                 if fault.is_some() {
                     *self.spoilt.lock().unwrap() = fault;
                 }
@@ -197,6 +201,17 @@ impl Protocol {
                 let is = |write: &&str| upper == **write || upper.starts_with(&format!("{write} "));
                 REDIS_WRITES.iter().any(is).then_some(text)
             }
+        }
+    }
+
+    /// What may take the place of a write, is answered like it, and changes nothing. Of statements only where they are sent in one message.
+    fn harmless(self, frame: &[u8]) -> &'static [u8] {
+        match self {
+            Self::Postgres => {
+                assert_eq!(frame.first(), Some(&b'Q'), "a statement in one message");
+                b"Q\0\0\0\x06;\0"
+            }
+            Self::Redis => b"*1\r\n$4\r\nPING\r\n",
         }
     }
 

@@ -95,6 +95,12 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 - apiGroups: [""]
   resources: [secrets]
   verbs: [get, create, update, delete]
+{{- if eq .Values.secrets.watch "Labelled" }}
+# Those with the label amas.dev/watch=true; the API knows no narrower right.
+- apiGroups: [""]
+  resources: [secrets]
+  verbs: [watch]
+{{- end }}
 - apiGroups: [events.k8s.io]
   resources: [events]
   verbs: [create, patch]

@@ -105,11 +105,7 @@ fn patience(object: &AmasDatabase, now: Timestamp) -> Duration {
 /// Takes leave of the servers that are not ours.
 async fn leave_stores(context: &Context, object: &AmasDatabase, family: &Family, within: Duration) -> Vec<Left> {
     let (keepers, key, spec) = (&context.keepers, super::key(family), &object.spec);
-    let external = |store: StoreKind| match store {
-        StoreKind::Postgres => spec.postgres.as_ref().is_some_and(|store| store.external.is_some()),
-        StoreKind::Redis => spec.redis.as_ref().is_some_and(|store| store.external.is_some()),
-        StoreKind::Neo4j => spec.neo4j.as_ref().is_some_and(|store| store.external.is_some()),
-    };
+    let external = |store: StoreKind| store.declared(spec).is_some_and(|store| store.external.is_some());
     if !StoreKind::ALL.into_iter().any(external) {
         return Vec::new();
     }

@@ -21,16 +21,6 @@ use super::{
 /// Server start times that differ by less are the same start, told by an uptime in whole seconds.
 const SAME_START: Duration = Duration::from_secs(3);
 
-/// Whether a store has ever served.
-pub fn was_seen(status: &AmasDatabaseStatus, store: StoreKind) -> bool {
-    let Some(stores) = &status.stores else { return false };
-    match store {
-        StoreKind::Postgres => stores.postgres.as_ref().is_some_and(|store| store.version.is_some()),
-        StoreKind::Redis => stores.redis.as_ref().is_some_and(|store| store.version.is_some()),
-        StoreKind::Neo4j => stores.neo4j.as_ref().is_some_and(|store| store.version.is_some()),
-    }
-}
-
 /// The facts of every declared store; of one that is away, as they were last seen.
 pub fn stores(object: &AmasDatabase, valid: &Valid, observed: &Observed) -> Option<StoresStatus> {
     let old = observed.status.stores.clone().unwrap_or_default();

@@ -93,6 +93,7 @@ pub fn settings() -> Settings {
         instance: "test".into(),
         namespaced: false,
         class: String::new(),
+        watches_secrets: false,
     }
 }
 

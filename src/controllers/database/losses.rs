@@ -8,7 +8,6 @@ use crate::{
 };
 
 use super::{
-    facts::was_seen,
     observe::{Observed, StoreKind},
     plan::Plan,
     validate::Valid,
@@ -20,7 +19,7 @@ pub const HANDLED: &str = "accept-empty";
 
 /// Whether a store was seen with its data, and nobody has said that it may begin anew.
 pub fn is_kept(store: StoreKind, observed: &Observed) -> bool {
-    was_seen(&observed.status, store) && accepted(observed) != Some(store)
+    store.was_seen(&observed.status) && accepted(observed) != Some(store)
 }
 
 /// The store that a person lets begin anew.

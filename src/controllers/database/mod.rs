@@ -20,6 +20,7 @@ mod rollout;
 mod secrets;
 mod status;
 mod stores;
+mod table;
 mod tried;
 mod validate;
 mod volumes;
@@ -31,7 +32,7 @@ use kube::Resource;
 
 pub use issuance::Sights;
 pub use jobs::Plans;
-pub use observe::{StoreKind, eviction_owner};
+pub use observe::{StoreKind, eviction_owner, forget_read};
 
 use crate::{
     api::{amas_database::AmasDatabase, common::DeletionPolicy},

@@ -12,7 +12,7 @@ use crate::{
         ACCEPT_DRIFT, ACCEPT_EMPTY, APPROVE_PLAN, REISSUE, RENEW, REREAD_SECRETS, RESTART, ROTATE, TAKE_OVER,
         amas_database::{AmasDatabase, AmasDatabaseStatus},
         common::External,
-        conditions::{ConditionType, shorten},
+        conditions::shorten,
         migrations::{DriftMode, ImageSource},
         sensitive::Sensitive,
     },
@@ -28,7 +28,6 @@ use crate::{
         writer::WriteError,
     },
     stores::{
-        health::Health,
         keeper::{Key, Snapshot},
         neo4j::Neo4j,
         postgres::Postgres,
@@ -45,6 +44,7 @@ use super::{
 };
 
 pub use self::policies::{Policy, eviction_owner};
+pub use super::table::StoreKind;
 
 /// Of a one-shot annotation's value, which may be as long as it likes, this much counts.
 const HANDLED_LIMIT: usize = 253;
@@ -52,35 +52,6 @@ const HANDLED_LIMIT: usize = 253;
 pub const HANDLED_TAKE_OVER: &str = "take-over";
 /// The same of the one that accepts a changed schema.
 pub const HANDLED_DRIFT: &str = "accept-drift";
-
-/// An engine of ours; the table of stores.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum StoreKind {
-    Postgres,
-    Redis,
-    Neo4j,
-}
-
-impl StoreKind {
-    pub const ALL: [Self; 3] = [Self::Postgres, Self::Redis, Self::Neo4j];
-
-    /// The last part of names, and the field of the specification.
-    pub fn component(self) -> &'static str {
-        match self {
-            Self::Postgres => "postgres",
-            Self::Redis => "redis",
-            Self::Neo4j => "neo4j",
-        }
-    }
-
-    pub fn condition(self) -> ConditionType {
-        match self {
-            Self::Postgres => ConditionType::PostgresReady,
-            Self::Redis => ConditionType::RedisReady,
-            Self::Neo4j => ConditionType::Neo4jReady,
-        }
-    }
-}
 
 /// An external server as its Secret describes it, or what is wrong with that.
 pub type ExternalServer = Result<external::Server, String>;
@@ -151,56 +122,6 @@ impl Observed {
             issuance: self.issuance.as_ref(),
             renew: self.renew.as_ref(),
             now: self.now,
-        }
-    }
-
-    /// What the sentinel of a store says.
-    pub fn health(&self, store: StoreKind) -> Option<&Health> {
-        match store {
-            StoreKind::Postgres => self.postgres.as_ref().map(|snapshot| &snapshot.health),
-            StoreKind::Redis => self.redis.as_ref().map(|snapshot| &snapshot.health),
-            StoreKind::Neo4j => self.neo4j.as_ref().map(|snapshot| &snapshot.health),
-        }
-    }
-
-    /// Since when a store's server refuses a login of ours, or cannot be trusted, if so: what only another Secret puts right.
-    pub fn barred_since(&self, store: StoreKind) -> Option<Timestamp> {
-        let refused = match store {
-            StoreKind::Postgres => self.postgres.as_ref().and_then(|snapshot| snapshot.refused_since),
-            StoreKind::Redis => self.redis.as_ref().and_then(|snapshot| snapshot.refused_since),
-            StoreKind::Neo4j => self.neo4j.as_ref().and_then(|snapshot| snapshot.refused_since),
-        };
-        let health = self.health(store).filter(|health| health.reason.bars());
-        health.map(|health| health.since).or(refused)
-    }
-
-    /// Whether the keeper of a store has looked at its server since this process started.
-    pub fn is_read(&self, store: StoreKind) -> bool {
-        match store {
-            StoreKind::Postgres => self.postgres.as_ref().is_some_and(|snapshot| {
-                let facts = &snapshot.facts;
-                facts.migrations.is_some()
-                    || facts.error.is_some()
-                    || facts.conflict.is_some()
-                    || facts.database_missing
-            }),
-            StoreKind::Redis => self.redis.as_ref().is_some_and(|snapshot| {
-                let facts = &snapshot.facts;
-                facts.duty_in.is_some() || facts.error.is_some() || facts.claim_conflict.is_some()
-            }),
-            StoreKind::Neo4j => self.neo4j.as_ref().is_some_and(|snapshot| {
-                let facts = &snapshot.facts;
-                facts.duty_in.is_some() || facts.error.is_some() || facts.claim_conflict.is_some()
-            }),
-        }
-    }
-
-    /// The word to take over under which the claim of a store was last judged.
-    pub fn take_over_seen(&self, store: StoreKind) -> Option<&String> {
-        match store {
-            StoreKind::Postgres => self.postgres.as_ref()?.facts.take_over_seen.as_ref(),
-            StoreKind::Redis => self.redis.as_ref()?.facts.take_over_seen.as_ref(),
-            StoreKind::Neo4j => self.neo4j.as_ref()?.facts.take_over_seen.as_ref(),
         }
     }
 
@@ -368,6 +289,38 @@ fn forget_secrets(context: &Context, object: &AmasDatabase, observed: &mut Obser
             context.credentials.forget(&namespace, &remembered(&name));
         }
     }
+}
+
+/// Forgets what was read of a ConfigMap or Secret; whether this object reads it.
+pub fn forget_read(context: &Context, object: &AmasDatabase, kind: ChildKind, name: &str) -> bool {
+    let (namespace, uid) = (
+        object.metadata.namespace.clone().unwrap_or_default(),
+        object.metadata.uid.clone().unwrap_or_default(),
+    );
+    let spec = &object.spec;
+    let is_it = |other: &String| other == name;
+    if kind == ChildKind::Secret {
+        let family = super::family(object, &context.settings);
+        let ours = validate::wanted_secrets(&family, spec)
+            .iter()
+            .any(|secret| secret.name == name);
+        let theirs = brought(object).iter().any(is_it);
+        context.credentials.forget(&namespace, &remembered(name));
+        if ours {
+            context.credentials.forget(&namespace, name);
+        }
+        return ours || theirs;
+    }
+    let source = spec
+        .migrations
+        .as_ref()
+        .map(|migrations| &migrations.source.config_maps);
+    let seed = spec.seed.as_ref().map(|seed| &seed.config_maps);
+    let reads = source.into_iter().chain(seed).flatten().any(is_it);
+    if reads {
+        context.sources.forget(&uid);
+    }
+    reads
 }
 
 /// Names of all Secrets that the user brings.

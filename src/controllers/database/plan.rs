@@ -103,21 +103,8 @@ pub struct Plan {
 impl Plan {
     /// Whether a server has everything that its keeper is to hold true.
     pub fn is_in(&self, store: StoreKind, observed: &Observed) -> bool {
-        let (wanted, have) = match store {
-            StoreKind::Postgres => (
-                self.duties.postgres.as_ref().map(|duty| duty.fingerprint()),
-                observed.postgres.as_ref().and_then(|snapshot| snapshot.facts.duty_in),
-            ),
-            StoreKind::Redis => (
-                self.duties.redis.as_ref().map(|duty| duty.fingerprint()),
-                observed.redis.as_ref().and_then(|snapshot| snapshot.facts.duty_in),
-            ),
-            StoreKind::Neo4j => (
-                self.duties.neo4j.as_ref().map(|duty| duty.fingerprint()),
-                observed.neo4j.as_ref().and_then(|snapshot| snapshot.facts.duty_in),
-            ),
-        };
-        wanted.is_some() && have == wanted
+        let wanted = self.duties.wanted(store);
+        wanted.is_some() && observed.heard(store).and_then(|heard| heard.duty_in) == wanted
     }
 }
 

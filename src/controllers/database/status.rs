@@ -19,7 +19,6 @@ use crate::{
 };
 
 use super::{
-    duties::Duties,
     facts, issuance,
     jobs::Decision,
     losses,
@@ -127,23 +126,19 @@ fn unheard(suspended: bool, observed: &Observed, plan: &Plan) -> bool {
     // The keepers of a suspended object never look.
     let known = !suspended && observed.same_generation && !observed.status.conditions.is_empty();
     let troubled = !plan.missing.is_empty() || !plan.taken.is_empty();
-    let Duties { postgres, redis, neo4j } = &plan.duties;
     let silent = |store: StoreKind| {
         observed
             .health(store)
             .is_none_or(|health| health.verdict == HealthVerdict::Unknown)
     };
-    let unread = |store: StoreKind| observed.health(store).is_some_and(Health::is_up) && !observed.is_read(store);
-    let declared = [
-        (StoreKind::Postgres, postgres.is_some()),
-        (StoreKind::Redis, redis.is_some()),
-        (StoreKind::Neo4j, neo4j.is_some()),
-    ];
-    known
-        && !troubled
-        && declared
-            .iter()
-            .any(|(store, declared)| *declared && (silent(*store) || unread(*store)))
+    let unread = |store: StoreKind| {
+        let heard = observed.heard(store);
+        heard.is_some_and(|heard| heard.health.is_up() && !heard.is_read)
+    };
+    let mut held = StoreKind::ALL
+        .into_iter()
+        .filter(|store| plan.duties.wanted(*store).is_some());
+    known && !troubled && held.any(|store| silent(store) || unread(store))
 }
 
 fn as_before(observed: &Observed) -> Report {
@@ -396,18 +391,17 @@ impl Draft<'_> {
 
     /// Every store that answers has been looked at under this word.
     fn taken_over(&self, word: &String) -> bool {
-        let Duties { postgres, redis, neo4j } = &self.plan.duties;
-        let held = |store: &StoreKind| match store {
-            StoreKind::Postgres => postgres.is_some(),
-            StoreKind::Redis => redis.is_some(),
-            StoreKind::Neo4j => neo4j.is_some(),
-        };
+        let held = |store: &StoreKind| self.plan.duties.wanted(*store).is_some();
         let up = |store: &StoreKind| self.observed.health(*store).is_some_and(Health::is_up);
         let mut answering = StoreKind::ALL
             .into_iter()
             .filter(|store| held(store) && up(store))
             .peekable();
-        answering.peek().is_some() && answering.all(|store| self.observed.take_over_seen(store) == Some(word))
+        answering.peek().is_some()
+            && answering.all(|store| {
+                let heard = self.observed.heard(store);
+                heard.and_then(|heard| heard.take_over_seen) == Some(word)
+            })
     }
 
     /// The Secrets that are there and ours.

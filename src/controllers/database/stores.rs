@@ -12,7 +12,7 @@ use crate::{
     engine::child::ChildKind,
     stores::{
         health::{Reason as HealthReason, Verdict},
-        postgres::{self, ConfigurationFacts},
+        postgres::{self, ConfigurationFacts, MissingExtension},
     },
 };
 
@@ -162,7 +162,9 @@ fn heard_of(
         .find(|condition| condition.type_ == format!("{:?}", store.condition()));
     match (health.verdict, before) {
         // The keepers of a suspended object never look.
-        (Verdict::Up, Some(before)) if suspended && !observed.is_read(store) => as_before(before),
+        (Verdict::Up, Some(before)) if suspended && !observed.heard(store).is_some_and(|heard| heard.is_read) => {
+            as_before(before)
+        }
         // The Secret was read again just now; perhaps somebody has changed both.
         (Verdict::Up, Some(before))
             if before.status == "True" && observed.same_generation && just_refused(store, observed) =>
@@ -315,7 +317,7 @@ fn conflicted(store: StoreKind, holder: &str, observed: &Observed, name: &str) -
     let message = format!(
         "{holder}; release it there (delete that object), or take it over: kubectl annotate amasdb {name} {TAKE_OVER}=\"$(date +%s)\" --overwrite"
     );
-    if super::facts::was_seen(&observed.status, store) {
+    if store.was_seen(&observed.status) {
         return StoreState::Refusing(Reason::Conflicted, message);
     }
     StoreState::Away {
@@ -327,110 +329,66 @@ fn conflicted(store: StoreKind, holder: &str, observed: &Observed, name: &str) -
 
 /// What the facts of a server that answers say.
 fn serving(store: StoreKind, valid: &Valid, observed: &Observed, plan: &Plan) -> StoreState {
-    struct Said {
-        duty_in: Option<u64>,
-        wanted: Option<u64>,
-        conflict: Option<String>,
-        error: Option<String>,
-        missing: Option<String>,
-        lost: Option<String>,
-        configuration: Option<StoreState>,
-    }
-    let said = match store {
-        StoreKind::Postgres => observed.postgres.as_ref().map(|snapshot| {
-            let facts = &snapshot.facts;
-            let missing = facts
-                .missing_extensions
-                .first()
-                .map(|extension| match extension.installed {
-                    true => format!(
-                        "extension {} cannot be created with our rights; as an administrator run: {}",
-                        extension.name, extension.statement
-                    ),
-                    false => format!(
-                        "extension {} is not installed on the server; use an image or service that has it",
-                        extension.name
-                    ),
-                });
-            Said {
-                duty_in: facts.duty_in,
-                wanted: plan.duties.postgres.as_ref().map(|duty| duty.fingerprint()),
-                conflict: facts.conflict.clone(),
-                error: facts.error.clone(),
-                missing,
-                lost: plan
-                    .duties
-                    .postgres
-                    .as_ref()
-                    .filter(|_| facts.database_missing)
-                    .map(|duty| losses::of_database(duty.database.as_str(), valid)),
-                configuration: configuration_state(plan, facts.configuration.as_ref()),
-            }
-        }),
-        StoreKind::Redis => observed.redis.as_ref().map(|snapshot| {
-            let facts = &snapshot.facts;
-            let wanted = plan.duties.redis.as_ref().map(|duty| duty.fingerprint());
-            Said {
-                duty_in: facts.duty_in,
-                wanted,
-                conflict: facts.claim_conflict.clone(),
-                error: facts.error.clone(),
-                missing: None,
-                lost: None,
-                configuration: facts.parameters.as_ref().and_then(|facts| {
-                    let asked = plan.duties.redis.as_ref().map(|duty| &duty.parameters);
-                    (asked == Some(&facts.asked)).then(|| invalid_parameters("redis", &facts.refused))?
-                }),
-            }
-        }),
-        StoreKind::Neo4j => observed.neo4j.as_ref().map(|snapshot| {
-            let facts = &snapshot.facts;
-            let wanted = plan.duties.neo4j.as_ref().map(|duty| duty.fingerprint());
-            Said {
-                duty_in: facts.duty_in,
-                wanted,
-                conflict: facts.claim_conflict.clone(),
-                error: facts.error.clone(),
-                missing: None,
-                lost: None,
-                configuration: None,
-            }
-        }),
-    };
     let changing = || StoreState::Changing("being brought to the specification".into());
-    let Some(said) = said else { return changing() };
-    match said {
-        Said {
-            conflict: Some(conflict),
-            ..
-        } => conflicted(store, &conflict, observed, &valid.family.database),
-        Said { lost: Some(lost), .. } => StoreState::Away {
-            human: true,
-            reason: Reason::DatabaseMissing,
-            message: lost,
-        },
-        Said {
-            missing: Some(missing), ..
-        } => StoreState::Refusing(Reason::ExtensionMissing, missing),
-        Said {
-            configuration: Some(state),
-            ..
-        } => state,
-        Said { error: Some(error), .. } if observed.barred_since(store).is_some() => {
-            StoreState::Refusing(Reason::LoginRefused, error)
+    let Some(heard) = observed.heard(store) else {
+        return changing();
+    };
+    if let Some(conflict) = heard.conflict {
+        return conflicted(store, conflict, observed, &valid.family.database);
+    }
+    if let Some(state) = of_its_own(store, valid, observed, plan) {
+        return state;
+    }
+    match (heard.error, heard.duty_in, plan.duties.wanted(store)) {
+        (Some(error), ..) if observed.barred_since(store).is_some() => {
+            StoreState::Refusing(Reason::LoginRefused, error.clone())
         }
-        Said { error: Some(error), .. } => StoreState::Refusing(Reason::Refused, error),
-        Said {
-            duty_in: Some(duty_in),
-            wanted: Some(wanted),
-            ..
-        } if duty_in == wanted => StoreState::Serving,
+        (Some(error), ..) => StoreState::Refusing(Reason::Refused, error.clone()),
+        (None, Some(duty_in), Some(wanted)) if duty_in == wanted => StoreState::Serving,
         // Never configured yet: roles and database may be missing, so nobody could use it.
-        Said { duty_in: None, .. } if !super::facts::was_seen(&observed.status, store) => StoreState::Away {
+        (None, None, _) if !store.was_seen(&observed.status) => StoreState::Away {
             human: false,
             reason: Reason::Provisioning,
             message: "the server is starting".into(),
         },
         _ => changing(),
     }
+}
+
+/// What only one of the stores can lack: its database, an extension, or a parameter that the server takes.
+fn of_its_own(store: StoreKind, valid: &Valid, observed: &Observed, plan: &Plan) -> Option<StoreState> {
+    match store {
+        StoreKind::Postgres => {
+            let facts = &observed.postgres.as_ref()?.facts;
+            if let Some(duty) = plan.duties.postgres.as_ref().filter(|_| facts.database_missing) {
+                return Some(StoreState::Away {
+                    human: true,
+                    reason: Reason::DatabaseMissing,
+                    message: losses::of_database(duty.database.as_str(), valid),
+                });
+            }
+            let extension = facts.missing_extensions.first().map(missing);
+            extension.or_else(|| configuration_state(plan, facts.configuration.as_ref()))
+        }
+        StoreKind::Redis => {
+            let facts = observed.redis.as_ref()?.facts.parameters.as_ref()?;
+            let asked = &plan.duties.redis.as_ref()?.parameters;
+            (*asked == facts.asked).then(|| invalid_parameters("redis", &facts.refused))?
+        }
+        StoreKind::Neo4j => None,
+    }
+}
+
+fn missing(extension: &MissingExtension) -> StoreState {
+    let message = match extension.installed {
+        true => format!(
+            "extension {} cannot be created with our rights; as an administrator run: {}",
+            extension.name, extension.statement
+        ),
+        false => format!(
+            "extension {} is not installed on the server; use an image or service that has it",
+            extension.name
+        ),
+    };
+    StoreState::Refusing(Reason::ExtensionMissing, message)
 }

@@ -195,18 +195,14 @@ fn postgres_problems(spec: &PostgresSpec, owner: Option<&SqlName>) -> Vec<String
         ));
     }
     let Some(managed) = &spec.managed else { return problems };
-    // Two for the migration runner, two for the operator, three that PostgreSQL reserves for superusers.
-    let wanted: i64 = spec
-        .roles
-        .iter()
-        .map(|role| i64::from(role.connection_limit))
-        .sum::<i64>()
-        + 7;
+    let roles: i64 = spec.roles.iter().map(|role| i64::from(role.connection_limit)).sum();
+    let wanted = roles + postgres::OTHER_CONNECTIONS;
     let limit = postgres::workload::max_connections(managed);
     if wanted > limit {
         problems.push(format!(
-            "spec.postgres: the roles' connection limits, with 7 for the operator, migrations and superusers, come to {wanted}, but max_connections is {limit}; \
-             lower the limits or raise parameters.max_connections"
+            "spec.postgres: the roles' connection limits, with {other} for the operator, migrations and superusers, come to {wanted}, but max_connections is {limit}; \
+             lower the limits or raise parameters.max_connections",
+            other = postgres::OTHER_CONNECTIONS
         ));
     }
     problems
@@ -516,32 +512,17 @@ fn source(spec: &AmasDatabaseSpec, users: &Secrets<'_>) -> Source {
 
 /// The managed servers that have certificates.
 pub fn encrypted(spec: &AmasDatabaseSpec) -> Vec<&'static str> {
-    let postgres = spec.postgres.as_ref().is_some_and(|store| store.managed.is_some());
-    let redis = spec.redis.as_ref().is_some_and(|store| store.managed.is_some());
-    let neo4j = spec.neo4j.as_ref().is_some_and(|store| store.managed.is_some());
-    let all = [("postgres", postgres), ("redis", redis), ("neo4j", neo4j)];
-    let wanted = all.into_iter().filter(|(_, managed)| *managed && spec.tls.is_some());
-    wanted.map(|(component, _)| component).collect()
+    if spec.tls.is_none() {
+        return Vec::new();
+    }
+    let managed = StoreKind::all_of(spec).filter(|(_, declared)| declared.managed);
+    managed.map(|(store, _)| store.component()).collect()
 }
 
 /// The servers that are not ours.
 pub fn externals(spec: &AmasDatabaseSpec) -> Vec<(StoreKind, &External)> {
-    let all = [
-        (
-            StoreKind::Postgres,
-            spec.postgres.as_ref().and_then(|store| store.external.as_ref()),
-        ),
-        (
-            StoreKind::Redis,
-            spec.redis.as_ref().and_then(|store| store.external.as_ref()),
-        ),
-        (
-            StoreKind::Neo4j,
-            spec.neo4j.as_ref().and_then(|store| store.external.as_ref()),
-        ),
-    ];
-    all.into_iter()
-        .filter_map(|(store, external)| Some((store, external?)))
+    StoreKind::all_of(spec)
+        .filter_map(|(store, declared)| Some((store, declared.external?)))
         .collect()
 }
 

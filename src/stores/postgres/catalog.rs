@@ -7,7 +7,7 @@ use serde::Deserialize;
 use sqlx::PgConnection;
 
 use super::{
-    PostgresDuty,
+    PostgresDuty, RoleDuty,
     connect::{SqlError, read as read_json},
     scram,
     sql::{literal, literals, owns},
@@ -97,14 +97,30 @@ impl From<Role> for OtherRole {
     }
 }
 
+/// Connections beside those of the roles: two for the migration runner, two for the operator, three that PostgreSQL reserves for superusers.
+pub const OTHER_CONNECTIONS: i64 = 7;
+
 impl Catalog {
-    pub fn limits(&self) -> Vec<Limit> {
+    /// What the server or the login does not allow, of what this duty could make use of.
+    pub fn limits(&self, want: &PostgresDuty) -> Vec<Limit> {
+        let other = |role: &RoleDuty| {
+            let found = self.roles.get(role.name.as_str());
+            found.is_some_and(|found| found.connection_limit != role.connection_limit)
+        };
+        let connections: i64 = want.roles.iter().map(|role| i64::from(role.connection_limit)).sum();
+        let few = connections + OTHER_CONNECTIONS > i64::from(self.max_connections);
         let all = [
             (self.read_only, Limit::ReadOnly),
             (!self.superuser, Limit::NoSuperuser),
             (!self.marks_roles, Limit::NoCreateRole),
             (!self.creates_databases, Limit::NoCreateDatabase),
             (!self.reads_settings, Limit::NoReadAllSettings),
+            (
+                want.is_owner_only() && want.roles.iter().any(other),
+                Limit::OtherRoleLimits,
+            ),
+            // Of a server of ours the specification is judged.
+            (!want.exclusive && few, Limit::FewConnections),
         ];
         let there = all.into_iter().filter(|(there, _)| *there);
         there.map(|(_, limit)| limit).collect()

@@ -26,6 +26,7 @@ mod wire;
 mod work;
 pub mod workload;
 
+pub use catalog::OTHER_CONNECTIONS;
 pub use configure::{Configuration, ConfigurationFacts};
 pub use drift::DriftDuty;
 pub use duty::{

@@ -190,6 +190,7 @@ mod tests {
         api::sensitive::Sensitive,
         stores::{
             endpoint::{Endpoint, Tls},
+            limits::Limit,
             postgres::{
                 Access, RoleDuty, Session, Twin,
                 catalog::{Role, SchemaOwner},
@@ -496,6 +497,24 @@ mod tests {
         have.superuser = false;
         have.roles.get_mut("own").unwrap().plain = false;
         assert_eq!(plan(&have, &want, false), []);
+    }
+
+    #[test]
+    fn connection_limits_that_cannot_be_held_are_told() {
+        let (mut want, mut have) = (want(), converged());
+        want.exclusive = false;
+        let told = |have: &Catalog, want: &PostgresDuty, limit| have.limits(want).contains(&limit);
+        // 65 of the role and 7.
+        have.max_connections = 72;
+        assert!(!told(&have, &want, Limit::FewConnections));
+        have.max_connections = 71;
+        assert!(told(&have, &want, Limit::FewConnections));
+        have.roles.get_mut("app").unwrap().connection_limit = -1;
+        assert!(!told(&have, &want, Limit::OtherRoleLimits), "an administrator sets it");
+        want.admin.user = "own".into();
+        assert!(told(&have, &want, Limit::OtherRoleLimits));
+        have.roles.get_mut("app").unwrap().connection_limit = 65;
+        assert!(!told(&have, &want, Limit::OtherRoleLimits));
     }
 
     #[test]

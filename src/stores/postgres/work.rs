@@ -140,7 +140,7 @@ async fn settle(worker: &mut PostgresWorker, duty: &PostgresDuty, facts: &mut Po
     };
     let mut have = catalog::read(&mut connection, duty, false).await?;
     facts.max_connections = Some(have.max_connections);
-    facts.limits = Some(have.limits().into_iter().chain(in_front).collect());
+    facts.limits = Some(have.limits(duty).into_iter().chain(in_front).collect());
     let created = have.database_owner.is_none();
     facts.database_missing = created && duty.kept;
     if facts.database_missing {

@@ -1,18 +1,17 @@
-//! One life of one object, with an operator of its own and a proxy before everything that this operator writes to.
+//! One life of one object, made and deleted as often as there is something to try, with an operator of its own and a proxy before everything that this
+//! operator writes to.
 
-use std::{
-    collections::BTreeMap,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
+use kube::api::{DeleteParams, Patch, PatchParams};
 use serde_json::{Value, json};
 
+use super::{cases::Case, settle::PATIENCE};
 use crate::{
     lifecycle::{database, external},
     support::{
-        fault::{Fault, Plan, Write},
-        kubernetes::{Kubernetes, Namespace, condition_of},
+        fault::{Fault, Plan, Which, Write},
+        kubernetes::{Kubernetes, Namespace},
         operator::Operator,
         postgres::Postgres,
         proxy::ApiProxy,
@@ -21,14 +20,19 @@ use crate::{
     },
 };
 
-/// How long nothing may be written until a stage has come to its end. Longer than any pause that the operator makes while it still has
-/// something to do and nobody spoils it.
-const QUIET: Duration = Duration::from_millis(2500);
-/// The same once the stage has written what an undisturbed one writes: that one was waited for.
-const DONE: Duration = Duration::from_millis(150);
-const PATIENCE: Duration = Duration::from_secs(60);
+/// What belongs to an object.
+const CHILDREN: [&str; 8] = [
+    "StatefulSet",
+    "Service",
+    "ConfigMap",
+    "PersistentVolumeClaim",
+    "PodDisruptionBudget",
+    "NetworkPolicy",
+    "ServiceAccount",
+    "Secret",
+];
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Stage {
     Create,
     Change,
@@ -59,6 +63,14 @@ impl Subject {
             Self::Managed => &[Stage::Create, Stage::Change, Stage::Delete],
         }
     }
+
+    /// How many lives there are at once. They wait for most of their time.
+    pub fn lives(self) -> usize {
+        match self {
+            Self::External => 11,
+            Self::Managed => 5,
+        }
+    }
 }
 
 /// What all lives of a subject stand on.
@@ -69,12 +81,13 @@ pub struct Ground {
     pub subject: Subject,
 }
 
-/// What a stage was like.
+/// What a stage was like: what was written in it, how things stood at its end, and how many Events came in it.
 pub struct Run {
     pub writes: Writes,
     pub fingerprint: String,
     pub events: usize,
 }
+/// In the order in which they came, the same in all lives: `{ns}` stands for the namespace, `{id}` for [`Life::id`].
 pub type Writes = BTreeMap<Place, Vec<Write>>;
 
 /// The servers of a life and the ways to them.
@@ -92,6 +105,8 @@ pub struct Life {
     pub subject: Subject,
     /// In the names of the database and its roles.
     pub id: String,
+    /// How long a stage may take.
+    pub patience: Duration,
     to_api: ApiProxy,
 }
 
@@ -108,6 +123,7 @@ impl Life {
         ns.wait("Lease", "amas-operator", "held", |_| true).await;
         Self {
             id: ns.name.replace('-', "_"),
+            patience: PATIENCE,
             ns,
             operator,
             postgres,
@@ -159,13 +175,17 @@ impl Life {
 
     /// What has been written since the stage was entered.
     pub fn writes(&self) -> Writes {
-        self.plans()
-            .into_iter()
-            .map(|(place, plan)| (place, plan.writes()))
-            .collect()
+        let named = |write: &Write| write.replace(&self.ns.name, "{ns}").replace(&self.id, "{id}");
+        let of = |(place, plan): (Place, &Arc<Plan>)| (place, plan.writes().iter().map(named).collect());
+        self.plans().into_iter().map(of).collect()
     }
 
-    fn counted(&self) -> usize {
+    /// As this life's own servers are told it.
+    pub fn own(&self, write: &str) -> Write {
+        write.replace("{ns}", &self.ns.name).replace("{id}", &self.id)
+    }
+
+    pub fn counted(&self) -> usize {
         self.plans().into_iter().map(|(_, plan)| plan.counted()).sum()
     }
 
@@ -177,11 +197,12 @@ impl Life {
     }
 
     /// The same, with one write that is spoilt.
-    pub async fn enter_spoilt(&self, stage: Stage, spoilt: Place, fault: (usize, Fault)) {
+    pub async fn enter_spoilt(&self, case: &Case, fault: Fault) {
         for (place, plan) in self.plans() {
-            plan.begin((place == spoilt).then_some(fault));
+            let which = Which::Of(self.own(&case.write), case.number);
+            plan.begin((place == case.place).then_some((which, fault)));
         }
-        self.do_enter(stage).await;
+        self.do_enter(case.stage).await;
     }
 
     async fn do_enter(&self, stage: Stage) {
@@ -189,52 +210,6 @@ impl Life {
             Stage::Delete => self.ns.delete("AmasDatabase", "a").await,
             stage => drop(self.ns.apply(self.object(stage)).await),
         }
-    }
-
-    /// Waits until the stage is over: the object stands as it should, and nothing is written any more. With what an undisturbed run was like this is
-    /// known as soon as the same has been written.
-    pub async fn settle(&self, stage: Stage, run: Option<&Run>) -> Result<(), String> {
-        let begun = Instant::now();
-        let (mut seen, mut since) = (self.counted(), Instant::now());
-        while begun.elapsed() < PATIENCE {
-            tokio::time::sleep(Duration::from_millis(50)).await;
-            let now = self.counted();
-            if now != seen {
-                (seen, since) = (now, Instant::now());
-            }
-            let all = run.is_some_and(|run| sorted(&run.writes) == sorted(&self.writes()));
-            if since.elapsed() >= if all { DONE } else { QUIET } && self.stands(stage).await {
-                return Ok(());
-            }
-        }
-        Err(format!(
-            "{stage:?} did not come to its end: {:#?}",
-            self.ns.get("AmasDatabase", "a").await
-        ))
-    }
-
-    async fn stands(&self, stage: Stage) -> bool {
-        let Some(object) = self.ns.get("AmasDatabase", "a").await else {
-            return stage == Stage::Delete;
-        };
-        let ready = match self.subject {
-            Subject::External => "True",
-            Subject::Managed => "False",
-        };
-        let observed = object.pointer("/status/observedGeneration") == object.pointer("/metadata/generation");
-        stage != Stage::Delete
-            && observed
-            && condition_of(&object, "Ready").is_some_and(|found| found["status"] == ready)
-            && (stage != Stage::Rotate || self.is_rotated().await)
-    }
-
-    /// One password has come after the first, and nothing of a rotation is left to do.
-    async fn is_rotated(&self) -> bool {
-        let secret = self.ns.get("Secret", &self.rotated()).await.unwrap_or_default();
-        secret["data"]["rotation.count"] == encoded("1")
-            && ["next", "previous"]
-                .iter()
-                .all(|which| secret["data"][format!("rotation.{which}-password")].is_null())
     }
 
     /// The Secret whose password is replaced.
@@ -247,6 +222,22 @@ impl Life {
         self.ns.list("Event").await.iter().map(count).sum()
     }
 
+    /// What the garbage collector would do, which does not run here: children of an object that is gone go too.
+    pub async fn collect(&self) {
+        for kind in CHILDREN {
+            for child in self.ns.list(kind).await {
+                if child["metadata"]["labels"]["amas.dev/database"] != "a" {
+                    continue;
+                }
+                let (api, name) = (self.ns.kind(kind), child["metadata"]["name"].as_str().unwrap());
+                // Gone meanwhile, it is gone.
+                let _ = api.delete(name, &DeleteParams::background()).await;
+                let unheld = Patch::Merge(json!({"metadata": {"finalizers": null}}));
+                let _ = api.patch(name, &PatchParams::default(), &unheld).await;
+            }
+        }
+    }
+
     /// The end of the operator's log.
     pub async fn end(mut self) -> String {
         self.operator.kill();
@@ -256,13 +247,6 @@ impl Life {
         let lines: Vec<&str> = log.lines().collect();
         lines[lines.len().saturating_sub(30)..].join("\n")
     }
-}
-
-/// Some go out at the same time, so their order is anybody's.
-fn sorted(writes: &Writes) -> Writes {
-    let mut writes = writes.clone();
-    writes.values_mut().for_each(|all| all.sort());
-    writes
 }
 
 impl Stores {
@@ -282,9 +266,4 @@ impl Stores {
             to_redis,
         }
     }
-}
-
-fn encoded(text: &str) -> String {
-    use base64::Engine;
-    base64::engine::general_purpose::STANDARD.encode(text)
 }

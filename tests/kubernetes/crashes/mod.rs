@@ -1,197 +1,182 @@
 //! The crash matrix: the writes that an operator sends to the API server (N) and to the stores (M) in a create, a change, a rotation and a delete
 //! are counted. Then each is spoilt in every way in which a network and a server can spoil it, and the operator is killed after each; the end is
 //! the same as that of an undisturbed run.
+//!
+//! One write is spoilt at a time, so that what one blow leaves is not mended by the next. A life goes through its stages again and again, with another
+//! case in each: what a stage has to come to is looked at before the next begins.
 
+mod cases;
 mod fingerprint;
 mod life;
 mod passwords;
+mod planted;
+mod settle;
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{collections::BTreeMap, sync::Arc, time::Instant};
 
 use tokio::task::JoinSet;
 
 use crate::support::{fault::Fault, kubernetes::Kubernetes, postgres::Postgres, turns};
+use cases::{Blow, Case, Todo};
 use life::{Ground, Life, Place, Run, Stage, Subject};
+use planted::Mistake;
+use settle::Course;
 
-const SETTLING: Duration = Duration::from_secs(60);
 /// Events beyond those of an undisturbed run that a disturbance may cost.
 const MORE_EVENTS: usize = 3;
+/// A life that goes wrong is over; after so many of them the rest is not tried.
+const ENOUGH: usize = 3;
 
-/// What is done to one write.
-#[derive(Clone, Copy, Debug)]
-enum Blow {
-    /// The operator is killed when the server has carried it out, before it knows.
-    Kill,
-    Fault(Fault),
-}
-
-/// What is done to the write of this number: the operator is killed after it, and one of the rest in turn, or all of it with `AMAS_EVERY_BLOW`.
-/// Stores have no words of their own for what may be tried again.
-fn blows(place: Place, number: usize) -> Vec<Blow> {
-    const REST: [Fault; 5] = [
-        Fault::LostAnswer,
-        Fault::Swallowed,
-        Fault::Answer(409),
-        Fault::Answer(429),
-        Fault::Answer(500),
-    ];
-    let rest: &[Fault] = if place == Place::Api { &REST } else { &REST[..1] };
-    let mut blows = vec![Blow::Kill];
-    if std::env::var_os("AMAS_EVERY_BLOW").is_some() {
-        blows.extend(rest.iter().map(|fault| Blow::Fault(*fault)));
-    } else if place == Place::Api || number.is_multiple_of(2) {
-        blows.push(Blow::Fault(rest[number % rest.len()]));
-    }
-    blows
-}
-
-/// One write that is spoilt.
-struct Case {
-    stage: Stage,
-    place: Place,
-    number: usize,
-    blow: Blow,
-    write: String,
-}
-
-async fn undisturbed(ground: &Ground) -> Vec<Run> {
-    let life = Life::begin(ground).await;
-    let mut found = Vec::new();
-    for stage in ground.subject.stages() {
+/// What the stages are like that nobody disturbs. They are gone through twice: a second life of an object of the same name writes what its first one did.
+async fn undisturbed(life: &Life) -> Vec<Run> {
+    let mut found: Vec<Run> = Vec::new();
+    for stage in life.subject.stages() {
+        let before = life.events().await;
         life.enter(*stage).await;
-        life.settle(*stage, None).await.unwrap();
+        life.settle(*stage, Course::New).await.unwrap();
         found.push(Run {
             writes: life.writes(),
             fingerprint: life.fingerprint().await,
-            events: life.events().await,
+            events: life.events().await - before,
         });
         life.check_logins().await.unwrap();
     }
-    life.end().await;
+    life.collect().await;
+    for (stage, run) in life.subject.stages().iter().zip(&found) {
+        life.enter(*stage).await;
+        life.settle(*stage, Course::Like(run)).await.unwrap();
+    }
+    life.collect().await;
     found
 }
 
-/// What was wrong.
-async fn try_case(life: &mut Life, case: &Case, normal: &[Run]) -> Result<(), String> {
-    for (earlier, run) in life.subject.stages().iter().zip(normal) {
-        if *earlier == case.stage {
-            break;
-        }
-        life.enter(*earlier).await;
-        life.settle(*earlier, Some(run)).await?;
-    }
+/// Goes through a stage in which a write is spoilt. Whether the write came; what was wrong.
+async fn spoil(life: &mut Life, case: &Case, run: &Run, mistake: Option<Mistake>) -> Result<bool, String> {
     let fault = match case.blow {
         Blow::Kill => Fault::Unanswered,
         Blow::Fault(fault) => fault,
     };
-    let plan = life.plan(case.place);
-    life.enter_spoilt(case.stage, case.place, (case.number, fault)).await;
-    if tokio::time::timeout(Duration::from_secs(30), plan.happened())
-        .await
-        .is_err()
-    {
-        return Err("the write never came".into());
+    let (plan, events) = (life.plan(case.place), life.events().await);
+    life.enter_spoilt(case, fault).await;
+    let happened = tokio::select! {
+        () = plan.happened() => true,
+        over = life.settle(case.stage, Course::Like(run)) => {
+            if !plan.is_met() {
+                return over.map(|()| false);
+            }
+            tokio::time::timeout(life.patience, plan.happened()).await.is_ok()
+        }
+    };
+    if !happened {
+        return Err("the write was never answered".into());
     }
     let before = life.secrets().await;
-    if let Blow::Kill = case.blow {
+    if case.blow == Blow::Kill {
         life.operator.kill();
+    }
+    if let Some(mistake) = mistake {
+        mistake.make(life, case).await;
+    }
+    if case.blow == Blow::Kill {
         life.operator.again();
     }
-    let wanted = &normal[life
-        .subject
-        .stages()
-        .iter()
-        .position(|stage| *stage == case.stage)
-        .unwrap()];
-    let (begun, mut found) = (Instant::now(), String::new());
-    while found != wanted.fingerprint {
-        if begun.elapsed() > SETTLING {
-            return Err(difference(&wanted.fingerprint, &found));
-        }
-        life.settle(case.stage, None).await?;
-        found = life.fingerprint().await;
-    }
+    life.settle(case.stage, Course::Disturbed(run)).await?;
     life.check_secrets(case.stage, &before).await?;
     life.check_logins().await?;
-    let events = life.events().await;
-    if events > wanted.events + MORE_EVENTS {
-        return Err(format!("{events} Events instead of {}", wanted.events));
+    let events = life.events().await - events;
+    if events > run.events + MORE_EVENTS {
+        return Err(format!("{events} Events instead of {}", run.events));
+    }
+    Ok(true)
+}
+
+/// Through the stages once, with what is next to be tried in each. Whether there was anything; what was wrong.
+async fn round(life: &mut Life, normal: &[Run], todo: &Todo) -> Result<bool, String> {
+    let mut cases = todo.next();
+    if cases.is_empty() {
+        return Ok(false);
+    }
+    let outcome = through(life, normal, todo, &mut cases).await;
+    // Of a life that is over.
+    todo.put_back(cases.into_values());
+    life.collect().await;
+    outcome.map(|()| true)
+}
+
+async fn through(
+    life: &mut Life,
+    normal: &[Run],
+    todo: &Todo,
+    cases: &mut BTreeMap<Stage, Case>,
+) -> Result<(), String> {
+    for (stage, run) in life.subject.stages().iter().zip(normal) {
+        if let Some(case) = cases.remove(stage) {
+            match spoil(life, &case, run, None).await {
+                Ok(true) => todo.did(&case),
+                Ok(false) => todo.again(case)?,
+                Err(error) => return Err(format!("{case:?}: {error}")),
+            }
+        } else if *stage == Stage::Delete || !cases.is_empty() {
+            life.enter(*stage).await;
+            life.settle(*stage, Course::Like(run)).await?;
+        }
     }
     Ok(())
 }
 
-fn difference(wanted: &str, found: &str) -> String {
-    let lacking = |a: &str, b: &str| {
-        a.lines()
-            .filter(|line| !b.lines().any(|other| other == *line))
-            .map(str::to_owned)
-            .collect::<Vec<_>>()
-    };
-    format!(
-        "missing: {:#?}\ntoo much: {:#?}",
-        lacking(wanted, found),
-        lacking(found, wanted)
-    )
-}
-
-/// Every write, and what is done to it.
-fn cases(subject: Subject, normal: &[Run]) -> Vec<Case> {
-    let mut all = Vec::new();
-    for (stage, run) in subject.stages().iter().zip(normal) {
-        for (place, writes) in &run.writes {
-            for (index, write) in writes.iter().enumerate() {
-                let case = |blow| Case {
-                    stage: *stage,
-                    place: *place,
-                    number: index + 1,
-                    blow,
-                    write: write.clone(),
-                };
-                all.extend(blows(*place, index + 1).into_iter().map(case));
+/// Life after life until nothing is left to try; what was wrong. A life in which something goes wrong is over.
+async fn live(ground: Ground, normal: Arc<Vec<Run>>, todo: Arc<Todo>) -> Vec<String> {
+    let mut failures = Vec::new();
+    while failures.len() < ENOUGH {
+        let _turn = turns::turn().await;
+        let mut life = Life::begin(&ground).await;
+        let outcome = loop {
+            match round(&mut life, &normal, &todo).await {
+                Ok(true) => {}
+                other => break other,
             }
+        };
+        let log = life.end().await;
+        match outcome {
+            Ok(_) => break,
+            Err(error) => failures.push(format!("{error}\n{log}")),
         }
     }
-    all
+    failures
+}
+
+async fn ground(subject: Subject) -> Ground {
+    let api = Kubernetes::shared().await;
+    let postgres = Arc::new(Postgres::start_guarded(&[("fsync", "off"), ("max_connections", "300")]).await);
+    Ground { api, postgres, subject }
 }
 
 async fn matrix(subject: Subject) {
-    let api = Kubernetes::shared().await;
-    let postgres = Arc::new(Postgres::start_guarded(&[("fsync", "off"), ("max_connections", "300")]).await);
-    let ground = Ground { api, postgres, subject };
+    let ground = ground(subject).await;
     let begun = Instant::now();
-    let normal = Arc::new(undisturbed(&ground).await);
+    let first = Life::begin(&ground).await;
+    let normal = Arc::new(undisturbed(&first).await);
+    first.end().await;
+    let todo = Arc::new(Todo::new(subject, &normal));
     let mut running = JoinSet::new();
-    for case in cases(subject, &normal) {
-        let (ground, normal) = (ground.clone(), normal.clone());
-        running.spawn(async move {
-            let _turn = turns::turn().await;
-            let mut life = Life::begin(&ground).await;
-            let outcome = try_case(&mut life, &case, &normal).await;
-            let log = life.end().await;
-            outcome.map_err(|error| {
-                let Case {
-                    stage,
-                    place,
-                    number,
-                    blow,
-                    write,
-                } = case;
-                format!("{stage:?} {blow:?} {place:?} {number}: {write}: {error}\n{log}")
-            })
-        });
+    for _ in 0..subject.lives() {
+        running.spawn(live(ground.clone(), normal.clone(), todo.clone()));
     }
-    let (total, results) = (running.len(), running.join_all().await);
-    let failures: Vec<String> = results.into_iter().filter_map(Result::err).collect();
+    let failures = running.join_all().await.concat();
     println!(
-        "crash matrix, {subject:?}: {}; {total} cases, {} failed, {:.0} s",
+        "crash matrix, {subject:?}: {}; {} of {} cases as undisturbed ({}), {} failed, {:.0} s",
         counts(subject, &normal),
+        todo.tried(),
+        todo.total,
+        todo.words(),
         failures.len(),
         begun.elapsed().as_secs_f64()
     );
-    assert!(total > 0 && failures.is_empty(), "{}", failures.join("\n\n"));
+    assert!(failures.is_empty(), "{}", failures.join("\n\n"));
+    assert!(
+        todo.total > 0 && todo.tried() == todo.total,
+        "every write met every blow"
+    );
 }
 
 /// `API writes N = 25 (Create 12, ...), store writes M = ...`.

@@ -10,9 +10,9 @@ use crate::api::{
 
 use super::{
     super::{
-        facts,
         observe::{Policy, StoreKind},
         stores::{StoreState, reread_in, state},
+        table::Declared,
         validate::{Valid, externals},
     },
     Draft,
@@ -36,34 +36,13 @@ impl Judged {
 impl Draft<'_> {
     pub(super) fn stores(&mut self, valid: &Valid) -> Vec<Judged> {
         let spec = &self.object.spec;
-        let declared = [
-            (
-                StoreKind::Postgres,
-                spec.postgres
-                    .as_ref()
-                    .map(|store| (store.required, store.managed.is_some())),
-            ),
-            (
-                StoreKind::Redis,
-                spec.redis
-                    .as_ref()
-                    .map(|store| (store.required, store.managed.is_some())),
-            ),
-            (
-                StoreKind::Neo4j,
-                spec.neo4j
-                    .as_ref()
-                    .map(|store| (store.required, store.managed.is_some())),
-            ),
-        ];
         let on_demand: Vec<(StoreKind, Span)> = externals(spec)
             .into_iter()
             .filter(|(_, external)| external.health.mode == HealthMode::OnDemand)
             .map(|(store, external)| (store, external.health.interval.unwrap_or(ExternalHealth::SELDOM)))
             .collect();
         let mut judged = Vec::new();
-        for (store, declared) in declared {
-            let Some((required, managed)) = declared else { continue };
+        for (store, Declared { required, managed, .. }) in StoreKind::all_of(spec) {
             let state = state(store, (managed, spec.suspend), valid, self.observed, self.plan);
             if let Some(time) = reread_in(store, self.observed) {
                 self.look_within(time);
@@ -114,7 +93,7 @@ impl Draft<'_> {
             .iter()
             .filter(|policy| policy.store == store)
             .all(|policy| policy.ready);
-        if facts::was_seen(&self.observed.status, store) && policies_ready {
+        if store.was_seen(&self.observed.status) && policies_ready {
             return false;
         }
         let ready_before = is_true(&self.observed.status.conditions, ConditionType::Ready);

@@ -1,0 +1,142 @@
+//! What is done to which write, and what of it is still to be tried.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::Mutex,
+};
+
+use super::life::{Place, Run, Stage, Subject};
+use crate::support::fault::{Fault, Write};
+
+/// How often a write is waited for that a stage may do without, such as one of two writes of the status that came close together.
+const TRIES: u32 = 4;
+
+/// What is done to one write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Blow {
+    /// The operator is killed when the server has carried it out, before it knows.
+    Kill,
+    Fault(Fault),
+}
+
+impl Blow {
+    /// All of them, for a write to this place: what the operator is answered, and its end. Stores have no words of their own for what may be tried again.
+    fn all(place: Place) -> &'static [Self] {
+        static ALL: [Blow; 6] = [
+            Blow::Fault(Fault::Swallowed),
+            Blow::Kill,
+            Blow::Fault(Fault::LostAnswer),
+            Blow::Fault(Fault::Answer(429)),
+            Blow::Fault(Fault::Answer(409)),
+            Blow::Fault(Fault::Answer(500)),
+        ];
+        if place == Place::Api { &ALL } else { &ALL[1..3] }
+    }
+
+    fn words(self) -> String {
+        match self {
+            Self::Kill => "killed".into(),
+            Self::Fault(Fault::Swallowed) => "timeout".into(),
+            Self::Fault(Fault::LostAnswer) => "answer lost".into(),
+            Self::Fault(Fault::Answer(code)) => code.to_string(),
+            Self::Fault(other) => format!("{other:?}"),
+        }
+    }
+}
+
+/// One write that is spoilt: the one of this number among those of the same words.
+#[derive(Clone, Debug)]
+pub struct Case {
+    pub stage: Stage,
+    pub place: Place,
+    pub write: Write,
+    pub number: usize,
+    pub blow: Blow,
+    /// How often it was tried and the write did not come.
+    missed: u32,
+}
+
+impl Case {
+    pub fn new((stage, place): (Stage, Place), write: &str, number: usize, blow: Blow) -> Self {
+        Self {
+            stage,
+            place,
+            write: write.to_owned(),
+            number,
+            blow,
+            missed: 0,
+        }
+    }
+}
+
+/// Every write of a stage with every blow.
+fn of_stage(stage: Stage, run: &Run) -> VecDeque<Case> {
+    let mut all = VecDeque::new();
+    for (place, writes) in &run.writes {
+        for (index, write) in writes.iter().enumerate() {
+            let number = writes[..=index].iter().filter(|other| *other == write).count();
+            let case = |blow: &Blow| Case::new((stage, *place), write, number, *blow);
+            all.extend(Blow::all(*place).iter().map(case));
+        }
+    }
+    all
+}
+
+/// What is left to try, and what was.
+pub struct Todo {
+    left: Mutex<BTreeMap<Stage, VecDeque<Case>>>,
+    done: Mutex<BTreeMap<String, usize>>,
+    pub total: usize,
+}
+
+impl Todo {
+    pub fn new(subject: Subject, normal: &[Run]) -> Self {
+        let stages = subject.stages().iter().zip(normal);
+        let left: BTreeMap<_, _> = stages.map(|(stage, run)| (*stage, of_stage(*stage, run))).collect();
+        Self {
+            total: left.values().map(VecDeque::len).sum(),
+            left: Mutex::new(left),
+            done: Mutex::default(),
+        }
+    }
+
+    /// One case of each stage that has some left.
+    pub fn next(&self) -> BTreeMap<Stage, Case> {
+        let mut left = self.left.lock().unwrap();
+        let next = |(stage, cases): (&Stage, &mut VecDeque<Case>)| Some((*stage, cases.pop_front()?));
+        left.iter_mut().filter_map(next).collect()
+    }
+
+    /// It was not its turn.
+    pub fn put_back(&self, cases: impl IntoIterator<Item = Case>) {
+        let mut left = self.left.lock().unwrap();
+        for case in cases {
+            left.entry(case.stage).or_default().push_front(case);
+        }
+    }
+
+    /// Its write did not come.
+    pub fn again(&self, mut case: Case) -> Result<(), String> {
+        case.missed += 1;
+        if case.missed == TRIES {
+            return Err(format!("{case:?}: the write did not come in {TRIES} tries"));
+        }
+        self.left.lock().unwrap().entry(case.stage).or_default().push_back(case);
+        Ok(())
+    }
+
+    pub fn did(&self, case: &Case) {
+        *self.done.lock().unwrap().entry(case.blow.words()).or_default() += 1;
+    }
+
+    pub fn tried(&self) -> usize {
+        self.done.lock().unwrap().values().sum()
+    }
+
+    /// How many writes each blow was done to.
+    pub fn words(&self) -> String {
+        let done = self.done.lock().unwrap();
+        let each: Vec<String> = done.iter().map(|(blow, count)| format!("{blow} {count}")).collect();
+        each.join(", ")
+    }
+}

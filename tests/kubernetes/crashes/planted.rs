@@ -1,0 +1,92 @@
+//! Does the matrix find what it looks for? Each of these operators has a mistake, played by the proxies or by hand, and has to be caught.
+
+use std::time::Duration;
+
+use kube::api::{Patch, PatchParams};
+use serde_json::json;
+
+use super::{
+    cases::{Blow, Case},
+    ground,
+    life::{Life, Place, Stage, Subject},
+    settle::Course,
+    spoil, undisturbed,
+};
+use crate::support::{fault::Fault, turns};
+
+/// A mistake is known after this.
+const SOON: Duration = Duration::from_secs(20);
+
+/// What an operator does wrong after a blow.
+#[derive(Clone, Copy, Debug)]
+pub enum Mistake {
+    /// What did not arrive is not written again.
+    NotAgain,
+    /// A password that is there is made anew.
+    AnotherPassword,
+}
+
+impl Mistake {
+    pub async fn make(self, life: &Life, case: &Case) {
+        match self {
+            Self::NotAgain => life.plan(case.place).pretend(life.own(&case.write)),
+            Self::AnotherPassword => {
+                let other = json!({"stringData": {"REDIS_PASSWORD": "made by the operator that came after"}});
+                let (api, params) = (life.ns.kind("Secret"), PatchParams::default());
+                api.patch("a-redis-connection", &params, &Patch::Merge(other))
+                    .await
+                    .unwrap();
+            }
+        }
+    }
+}
+
+/// How the matrix judges a create in which the first write that begins so is spoilt, and then a mistake is made.
+async fn judged(subject: Subject, place: Place, write: &str, blow: Blow, mistake: Mistake) -> String {
+    let ground = ground(subject).await;
+    let _turn = turns::turn().await;
+    let mut life = Life::begin(&ground).await;
+    let normal = undisturbed(&life).await;
+    let mut writes = normal[0].writes[&place].iter();
+    let write = writes.find(|other| other.starts_with(write)).unwrap();
+    let case = Case::new((Stage::Create, place), write, 1, blow);
+    // Without the mistake there is nothing to say.
+    assert_eq!(spoil(&mut life, &case, &normal[0], None).await, Ok(true));
+    life.enter(Stage::Delete).await;
+    let end = Course::Like(&normal[normal.len() - 1]);
+    life.settle(Stage::Delete, end).await.unwrap();
+    life.collect().await;
+
+    life.patience = SOON;
+    let outcome = spoil(&mut life, &case, &normal[0], Some(mistake)).await;
+    life.end().await;
+    outcome.expect_err("the mistake is found")
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_child_that_is_not_made_again_is_found() {
+    let (services, refused) = ("POST /api/v1/namespaces/{ns}/services", Blow::Fault(Fault::Answer(500)));
+    let said = judged(Subject::Managed, Place::Api, services, refused, Mistake::NotAgain).await;
+    assert!(said.contains("missing") && said.contains("Service"), "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_password_that_is_made_twice_is_found() {
+    let secrets = "POST /api/v1/namespaces/{ns}/secrets";
+    let said = judged(
+        Subject::Managed,
+        Place::Api,
+        secrets,
+        Blow::Kill,
+        Mistake::AnotherPassword,
+    )
+    .await;
+    assert!(said.contains("a-redis-connection has changed"), "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_claim_that_is_not_written_again_is_found() {
+    let lost = Blow::Fault(Fault::Swallowed);
+    let said = judged(Subject::External, Place::Redis, "SET ", lost, Mistake::NotAgain).await;
+    assert!(said.contains("missing") && said.contains("redis claim"), "{said}");
+}

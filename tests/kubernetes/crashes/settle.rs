@@ -1,0 +1,118 @@
+//! When a stage is over: everything stands as it should, and nothing is written any more.
+
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+
+use super::life::{Life, Run, Stage, Subject, Writes};
+use crate::support::kubernetes::condition_of;
+
+/// How long a stage may take, whatever was done to it.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+/// How long nothing may be written until a stage has come to its end. Longer than any pause that the operator makes while it still has
+/// something to do and nobody spoils it.
+const QUIET: Duration = Duration::from_millis(2500);
+/// The same once the stage has written what an undisturbed one writes, which was waited for; and where it only has to come to the same end.
+const DONE: Duration = Duration::from_millis(150);
+const SAME: Duration = Duration::from_millis(600);
+/// Between two looks at what was counted, and between two questions to the servers.
+const LOOK: Duration = Duration::from_millis(50);
+const ASK: Duration = Duration::from_millis(250);
+
+/// How a stage goes that is waited for.
+#[derive(Clone, Copy)]
+pub enum Course<'a> {
+    /// Nobody has measured it yet.
+    New,
+    /// Nobody disturbs it: it is like this one.
+    Like(&'a Run),
+    /// It is disturbed: its end has to be this one's, and to stay.
+    Disturbed(&'a Run),
+}
+
+impl Life {
+    /// Waits for the end of a stage.
+    pub async fn settle(&self, stage: Stage, course: Course<'_>) -> Result<(), String> {
+        let (begun, mut found) = (Instant::now(), String::new());
+        let (mut seen, mut since) = (self.counted(), begun);
+        while begun.elapsed() < self.patience {
+            tokio::time::sleep(LOOK).await;
+            let now = self.counted();
+            if now != seen {
+                (seen, since) = (now, Instant::now());
+            }
+            let (quiet, wanted) = match course {
+                Course::Like(run) if sorted(&run.writes) == sorted(&self.writes()) => (DONE, None),
+                Course::Like(run) => (SAME, Some(run)),
+                Course::Disturbed(run) => (QUIET, Some(run)),
+                Course::New => (QUIET, None),
+            };
+            if since.elapsed() < quiet {
+                continue;
+            }
+            let mut is_over = self.stands(stage).await;
+            if let (true, Some(run)) = (is_over, wanted) {
+                found = self.fingerprint().await;
+                is_over = found == run.fingerprint;
+            }
+            if is_over && self.counted() == seen {
+                return Ok(());
+            }
+            tokio::time::sleep(ASK).await;
+        }
+        match course {
+            Course::Like(run) | Course::Disturbed(run) if !found.is_empty() && found != run.fingerprint => {
+                Err(difference(&run.fingerprint, &found))
+            }
+            _ => {
+                let object = self.ns.get("AmasDatabase", "a").await;
+                Err(format!("{stage:?} did not come to its end: {object:#?}"))
+            }
+        }
+    }
+
+    async fn stands(&self, stage: Stage) -> bool {
+        let Some(object) = self.ns.get("AmasDatabase", "a").await else {
+            return stage == Stage::Delete;
+        };
+        let ready = match self.subject {
+            Subject::External => "True",
+            Subject::Managed => "False",
+        };
+        let observed = object.pointer("/status/observedGeneration") == object.pointer("/metadata/generation");
+        stage != Stage::Delete
+            && observed
+            && condition_of(&object, "Ready").is_some_and(|found| found["status"] == ready)
+            && (stage != Stage::Rotate || self.is_rotated().await)
+    }
+
+    /// One password has come after the first, and nothing of a rotation is left to do.
+    async fn is_rotated(&self) -> bool {
+        let secret = self.ns.get("Secret", &self.rotated()).await.unwrap_or_default();
+        secret["data"]["rotation.count"] == json!("MQ==")
+            && ["next", "previous"]
+                .iter()
+                .all(|which| secret["data"][format!("rotation.{which}-password")].is_null())
+    }
+}
+
+/// Some go out at the same time, so their order is anybody's.
+fn sorted(writes: &Writes) -> Writes {
+    let mut writes = writes.clone();
+    writes.values_mut().for_each(|all| all.sort());
+    writes
+}
+
+fn difference(wanted: &str, found: &str) -> String {
+    let lacking = |a: &str, b: &str| {
+        a.lines()
+            .filter(|line| !b.lines().any(|other| other == *line))
+            .map(str::to_owned)
+            .collect::<Vec<_>>()
+    };
+    format!(
+        "missing: {:#?}\ntoo much: {:#?}",
+        lacking(wanted, found),
+        lacking(found, wanted)
+    )
+}
