@@ -19,7 +19,12 @@ pub const HANDLED: &str = "accept-empty";
 
 /// Whether a store was seen with its data, and nobody has said that it may begin anew.
 pub fn is_kept(store: StoreKind, observed: &Observed) -> bool {
-    store.was_seen(&observed.status) && accepted(observed) != Some(store)
+    store.was_seen(&observed.status) && !begins_anew(store, observed)
+}
+
+/// Whether a person has said so, and it is not done yet.
+pub fn begins_anew(store: StoreKind, observed: &Observed) -> bool {
+    accepted(observed) == Some(store)
 }
 
 /// The store that a person lets begin anew.

@@ -219,7 +219,8 @@ pub async fn observe(context: &Context, object: &AmasDatabase, wanted: &[SecretS
     Ok(observed)
 }
 
-/// A Secret of ours: from memory, or read by name when it may exist. A new object's Secrets are not looked for: making them tells.
+/// A Secret of ours: from memory, or read by name when it may exist: listed in the status, made by this process, or beside data. A new object's
+/// Secrets are not looked for: making them tells.
 async fn secret(
     context: &Context,
     observed: &Observed,
@@ -234,6 +235,7 @@ async fn secret(
         return Ok(Some(Known::Foreign));
     }
     let may_exist = observed.status.secrets.contains(&spec.name)
+        || context.credentials.owner(namespace, &spec.name).is_some()
         || observed
             .children
             .keys()

@@ -14,6 +14,7 @@ use crate::{
 };
 
 use super::{
+    losses,
     observe::{Observed, StoreKind},
     plan::{Plan, Step},
     validate::Valid,
@@ -55,7 +56,8 @@ pub fn steps(spec: &AmasDatabaseSpec, valid: &Valid, observed: &Observed, plan: 
             valid.family.child_name(secret.component()),
         );
         let has_data = secret.initialises_data && observed.children.contains_key(&volume);
-        let used = has_data || observed.status.secrets.contains(&name);
+        let anew = store_of(secret).is_some_and(|store| losses::begins_anew(store, observed));
+        let used = has_data || !anew && observed.status.secrets.contains(&name);
         match observed.secrets.get(&name) {
             _ if observed.taken.contains(&(ChildKind::Secret, name.clone())) => {
                 plan.taken.push((ChildKind::Secret, name))
@@ -108,11 +110,11 @@ fn create(secret: &SecretSpec, plan: &mut Plan) {
 }
 
 /// Its data is there and knows only the old password: made anew only for a role, whose password the admin can set, and only when asked for, or
-/// when the user has the password.
+/// when the user has the password, as with a copy of the user's own Secret.
 fn lost(secret: &SecretSpec, observed: &Observed, plan: &mut Plan) {
     let reissued = matches!(secret.purpose, Purpose::PostgresRole { .. })
         && matches!(request(secret, observed), Some(Request::Reissue(_)));
-    let renewable = matches!(secret.purpose, Purpose::Certificates(_));
+    let renewable = matches!(secret.purpose, Purpose::Certificates(_) | Purpose::External(_));
     if reissued || renewable || matches!(secret.given, Given::Password(_)) {
         create(secret, plan);
     } else {

@@ -404,9 +404,12 @@ impl Draft<'_> {
             })
     }
 
-    /// The Secrets that are there and ours.
+    /// The Secrets that are ours and there, or were: a lost one stays lost until it is put back or made again on demand.
     fn secrets(&self, valid: &Valid) -> Vec<String> {
-        let present = |name: &String| matches!(self.observed.secrets.get(name), Some(Known::Present(_)));
+        let listed = |name: &&String| {
+            matches!(self.observed.secrets.get(*name), Some(Known::Present(_)))
+                || self.observed.status.secrets.contains(name)
+        };
         let gone: Vec<&String> = match self.object.spec.postgres {
             Some(_) => role_secrets(valid, self.observed).collect(),
             None => Vec::new(),
@@ -414,7 +417,7 @@ impl Draft<'_> {
         // Those of a store that is not listed now stay with its volume.
         let former = self.observed.former_secrets.iter().filter(|name| !gone.contains(name));
         let wanted = valid.secrets.iter().map(|secret| &secret.name);
-        wanted.filter(|name| present(name)).chain(former).cloned().collect()
+        wanted.filter(listed).chain(former).cloned().collect()
     }
 
     fn volumes(&self) -> Vec<String> {

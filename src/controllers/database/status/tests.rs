@@ -165,6 +165,23 @@ fn what_a_human_must_do_stalls() {
 }
 
 #[test]
+fn a_lost_secret_stays_lost() {
+    let mut situation = Situation::converged(platform());
+    situation.settle();
+    let lost = "amas-role-amas-app";
+    situation
+        .observed
+        .secrets
+        .insert(lost.into(), crate::controllers::credentials::Known::Absent);
+    for _ in 0..2 {
+        situation.observed.status = situation.report().status;
+        assert!(situation.observed.status.secrets.contains(&lost.to_owned()));
+        assert_eq!(situation.plan().missing, [lost]);
+        assert_eq!(situation.plan().steps, []);
+    }
+}
+
+#[test]
 fn a_missing_policy_keeps_ready_false() {
     let mut situation = Situation::converged(platform());
     (
