@@ -44,8 +44,9 @@ pub struct Plan {
 struct Planned {
     writes: Vec<Write>,
     fault: Option<(Which, Fault)>,
-    met: bool,
-    pretended: Option<Write>,
+    /// What was spoilt.
+    spoilt: Option<Write>,
+    never_again: bool,
 }
 
 impl Default for Plan {
@@ -61,34 +62,38 @@ impl Default for Plan {
 impl Plan {
     /// Counts from 1 again, and spoils that write.
     pub fn begin(&self, fault: Option<(Which, Fault)>) {
-        *self.planned.lock().unwrap() = Planned {
+        let mut planned = self.planned.lock().unwrap();
+        *planned = Planned {
             fault,
+            never_again: planned.never_again,
             ..Planned::default()
         };
+        drop(planned);
         self.happened.send_replace(false);
     }
 
-    /// From now on no write of these words arrives, and each is answered as if it had: as the servers see it, the operator never writes it again.
-    pub fn pretend(&self, write: Write) {
-        self.planned.lock().unwrap().pretended = Some(write);
+    /// From now on no write arrives that has the words of one that was spoilt, and each is answered as if it had: as the servers see it, the operator
+    /// never writes it again.
+    pub fn never_again(&self) {
+        self.planned.lock().unwrap().never_again = true;
     }
 
     /// Takes a write in; gives what is planned for it.
     pub fn count(&self, write: Write) -> Option<Fault> {
         let mut planned = self.planned.lock().unwrap();
-        let pretended = planned.pretended.as_ref() == Some(&write);
+        let pretended = planned.never_again && planned.spoilt.as_ref() == Some(&write);
         planned.writes.push(write);
         if pretended {
             return Some(Fault::Pretended);
         }
-        let fault = planned.spoilt()?;
-        planned.met = true;
+        let fault = planned.due()?;
+        planned.spoilt = planned.writes.last().cloned();
         Some(fault)
     }
 
     /// Whether the write has come that shall be spoilt.
     pub fn is_met(&self) -> bool {
-        self.planned.lock().unwrap().met
+        self.planned.lock().unwrap().spoilt.is_some()
     }
 
     /// The planned fault has done its work.
@@ -124,7 +129,7 @@ impl Plan {
 
 impl Planned {
     /// What is planned for the last write.
-    fn spoilt(&self) -> Option<Fault> {
+    fn due(&self) -> Option<Fault> {
         let (which, fault) = self.fault.as_ref()?;
         let last = self.writes.last()?;
         let is_it = match which {

@@ -94,8 +94,10 @@ impl Reconcile<AmasDatabase> for Databases {
                     return Err(error.into());
                 };
                 let next = write_report(context, &object, &observed, &Ground::Refused(&valid, &plan, &refusal)).await?;
+                // A status that waits to be written does not wait for that.
+                let after = next.after.map_or(REFUSED, |after| after.min(REFUSED));
                 return Ok(Next {
-                    after: Some(REFUSED),
+                    after: Some(after),
                     ..next
                 });
             }

@@ -57,6 +57,9 @@ async fn spoil(life: &mut Life, case: &Case, run: &Run, mistake: Option<Mistake>
         Blow::Fault(fault) => fault,
     };
     let (plan, events) = (life.plan(case.place), life.events().await);
+    if let Some(mistake) = mistake {
+        mistake.prepare(life, case);
+    }
     life.enter_spoilt(case, fault).await;
     let happened = tokio::select! {
         () = plan.happened() => true,
@@ -75,7 +78,7 @@ async fn spoil(life: &mut Life, case: &Case, run: &Run, mistake: Option<Mistake>
         life.operator.kill();
     }
     if let Some(mistake) = mistake {
-        mistake.make(life, case).await;
+        mistake.make(life).await;
     }
     if case.blow == Blow::Kill {
         life.operator.again();

@@ -27,9 +27,17 @@ pub enum Mistake {
 }
 
 impl Mistake {
-    pub async fn make(self, life: &Life, case: &Case) {
+    /// Before the blow, since the next try may come at once.
+    pub fn prepare(self, life: &Life, case: &Case) {
+        if let Self::NotAgain = self {
+            life.plan(case.place).never_again();
+        }
+    }
+
+    /// After the blow.
+    pub async fn make(self, life: &Life) {
         match self {
-            Self::NotAgain => life.plan(case.place).pretend(life.own(&case.write)),
+            Self::NotAgain => {}
             Self::AnotherPassword => {
                 let other = json!({"stringData": {"REDIS_PASSWORD": "made by the operator that came after"}});
                 let (api, params) = (life.ns.kind("Secret"), PatchParams::default());
