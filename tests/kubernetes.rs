@@ -8,6 +8,8 @@ mod support;
 
 #[path = "kubernetes/approval.rs"]
 mod approval;
+#[path = "kubernetes/backups.rs"]
+mod backups;
 #[path = "kubernetes/bad_secrets.rs"]
 mod bad_secrets;
 #[path = "kubernetes/bug_classes/mod.rs"]

@@ -4,7 +4,7 @@ use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{common::Resources, names::ItemName};
+use super::{common::Resources, names::ItemName, units::Quantity};
 
 /// The SQL schema: where its migrations come from and how far they run. They run as Jobs, as the owner role.
 #[derive(Clone, Debug, Deserialize, Serialize, PartialEq, KubeSchema)]
@@ -31,6 +31,15 @@ pub struct Migrations {
     #[schemars(length(max = 1000), inner(range(min = 1, max = 9007199254740991i64)))]
     #[x_kube(merge_strategy = ListMerge::Set)]
     pub allow_destructive: Vec<i64>,
+    /// Before which migrations tables are saved with pg_dump, up and down. `Destructive` (default): before a plan with statements that lose data (see
+    /// `allowDestructive`), all tables that lose something. `Always`: before every plan, all tables. `Never`. If the backup fails, nothing of the plan
+    /// runs. What is written to the tables between the backup and the statement is not in it. `amas-operator migrate backups` lists the backups,
+    /// `restore-tables` puts them back. Mutable.
+    #[serde(default)]
+    pub backup_before: BackupBefore,
+    /// Where the backups are kept.
+    #[serde(default)]
+    pub backup: BackupSettings,
     /// When a statement of a way up fails. `Stop` (default): the versions before it stay, and a corrected file goes on from there. `Rollback`: the
     /// versions that the same Job has applied are taken back by their down texts, newest first, to where it began; one without a way back, or a file
     /// of several parts that is half way, ends that, and the message says where. Either way nothing runs again until files or specification change. Mutable.
@@ -42,6 +51,49 @@ pub struct Migrations {
     /// The Jobs' container.
     #[serde(default)]
     pub job: JobSettings,
+}
+
+/// Before which migrations tables are saved.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, PartialEq, Eq, JsonSchema)]
+pub enum BackupBefore {
+    #[default]
+    Destructive,
+    Always,
+    Never,
+}
+
+/// The volume `<name>-backups`, which is made before the first plan that needs it and kept like the volumes of stores. Nothing is ever deleted from it.
+#[derive(Clone, Debug, Deserialize, Serialize, PartialEq, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct BackupSettings {
+    /// Size of the volume. Default: `10Gi`. It can grow where the storage class allows it, never shrink. Mutable.
+    #[serde(default = "BackupSettings::size")]
+    pub size: Quantity,
+    /// Its storage class, taken when it is made. Default: the cluster's default class.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(regex(pattern = crate::api::names::OBJECT_NAME), length(min = 1, max = 253))]
+    pub storage_class_name: Option<String>,
+    /// Image with the pg_dump of the server's major version or a later one in its PATH; Jobs that make a backup run in it. Default: that of the
+    /// managed server; with an external one that of the newest version that the operator knows. Mutable.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(regex(pattern = crate::api::names::IMAGE), length(min = 1, max = 512))]
+    pub image: Option<String>,
+}
+
+impl BackupSettings {
+    fn size() -> Quantity {
+        Quantity::gibibytes(10)
+    }
+}
+
+impl Default for BackupSettings {
+    fn default() -> Self {
+        Self {
+            size: Self::size(),
+            storage_class_name: None,
+            image: None,
+        }
+    }
 }
 
 /// What becomes of the versions of a Job that fails.

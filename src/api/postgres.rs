@@ -92,6 +92,13 @@ pub struct ManagedPostgres {
     pub parameters: BTreeMap<String, String>,
 }
 
+impl ManagedPostgres {
+    /// The version that a server has when none is chosen.
+    pub fn newest() -> String {
+        default_version()
+    }
+}
+
 fn default_version() -> String {
     "17".into()
 }

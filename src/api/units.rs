@@ -21,6 +21,10 @@ impl Quantity {
         }
     }
 
+    pub fn gibibytes(number: u32) -> Self {
+        Self(format!("{number}Gi"))
+    }
+
     pub fn as_str(&self) -> &str {
         &self.0
     }

@@ -10,6 +10,7 @@ use sqlx::{Connection, PgConnection, postgres::PgConnectOptions};
 use tokio::sync::watch;
 
 use crate::migrate::{
+    backup,
     consent::Consent,
     report::{Failure, Report},
     runner::{self, Goal, OnFailure, Request, Urgency},
@@ -19,6 +20,7 @@ use crate::migrate::{
 };
 
 mod args;
+mod backups;
 mod deposit;
 mod drift;
 mod lint;
@@ -26,6 +28,7 @@ mod look;
 mod new;
 mod plan;
 mod progress;
+mod provide;
 mod records;
 mod redo;
 mod status;
@@ -52,11 +55,13 @@ pub async fn run(args: Args) -> ExitCode {
             } else {
                 Source::load(&down.dirs)
             };
-            execute(&down.run, goal, source, Ok(Seeds::default())).await
+            let wanted = Wanted::by_hand(goal, down.backup.settings_by_hand());
+            execute(&down.run, wanted, source, Ok(Seeds::default())).await
         }
         Verb::Seed(seed) => {
             let seeds = Seeds::load(seed.seeds, &seed.dirs);
-            execute(&seed.run, Goal::Seed, Ok(Source::default()), seeds).await
+            let wanted = Wanted::by_hand(Goal::Seed, None);
+            execute(&seed.run, wanted, Ok(Source::default()), seeds).await
         }
         Verb::Redo(redo) => end(redo.run.termination_message.as_deref(), redo::redo(&redo).await),
         Verb::Current(args) => finish(look::current(&args).await),
@@ -66,7 +71,10 @@ pub async fn run(args: Args) -> ExitCode {
         Verb::Stamp(args) => finish(records::stamp(&args).await),
         Verb::Repair(args) => finish(records::repair(&args).await),
         Verb::Deposit(args) => finish(deposit::deposit(&args).await),
+        Verb::Provide(args) => finish(provide::provide(&args)),
         Verb::Drift(args) => finish(drift::drift(&args).await),
+        Verb::Backups(args) => finish(backups::backups(&args).await),
+        Verb::RestoreTables(args) => finish(backups::restore(&args).await),
         Verb::Validate(args) => finish(status::validate(&args).await),
         Verb::Plan(args) => finish(plan::plan(&args).await),
         Verb::Lint(args) => lint::lint(&args).unwrap_or_else(|failure| finish(Err(failure))),
@@ -85,20 +93,22 @@ fn explain(failure: &Failure) {
     eprintln!("error: {failure}\n{}", failure.advice());
 }
 
-/// Where to, what may be lost on the way, and what becomes of a way up that fails.
+/// Where to, what may be lost on the way, what of it is saved first, and what becomes of a way up that fails.
 struct Wanted {
     goal: Goal,
     consent: Consent,
     on_failure: OnFailure,
+    backup: Option<backup::Settings>,
 }
 
 impl Wanted {
     /// Somebody has asked for exactly this.
-    fn by_hand(goal: Goal) -> Self {
+    fn by_hand(goal: Goal, backup: Option<backup::Settings>) -> Self {
         Self {
             goal,
             consent: Consent::Everything,
             on_failure: OnFailure::Stop,
+            backup,
         }
     }
 }
@@ -125,11 +135,16 @@ impl Seeds {
 }
 
 /// What somebody has asked for by its verb: connects, runs, reports.
-async fn execute(args: &RunArgs, goal: Goal, source: Result<Source, SourceError>, seeds: Result<Seeds, Failure>) -> u8 {
+async fn execute(
+    args: &RunArgs,
+    wanted: Wanted,
+    source: Result<Source, SourceError>,
+    seeds: Result<Seeds, Failure>,
+) -> u8 {
     let attempt = async {
         let (source, seeds) = (source?, seeds?);
         let login = args.database.login()?;
-        let request = request(args, &login, Wanted::by_hand(goal), source, seeds);
+        let request = request(args, &login, wanted, source, seeds);
         let (conn, stop) = open(args, &login).await?;
         Ok::<_, Failure>(perform(conn, stop, &request).await)
     };
@@ -167,6 +182,7 @@ fn request(args: &RunArgs, login: &PgConnectOptions, wanted: Wanted, source: Sou
         plan_hash: args.plan_hash.clone(),
         consent: wanted.consent,
         on_failure: wanted.on_failure,
+        backup: wanted.backup,
         attempt: args.attempt.clone(),
         lock_timeout: args.lock_timeout,
         login: Some(Login::new(login, &options)),

@@ -11,6 +11,7 @@ mod losses;
 mod maintain;
 mod outside;
 mod query;
+mod reach;
 mod remove;
 mod statement;
 mod syntax;
@@ -20,6 +21,7 @@ use std::collections::BTreeMap;
 pub use body::Inside;
 pub use lock::{LockMode, TableName};
 pub use outside::Outside;
+pub use reach::{Keys, Object, Reach, reach};
 
 /// A longer statement is not parsed: it is data, and a tree of it would cost more than it tells.
 const LONGEST: usize = 256 * 1024;

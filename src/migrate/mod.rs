@@ -5,10 +5,12 @@
 //! `plan` decides (pure), `consent` refuses what loses data and was not accepted, `history` is what the
 //! database says, `record` writes it, `session` connects and locks, `runner` runs a plan, `seed` the seeds after it, and
 //! `adjust` changes records without running anything,
+//! `backup` saves tables before something is taken from them,
 //! `deposit` has files that only a Job can see, `drift` tells whether the schema is still as it was left, `report` says how it ended. Nothing runs before the whole plan has been checked.
 
 pub mod adjust;
 pub mod analysis;
+pub mod backup;
 pub mod blockers;
 pub mod consent;
 pub mod deposit;

@@ -6,7 +6,7 @@ use crate::api::names::SqlName;
 
 use super::{
     adjust::Change,
-    deposit, drift,
+    backup, deposit, drift,
     history::CHANNEL,
     plan::{Direction, Step},
     progress,
@@ -15,13 +15,14 @@ use super::{
 };
 
 /// The comment on schema `amas_migrate`: which layout its tables have. A later release upgrades from here.
-pub const LAYOUT: &str = "amas-operator migration records, layout 5";
+pub const LAYOUT: &str = "amas-operator migration records, layout 6";
 /// Layouts that [`bootstrap`] brings to this one.
 pub const OLDER: &[&str] = &[
     "amas-operator migration records, layout 1",
     "amas-operator migration records, layout 2",
     "amas-operator migration records, layout 3",
     "amas-operator migration records, layout 4",
+    "amas-operator migration records, layout 5",
 ];
 
 /// A string literal that means the same whatever standard_conforming_strings is.
@@ -44,11 +45,12 @@ pub fn bootstrap(schema: &SqlName) -> String {
         "BEGIN;\n\
          CREATE TABLE IF NOT EXISTS \"{schema}\"._sqlx_migrations (version BIGINT PRIMARY KEY, description TEXT NOT NULL, \
          installed_on TIMESTAMPTZ NOT NULL DEFAULT now(), success BOOLEAN NOT NULL, checksum BYTEA NOT NULL, \
-         execution_time BIGINT NOT NULL);\n{TABLES}{progress}{drift}{files}\n\
+         execution_time BIGINT NOT NULL);\n{TABLES}{progress}{drift}{files}{backups}\n\
          COMMENT ON SCHEMA amas_migrate IS {layout};\n{revoke}\nCOMMIT",
         progress = progress::TABLE,
         drift = drift::TABLES,
         files = deposit::TABLE,
+        backups = backup::TABLE,
         layout = literal(LAYOUT),
         revoke = REVOKE.replace("$SCHEMA", &literal(schema.as_str())),
     )

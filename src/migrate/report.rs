@@ -156,6 +156,12 @@ pub enum Failure {
     /// The schema is not as the last run left it.
     #[error("{0} objects are not as they were recorded")]
     Drifted(usize),
+    /// What would be lost could not be saved, so nothing was run.
+    #[error("no backup could be made of what would be lost: {0}")]
+    NotBackedUp(String),
+    /// A backup could not be put back: nothing was changed.
+    #[error("{0}")]
+    NotRestored(String),
     #[error("stopped by a signal")]
     Interrupted,
     #[error("the connection was lost: {0}")]
@@ -188,6 +194,8 @@ impl Failure {
     /// | 23 | connection lost |
     /// | 24 | the server could not do it now: deadlock, shutdown, out of resources |
     /// | 30 | `drift`: the schema is not as it was recorded |
+    /// | 31 | no backup could be made of what a migration takes away; nothing was run |
+    /// | 32 | `restore-tables`: the backup cannot be put back as asked; nothing was changed |
     pub fn exit_code(&self) -> u8 {
         match self {
             Failure::Statement(failure) | Failure::Seed(failure) if failure.is_transient() => 24,
@@ -212,6 +220,8 @@ impl Failure {
             Failure::Lost(_) => 23,
             Failure::Transient(_) => 24,
             Failure::Drifted(_) => 30,
+            Failure::NotBackedUp(_) => 31,
+            Failure::NotRestored(_) => 32,
         }
     }
 

@@ -2,7 +2,7 @@
 //!
 //! A migration's text, its history rows, the progress row and the COMMIT travel in one simple-protocol message, several
 //! light migrations in one transaction; no commit waits for the disk but the run's last, which waits for all of them.
-//! `steps` goes through the plan, `transact` and `ladder` come by the locks, `parts` and `leftovers` run what cannot be
+//! `backups` saves what is lost, `steps` goes through the plan, `transact` and `ladder` come by the locks, `parts` and `leftovers` run what cannot be
 //! in one transaction, `pulse` shows signs of life meanwhile.
 
 use std::time::Duration;
@@ -11,11 +11,12 @@ use sqlx::{PgConnection, Row};
 use tokio::sync::watch;
 
 use super::{
+    backup,
     blockers::Blocker,
     consent::Consent,
     drift,
     history::{self, Applied, State},
-    plan::{self, Direction, Options, Plan, Step, StepId, hash_steps},
+    plan::{self, Direction, Options, Plan, Planned, Step, StepId, hash_steps},
     record::{self, NewRun},
     report::{Failure, Holder, Report},
     seed::{self, HashSource, Profile},
@@ -24,6 +25,7 @@ use super::{
     tables,
 };
 
+mod backups;
 mod closing;
 mod ladder;
 mod leftovers;
@@ -69,6 +71,8 @@ pub struct Request {
     pub plan_hash: Option<String>,
     /// The versions that may lose data.
     pub consent: Consent,
+    /// What is saved before anything runs; None: nothing is.
+    pub backup: Option<backup::Settings>,
     /// Only of a way up.
     pub on_failure: OnFailure,
     /// The Job's name, or `shell`; written into `runs`.
@@ -98,6 +102,14 @@ pub enum Event<'a> {
         from: i64,
         to: i64,
         steps: usize,
+    },
+    /// What is about to lose data is being saved.
+    BackingUp { tables: usize },
+    BackedUp {
+        id: i64,
+        file: &'a str,
+        bytes: u64,
+        took: Duration,
     },
     /// A migration is about to be sent.
     Starting(&'a Step),
@@ -218,7 +230,8 @@ impl Runner<'_, '_> {
         self.report.total = plan.steps.len();
         let hash = plan.hash(identity, &self.request.options);
         self.check_hash(identity, &plan, &hash).await?;
-        self.check_consent(&plan, &state)?;
+        let statements = self.statements(&plan, &state)?;
+        self.check_consent(&statements)?;
         let seeds = seed::pending(self.conn, &self.request.seeds).await?;
         if plan.is_empty() && seeds.is_empty() {
             if state.latest_run.is_some_and(|run| run.finished_at.is_none()) {
@@ -237,6 +250,7 @@ impl Runner<'_, '_> {
         if !created {
             tables::adopt(self.conn, &self.request.source, &state.applied).await?;
         }
+        self.back_up(identity, &plan, &statements).await?;
         if let Err(failure) = self.steps(&plan).await {
             return Err(self.take_back(failure, plan.from).await);
         }
@@ -299,16 +313,20 @@ impl Runner<'_, '_> {
         })
     }
 
-    /// Nothing is lost that nobody has accepted.
-    fn check_consent(&self, plan: &Plan, state: &State) -> Result<(), Failure> {
-        let consent = &self.request.consent;
-        if *consent == Consent::Everything {
-            return Ok(());
+    /// The plan's statements, if anybody asks what they lose.
+    fn statements(&self, plan: &Plan, state: &State) -> Result<Vec<Planned>, Failure> {
+        let backup = self.request.backup.as_ref();
+        let saved = backup.is_some_and(|backup| backup.before == backup::Before::Destructive);
+        match saved || self.request.consent != Consent::Everything {
+            true => Ok(plan.statements(&self.request.source, state)?),
+            false => Ok(Vec::new()),
         }
-        let statements = plan.statements(&self.request.source, state)?;
-        consent
-            .refuse(&statements)
-            .map_or(Ok(()), |refused| Err(Failure::Destructive(Box::new(refused))))
+    }
+
+    /// Nothing is lost that nobody has accepted.
+    fn check_consent(&self, statements: &[Planned]) -> Result<(), Failure> {
+        let refused = self.request.consent.refuse(statements);
+        refused.map_or(Ok(()), |refused| Err(Failure::Destructive(Box::new(refused))))
     }
 
     async fn begin(&mut self, plan_hash: Option<&str>) -> Result<(), Failure> {

@@ -176,6 +176,7 @@ fn request(goal: Goal, source: Source) -> Request {
             _ => Consent::Everything,
         },
         on_failure: OnFailure::Stop,
+        backup: None,
         attempt: "test".into(),
         lock_timeout: Duration::from_secs(20),
         login: None,

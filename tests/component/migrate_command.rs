@@ -11,6 +11,8 @@ use amas_operator::migrate::report::Termination;
 
 use super::{Database, FIVE, File, bytes};
 
+#[path = "migrate_backup.rs"]
+mod backup;
 #[path = "migrate_bad_input.rs"]
 mod bad_input;
 #[path = "migrate_drift.rs"]

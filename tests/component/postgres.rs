@@ -96,6 +96,7 @@ async fn migrate(owner: &mut PgConnection, sql: &str) {
         plan_hash: None,
         consent: Consent::Everything,
         on_failure: Default::default(),
+        backup: None,
         attempt: "test".into(),
         lock_timeout: Duration::from_secs(5),
         login: None,

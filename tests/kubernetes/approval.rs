@@ -1,6 +1,6 @@
 //! A plan waits in the cluster until exactly it is approved, and its Job runs with what was approved. No node runs the Job: the test does.
 
-use std::process::Command;
+use std::{path::Path, process::Command};
 
 use base64::Engine;
 use kube::api::DeleteParams;
@@ -51,6 +51,16 @@ pub(super) async fn one(ns: &Namespace, kind: &str) -> Option<Value> {
 
 /// Runs the container of a Job here, with these files and the login of this Secret.
 pub(super) async fn run(ns: &Namespace, job: &Value, files: &[(&str, &str)], secret: &str) -> (Option<i32>, String) {
+    run_with(ns, job, files, (secret, Path::new("/nonexistent"))).await
+}
+
+/// The same, with a folder as the volume for backups.
+pub(super) async fn run_with(
+    ns: &Namespace,
+    job: &Value,
+    files: &[(&str, &str)],
+    (secret, backups): (&str, &Path),
+) -> (Option<i32>, String) {
     let folder = Folder::new(secret);
     for (name, sql) in files {
         folder.write(name, sql);
@@ -65,6 +75,7 @@ pub(super) async fn run(ns: &Namespace, job: &Value, files: &[(&str, &str)], sec
             folder.path().to_str().unwrap().to_owned()
         }
         "/run/amas/login/DATABASE_URL" => url.to_str().unwrap().to_owned(),
+        "/run/amas/backups" => backups.to_str().unwrap().to_owned(),
         "/dev/termination-log" => folder.path().join("end").to_str().unwrap().to_owned(),
         other => other.to_owned(),
     });

@@ -48,7 +48,7 @@ enum Fate {
 }
 
 /// Ends of the paths that the schema lets anything through for. All others are refused by the schema.
-const LET_THROUGH: [(&str, Fate); 23] = [
+const LET_THROUGH: [(&str, Fate); 24] = [
     (".connection.keys.{key}", Fate::Told),
     (".connection.keys.{value}", Fate::Told),
     (".connection.extra.{key}", Fate::Told),
@@ -56,6 +56,7 @@ const LET_THROUGH: [(&str, Fate); 23] = [
     (".connection.extra.{value}", Fate::Text),
     // A long name is a name: no such image is found.
     (".managed.image", Fate::Text),
+    (".backup.image", Fate::Text),
     // A name that clients show, quoted.
     (".session.applicationName", Fate::Text),
     (".managed.parameters.{key}", Fate::Told),

@@ -6,9 +6,11 @@ use clap::{Parser, Subcommand, ValueEnum};
 use sqlx::postgres::PgConnectOptions;
 
 use super::{
+    backups::{BackupArgs, BackupsArgs, RestoreArgs},
     deposit::DepositArgs,
     drift::DriftArgs,
     look::{CurrentArgs, HistoryArgs, ShowArgs},
+    provide::ProvideArgs,
     records::{RepairArgs, StampArgs},
 };
 use crate::{
@@ -21,7 +23,8 @@ use crate::{
 /// Exit codes: 0 done or nothing to do; 10 a statement failed; 11 invalid files; 12 files and history disagree;
 /// 13 plan is not --plan-hash; 14 seed failed; 15 unknown target or no way back; 16 login or right missing;
 /// 17 unusable option; 18 lint found risks; 19 a statement loses data and is not accepted; 20 server not reachable; 21 lock not obtained; 22 stopped by a signal; 23 connection lost;
-/// 24 server could not do it now; 30 drift found the schema changed. 10-19 need a change, 20-29 may be tried again.
+/// 24 server could not do it now; 30 drift found the schema changed; 31 no backup could be made of what would be lost;
+/// 32 a backup cannot be put back as asked. 10-19 need a change, 20-29 may be tried again.
 #[derive(Debug, Parser)]
 pub struct Args {
     #[command(subcommand)]
@@ -52,8 +55,15 @@ pub(super) enum Verb {
     /// Bring the files of a folder into the database, for an operator that cannot see them. Runs nothing.
     #[command(hide = true)]
     Deposit(DepositArgs),
+    /// Copy this program and a bundle to where a container of another image finds them.
+    #[command(hide = true)]
+    Provide(ProvideArgs),
     /// Say what is not as the last run left it: tables, columns, constraints, indexes, views, functions, triggers, types, grants. Changes nothing unless told to.
     Drift(DriftArgs),
+    /// List the backups that were made before data was lost, newest first. Changes nothing.
+    Backups(BackupsArgs),
+    /// Put the tables of a backup back: those that are gone with everything, those that are empty with their rows. Never touches a table that has rows.
+    RestoreTables(RestoreArgs),
     /// Check the files; with a database also against its history. Changes nothing.
     Validate(ValidateArgs),
     /// Show what would run, what it locks, and the plan's hash. Changes nothing.
@@ -137,6 +147,8 @@ pub(super) struct UpArgs {
     pub(super) to: Option<i64>,
     #[command(flatten)]
     pub(super) losses: LossArgs,
+    #[command(flatten)]
+    pub(super) backup: BackupArgs,
     /// When a statement fails: leave the versions applied before it, or take them back by their down texts to where this run began.
     #[arg(long, value_enum, default_value_t, value_name = "WHAT")]
     pub(super) on_failure: OnFailure,
@@ -182,6 +194,8 @@ pub(super) struct DownArgs {
     /// How many versions to take back.
     #[arg(long, default_value_t = 1)]
     pub(super) steps: usize,
+    #[command(flatten)]
+    pub(super) backup: BackupArgs,
 }
 
 #[derive(Debug, clap::Args)]
@@ -193,6 +207,8 @@ pub(super) struct RedoArgs {
     /// How many versions.
     #[arg(long, default_value_t = 1)]
     pub(super) steps: usize,
+    #[command(flatten)]
+    pub(super) backup: BackupArgs,
 }
 
 #[derive(Debug, clap::Args)]

@@ -50,6 +50,15 @@ impl Progress {
                 let plural = if *steps == 1 { "" } else { "s" };
                 format!("{direction} from version {from} to {to}: {steps} migration{plural}\n")
             }
+            Event::BackingUp { tables } => {
+                let plural = if *tables == 1 { "" } else { "s" };
+                self.line(format!("backing up {tables} table{plural} that would lose data"))
+            }
+            Event::BackedUp { id, file, bytes, took } => self.line(format!(
+                "backup {id}: {file}, {} KiB in {} ms",
+                bytes.div_ceil(1024),
+                took.as_millis()
+            )),
             Event::Starting(step) if self.terminal => self.bar(&step.file),
             Event::Starting(_) => return None,
             Event::Applied { step, direction, took } => {

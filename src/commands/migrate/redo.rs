@@ -20,7 +20,7 @@ pub(super) async fn redo(args: &RedoArgs) -> Report {
 }
 
 async fn attempt(args: &RedoArgs) -> Result<Report, Failure> {
-    let wanted = Wanted::by_hand(Goal::DownSteps(args.steps));
+    let wanted = Wanted::by_hand(Goal::DownSteps(args.steps), args.backup.settings_by_hand());
     let source = Source::load(&args.dirs.dirs)?;
     let login = args.run.database.login()?;
     let request = request(&args.run, &login, wanted, source, Seeds::default());

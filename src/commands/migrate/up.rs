@@ -50,6 +50,7 @@ async fn attempt(args: &UpArgs, seeds: Seeds) -> Result<Report, Failure> {
         goal: Goal::Up(args.to),
         consent: args.losses.consent(),
         on_failure: args.on_failure,
+        backup: args.backup.settings(),
     };
     let request = request(&args.run, &login, wanted, source, seeds);
     Ok(perform(conn, stop, &request).await)

@@ -12,7 +12,7 @@ pub use self::{
     pending::{MAP, Pending, Plans},
 };
 use crate::{
-    api::migrations::{Approval, DriftMode, Migrations},
+    api::migrations::{Approval, BackupBefore, DriftMode, Migrations},
     controllers::credentials::hex,
     engine::{child::ChildKind, children},
     migrate::{
@@ -28,6 +28,8 @@ use crate::{
 
 /// Jobs of one plan that are tried when they end without an outcome in the database (their pods were lost).
 const ATTEMPTS: i64 = 3;
+/// The runner's exit code for a backup that failed: nothing ran, and a person has to look.
+pub const NOT_BACKED_UP: u8 = 31;
 
 /// What is known when migrations are decided on.
 pub struct Known<'a> {
@@ -72,6 +74,8 @@ pub enum Decision {
         steps: String,
         direction: Direction,
         pending: usize,
+        /// It saves tables first.
+        saves: bool,
         job: String,
     },
     /// A Job has to bring the files first.
@@ -138,7 +142,12 @@ pub fn decide(family: &Family, known: &Known<'_>) -> Decision {
         return Decision::Done;
     }
     let steps = plan.hash(known.identity, &Options::default());
-    let hash = job_hash(&steps, seeds);
+    let read = match read_plan(family, known, &plan, &steps) {
+        Ok(read) => read,
+        Err(problem) => return Decision::Impossible { problem },
+    };
+    let saves = saves(known.migrations, read.as_deref());
+    let hash = job_hash(&steps, seeds, known.migrations, saves);
     let ours: Vec<&Job<'_>> = jobs.iter().filter(|job| job.plan == plan::hash8(&hash)).collect();
     let attempts = ours.iter().map(|job| job.attempt).max().unwrap_or_default();
     if let Some(failure) = recorded_failure(known, &ours).or_else(|| lost_failure(known.children, &ours)) {
@@ -148,18 +157,16 @@ pub fn decide(family: &Family, known: &Known<'_>) -> Decision {
             failure,
         };
     }
-    match hold(family, known, &plan, &steps) {
-        Ok(None) => {}
-        Ok(Some((pending, why))) => {
-            let shown = known.migrations.approval == Approval::Manual || pending.is_long();
-            return Decision::Held {
-                plan: hash,
-                map: shown.then(|| pending.map_name(family)),
-                pending,
-                why,
-            };
-        }
-        Err(problem) => return Decision::Impossible { problem },
+    if let Some(pending) = read
+        && let Some(why) = hold(known, &pending, &steps)
+    {
+        let shown = known.migrations.approval == Approval::Manual || pending.is_long();
+        return Decision::Held {
+            plan: hash,
+            map: shown.then(|| pending.map_name(family)),
+            pending,
+            why,
+        };
     }
     let highest = known.state.map_or(0, |state| state.highest_history_id);
     let job = family.child_name(&format!("migrate-{}-{highest}-{}", plan::hash8(&hash), attempts + 1));
@@ -169,6 +176,7 @@ pub fn decide(family: &Family, known: &Known<'_>) -> Decision {
         steps,
         direction: plan.direction,
         pending,
+        saves,
     }
 }
 
@@ -196,31 +204,40 @@ pub fn read(family: &Family, source: &str, children: &children::Family) -> Decis
     Decision::Read { plan, job }
 }
 
-/// Whether a person has to say yes to a plan before it runs. Seeds alone need nobody.
-fn hold(
-    family: &Family,
-    known: &Known<'_>,
-    plan: &Plan,
-    hash: &str,
-) -> Result<Option<(Arc<Pending>, Hold)>, PlanError> {
+/// What the plan does; None where there are only seeds.
+fn read_plan(family: &Family, known: &Known<'_>, plan: &Plan, hash: &str) -> Result<Option<Arc<Pending>>, PlanError> {
     if plan.is_empty() {
         return Ok(None);
     }
     let nothing = State::default();
     let state = known.state.unwrap_or(&nothing);
-    let pending = known.plans.get(&family.uid, hash, || {
+    let read = known.plans.get(&family.uid, hash, || {
         let statements = plan.statements(known.source, state)?;
         Ok(Pending::new(plan, hash, statements))
-    })?;
+    });
+    read.map(Some)
+}
+
+/// Whether a plan saves tables first.
+fn saves(migrations: &Migrations, plan: Option<&Pending>) -> bool {
+    plan.is_some_and(|plan| match migrations.backup_before {
+        BackupBefore::Destructive => !plan.losses.is_empty(),
+        BackupBefore::Always => true,
+        BackupBefore::Never => false,
+    })
+}
+
+/// Whether a person has to say yes to a plan before it runs. Seeds alone need nobody.
+fn hold(known: &Known<'_>, pending: &Pending, hash: &str) -> Option<Hold> {
     if known.migrations.drift.mode == DriftMode::Block && known.drift.is_some_and(|drift| drift.total > 0) {
-        return Ok(Some((pending, Hold::Drift)));
+        return Some(Hold::Drift);
     }
     let accepted = known.migrations.allow_destructive.iter().copied().collect();
     if let Some(refused) = Consent::Versions(accepted).refuse(&pending.losses) {
-        return Ok(Some((pending, Hold::Loss(refused))));
+        return Some(Hold::Loss(refused));
     }
     if known.migrations.approval == Approval::Automatic {
-        return Ok(None);
+        return None;
     }
     let approvals = [known.approved, known.migrations.approved_plan.as_deref()];
     if approvals
@@ -228,10 +245,10 @@ fn hold(
         .flatten()
         .any(|approved| is_approved(known, hash, approved))
     {
-        return Ok(None);
+        return None;
     }
     let approved = approvals.into_iter().flatten().next().map(str::to_owned);
-    Ok(Some((pending, Hold::Approval { approved })))
+    Some(Hold::Approval { approved })
 }
 
 /// An approval holds for its plan, and for what a run that did not come to its end has left of it.
@@ -276,10 +293,18 @@ fn jobs_of<'a>(family: &Family, children: &'a children::Family) -> Vec<Job<'a>> 
     all.filter_map(parse).collect()
 }
 
-/// The plan's hash, and the seeds' when there are any: what the Job is for.
-fn job_hash(steps: &str, seeds: Option<&Seeds>) -> String {
-    let Some(seeds) = seeds else { return steps.to_owned() };
-    hex(&sha2::Sha256::digest(format!("{steps}\n{:?}", seeds.files)))
+/// The plan's hash, and that of the seeds and of how tables are saved, when there are any: what the Job is for. A backup that failed is thus tried again
+/// when its settings change.
+fn job_hash(steps: &str, seeds: Option<&Seeds>, migrations: &Migrations, saves: bool) -> String {
+    let seeds = seeds.map(|seeds| format!("\n{:?}", seeds.files)).unwrap_or_default();
+    let backup = match saves {
+        true => format!("\n{:?} {:?}", migrations.backup_before, migrations.backup),
+        false => String::new(),
+    };
+    match seeds.is_empty() && backup.is_empty() {
+        true => steps.to_owned(),
+        false => hex(&sha2::Sha256::digest(format!("{steps}{seeds}{backup}"))),
+    }
 }
 
 /// The failure that the database has recorded, if it was of exactly these files: then only an edit can help.
@@ -331,7 +356,7 @@ fn last_message(children: &children::Family, job: &str) -> Option<LastMessage> {
         .next_back()?;
     let ended: Termination = serde_json::from_str(text).ok()?;
     Some(LastMessage {
-        is_final: (10..20).contains(&ended.code),
+        is_final: (10..20).contains(&ended.code) || ended.code == NOT_BACKED_UP,
         failure: Failure {
             version: ended.version,
             file: ended.file,
@@ -590,6 +615,40 @@ mod tests {
                 ..
             }
         ));
+    }
+
+    #[test]
+    fn what_loses_data_is_saved_first_and_a_failed_backup_is_tried_again_with_other_settings() {
+        let start = |third: &str, settings: Value, children: &children::Family, run: Option<Run>| {
+            let state = state(&[(1, "SELECT 1"), (2, "SELECT 2")], run);
+            decide_with(&source(third), Some(&state), children, settings)
+        };
+        let saved = |third: &str, before: &str| {
+            let settings = json!({"allowDestructive": [3], "backupBefore": before});
+            match start(third, settings, &children(None), None) {
+                Decision::Start { saves, job, .. } => (saves, job),
+                other => panic!("{other:?}"),
+            }
+        };
+        for (third, before, expected) in [
+            ("DROP TABLE t", "Destructive", true),
+            ("DROP TABLE t", "Never", false),
+            ("SELECT 3", "Destructive", false),
+            ("SELECT 3", "Always", true),
+        ] {
+            assert_eq!(saved(third, before).0, expected, "{third} {before}");
+        }
+        let (_, job) = saved("DROP TABLE t", "Destructive");
+        assert_ne!(job, saved("DROP TABLE t", "Never").1);
+        let mut run = failed_run(&job, "x".into());
+        (run.failed_version, run.sqlstate) = (None, None);
+        let ended = children(Some((&job, Some("Failed"))));
+        let settings = json!({"allowDestructive": [3]});
+        let failed = start("DROP TABLE t", settings, &ended, Some(run.clone()));
+        assert!(matches!(failed, Decision::Failed { .. }), "{failed:?}");
+        let larger = json!({"allowDestructive": [3], "backup": {"size": "20Gi"}});
+        let again = start("DROP TABLE t", larger, &ended, Some(run));
+        assert!(matches!(again, Decision::Start { saves: true, .. }), "{again:?}");
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! The AmasDatabase controller: observe, validate, plan, apply, report.
 
 mod apply;
+mod backups;
 mod change;
 mod cleanup;
 mod configuration;

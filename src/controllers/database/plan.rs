@@ -24,6 +24,7 @@ use crate::{
 };
 
 use super::{
+    backups,
     configuration::{self, Judged, Writing},
     duties::{Duties, duties},
     issuance,
@@ -454,12 +455,18 @@ fn migration_steps(spec: &AmasDatabaseSpec, valid: &Valid, observed: &Observed, 
     let decision = jobs::decide(&valid.family, &known);
     // A Job needs the roles and extensions; until they are in, it waits.
     let prepared = snapshot.health.is_up() && duty_in.is_some() && snapshot.facts.duty_in == duty_in;
+    let needed = prepared && matches!(decision, Decision::Start { saves: true, .. });
+    let kept = backups::steps(spec, valid, observed, needed, plan);
     if let (
         Decision::Start {
-            job, steps, direction, ..
+            job,
+            steps,
+            direction,
+            saves,
+            ..
         },
         true,
-    ) = (&decision, prepared)
+    ) = (&decision, prepared && (kept || !needed))
     {
         let input = JobInput {
             family: &valid.family,
@@ -475,6 +482,7 @@ fn migration_steps(spec: &AmasDatabaseSpec, valid: &Valid, observed: &Observed, 
             steps,
             direction: *direction,
             brings: None,
+            saves: saves.then(|| backups::image(spec, valid, settings)),
         };
         plan.steps
             .push(Step::Create(ChildKind::Job, jobs::job(&input, job, is_managed(spec))));
@@ -530,6 +538,7 @@ fn read_step(
             steps: "",
             direction: crate::migrate::plan::Direction::Up,
             brings: Some(source),
+            saves: None,
         };
         let body = jobs::job(&input, job, is_managed(spec));
         plan.steps.push(Step::Create(ChildKind::Job, body));

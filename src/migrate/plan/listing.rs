@@ -38,6 +38,12 @@ pub struct Planned {
     pub loses: Option<&'static str>,
     /// Its beginning.
     pub statement: String,
+    /// It renames something: what comes after it may mean another table by the same name.
+    #[serde(skip)]
+    pub renames: bool,
+    /// Something is lost in a body that it runs: of a DO block, or of a routine.
+    #[serde(skip)]
+    pub loses_inside: bool,
     #[serde(skip)]
     whole: Whole,
 }
@@ -54,6 +60,11 @@ impl Planned {
     /// The whole statement as it is written.
     pub fn text(&self) -> &str {
         &self.whole.sql[self.whole.start..self.whole.end]
+    }
+
+    /// The file that it is in, as it is written.
+    pub fn file_text(&self) -> &str {
+        &self.whole.sql
     }
 
     /// For people: where it is, `text`, and a line for each thing that it does. `note` may tell more of a table.
@@ -137,6 +148,7 @@ fn of_step(step: &Step, made: &mut BTreeSet<TableName>) -> Result<Vec<Planned>, 
         let touches_what_is_there = !locks.is_empty() || facts.locks.is_empty();
         let words: Vec<&str> = text.split_whitespace().collect();
         let loses = facts.loss(made).map(analysis::Loss::what);
+        let loses_inside = facts.inside.iter().any(|one| one.facts.loss(made).is_some());
         remember(&facts, made);
         listed.push(Planned {
             version: step.version,
@@ -145,7 +157,9 @@ fn of_step(step: &Step, made: &mut BTreeSet<TableName>) -> Result<Vec<Planned>, 
             more_locks: facts.unlisted || !facts.index_locks.is_empty(),
             work: work(facts.work).filter(|_| touches_what_is_there),
             loses,
+            loses_inside,
             locks,
+            renames: facts.causes.contains(&Cause::Renames),
             kind: facts.kind,
             statement: words.join(" ").chars().take(SHOWN).collect(),
             whole: Whole {

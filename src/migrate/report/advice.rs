@@ -60,6 +60,10 @@ impl Failure {
             Failure::Drifted(_) => {
                 "undo the changes; or --correct puts back what loses nothing; or --accept records the schema as it is"
             }
+            Failure::NotBackedUp(_) => {
+                "nothing was run: mend that, or say --backup-before never if the data may go (in a cluster: migrations.backupBefore)"
+            }
+            Failure::NotRestored(_) => "nothing was changed",
             Failure::Interrupted => "what was applied stays; run it again to go on",
             Failure::Lost(_) => "what was committed stays; run it again to go on",
             Failure::Transient(_) => "run it again",

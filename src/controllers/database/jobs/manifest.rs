@@ -2,19 +2,22 @@
 
 use serde_json::{Value, json};
 
-use super::Seeds;
+use super::{NOT_BACKED_UP, Seeds};
 use crate::{
     api::{
         amas_database::AmasDatabaseSpec,
-        migrations::{MigrationSource, OnFailure, SeedHash, SeedProfile},
+        migrations::{BackupBefore, MigrationSource, OnFailure, SeedHash, SeedProfile},
     },
-    controllers::database::{external, validate::role_secret},
+    controllers::database::{backups, external, validate::role_secret},
     migrate::plan::Direction,
     stores::workload::{CA_CERTIFICATE, Family, add_pod_settings, certificates_secret, security},
 };
 
 /// Where a Job has the seed files that come in ConfigMaps, in a folder named as the profile.
 const SEED_FILES: &str = "/run/amas/seed-files";
+/// Where a Job that makes a backup has its program, which its image does not bring, and the volume.
+const PROGRAM: &str = "/run/amas/program";
+const BACKUPS: &str = "/run/amas/backups";
 /// How long a finished Job is kept.
 const KEEP_SECONDS: u32 = 86_400;
 
@@ -33,6 +36,8 @@ pub struct JobInput<'a> {
     pub direction: Direction,
     /// The source whose files are only brought into the database, and nothing is run.
     pub brings: Option<&'a str>,
+    /// Tables are saved first, by the pg_dump of this image.
+    pub saves: Option<String>,
 }
 
 /// The Job as an object. It has no token and reports through the database.
@@ -59,6 +64,9 @@ pub fn job(input: &JobInput<'_>, name: &str, managed: bool) -> Value {
     if !environment.is_empty() {
         pod["containers"][0]["env"] = json!(environment);
     }
+    if let Some(image) = &input.saves {
+        run_in(image, input, &migrations.source, &mut pod);
+    }
     let of_server = managed.then(|| family.child_name("postgres"));
     if let Some(account) = migrations.job.service_account_name.clone().or(of_server) {
         pod["serviceAccountName"] = json!(account);
@@ -71,16 +79,46 @@ pub fn job(input: &JobInput<'_>, name: &str, managed: bool) -> Value {
         "ttlSecondsAfterFinished": KEEP_SECONDS,
         "podFailurePolicy": {"rules": [
             {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget"}]},
-            // The runner's exit codes: 2 and 10 to 19 need a change by a human, 20 to 29 may pass by themselves.
-            {"action": "FailJob", "onExitCodes": {"operator": "In", "values": std::iter::once(2).chain(10..20).collect::<Vec<_>>()}},
+            // The runner's exit codes: 2, 10 to 19 and a failed backup need a change by a human, 20 to 29 may pass by themselves.
+            {"action": "FailJob", "onExitCodes": {"operator": "In", "values": std::iter::once(2).chain(10..20).chain([NOT_BACKED_UP]).collect::<Vec<_>>()}},
             {"action": "Count", "onExitCodes": {"operator": "In", "values": (20..30).collect::<Vec<_>>()}},
         ]},
         "template": {"metadata": {"labels": labels, "annotations": spec.pods.annotations}, "spec": pod},
     }})
 }
 
+/// The container runs in another image, which has pg_dump; the program and the bundle come into it from ours.
+fn run_in(image: &str, input: &JobInput<'_>, source: &MigrationSource, pod: &mut Value) {
+    let mut arguments: Vec<String> = ["migrate", "provide", "--to", PROGRAM].map(Into::into).into();
+    if let Some(bundle) = &source.bundle {
+        arguments.extend(["--bundle".into(), format!("/migrations/{bundle}")]);
+    }
+    let main = &mut pod["containers"][0];
+    let provider = json!({
+        "name": "program", "image": input.image, "imagePullPolicy": "IfNotPresent", "args": arguments,
+        "resources": main["resources"], "securityContext": security(true),
+        "volumeMounts": [{"name": "program", "mountPath": PROGRAM}],
+    });
+    main["image"] = json!(image);
+    main["command"] = json!([format!("{PROGRAM}/amas-operator")]);
+    if let Some(mounts) = main["volumeMounts"].as_array_mut() {
+        mounts.push(json!({"name": "program", "mountPath": PROGRAM, "readOnly": true}));
+        mounts.push(json!({"name": "backups", "mountPath": BACKUPS}));
+    }
+    pod["initContainers"] = json!([provider]);
+    if let Some(volumes) = pod["volumes"].as_array_mut() {
+        volumes.push(json!({"name": "program", "emptyDir": {}}));
+        let claim = json!({"claimName": backups::claim_name(input.family)});
+        volumes.push(json!({"name": "backups", "persistentVolumeClaim": claim}));
+    }
+}
+
 fn arguments(input: &JobInput<'_>, source: &MigrationSource, name: &str) -> Vec<String> {
-    let bundle = source.bundle.as_ref().map(|bundle| format!("/migrations/{bundle}"));
+    let root = input.saves.as_ref().map_or("", |_| PROGRAM);
+    let bundle = source
+        .bundle
+        .as_ref()
+        .map(|bundle| format!("{root}/migrations/{bundle}"));
     let below = source
         .image
         .as_ref()
@@ -121,6 +159,7 @@ fn arguments(input: &JobInput<'_>, source: &MigrationSource, name: &str) -> Vec<
         ]
         .map(Into::into),
     );
+    arguments.extend(backup(input));
     if input.direction == Direction::Up {
         // Judged already, and the hash binds it: a pod that goes on after another would judge only the rest.
         arguments.extend(["--allow-destructive", "all"].map(Into::into));
@@ -150,6 +189,21 @@ fn arguments(input: &JobInput<'_>, source: &MigrationSource, name: &str) -> Vec<
         }
     }
     arguments
+}
+
+/// What is saved first, and where.
+fn backup(input: &JobInput<'_>) -> Vec<String> {
+    let before = input
+        .spec
+        .migrations
+        .as_ref()
+        .map(|migrations| migrations.backup_before);
+    let all: &[&str] = match (&input.saves, before) {
+        (None, _) | (_, None | Some(BackupBefore::Never)) => &["--backup-before", "never"],
+        (_, Some(BackupBefore::Destructive)) => &["--backup-before", "destructive", "--backup-dir", BACKUPS],
+        (_, Some(BackupBefore::Always)) => &["--backup-before", "always", "--backup-dir", BACKUPS],
+    };
+    all.iter().map(|one| (*one).to_owned()).collect()
 }
 
 /// How much is verified, and where the certificates are.
@@ -323,6 +377,7 @@ mod tests {
             steps: "s",
             direction,
             brings: None,
+            saves: None,
         }
     }
 
@@ -349,6 +404,64 @@ mod tests {
         );
         let clear = pod(false).to_string();
         assert!(!clear.contains("PGSSL") && !clear.contains("d-tls"), "{clear}");
+    }
+
+    #[test]
+    fn a_job_that_saves_tables_runs_where_pg_dump_is() {
+        let (object, family) = (platform(), family());
+        let pod = |saves: Option<&str>, direction| {
+            let mut input = input(&family, &object.spec, direction);
+            input.saves = saves.map(Into::into);
+            job(&input, "d-migrate-1", true)["spec"]["template"]["spec"].clone()
+        };
+        let plain = pod(None, Direction::Up);
+        assert!(plain["initContainers"].is_null() && plain["containers"][0]["command"].is_null());
+        let text = plain.to_string();
+        assert!(
+            !text.contains("/run/amas/backups") && text.contains("\"--backup-before\",\"never\""),
+            "{text}"
+        );
+        assert!(text.contains("\"/migrations/amas\""), "{text}");
+
+        let saving = pod(Some("postgres:x"), Direction::Up);
+        let (main, first) = (&saving["containers"][0], &saving["initContainers"][0]);
+        assert_eq!((&main["image"], &first["image"]), (&json!("postgres:x"), &json!("i")));
+        assert_eq!(main["command"], json!(["/run/amas/program/amas-operator"]));
+        assert_eq!(
+            first["args"],
+            json!([
+                "migrate",
+                "provide",
+                "--to",
+                "/run/amas/program",
+                "--bundle",
+                "/migrations/amas"
+            ])
+        );
+        let arguments = main["args"].to_string();
+        for part in [
+            "\"--dir\",\"/run/amas/program/migrations/amas\"",
+            "\"--backup-before\",\"destructive\",\"--backup-dir\",\"/run/amas/backups\"",
+        ] {
+            assert!(arguments.contains(part), "{part}: {arguments}");
+        }
+        for container in [main, first] {
+            assert_eq!(container["securityContext"]["readOnlyRootFilesystem"], true);
+        }
+        let volumes = saving["volumes"].as_array().unwrap();
+        let claim = json!({"name": "backups", "persistentVolumeClaim": {"claimName": "d-backups"}});
+        assert!(volumes.contains(&claim), "{volumes:?}");
+        // Every mount has its volume.
+        for container in [main, first] {
+            for mount in container["volumeMounts"].as_array().unwrap() {
+                assert!(volumes.iter().any(|volume| volume["name"] == mount["name"]), "{mount}");
+            }
+        }
+        let down = pod(Some("postgres:x"), Direction::Down)["containers"][0]["args"].to_string();
+        assert!(
+            down.contains("\"--backup-dir\"") && !down.contains("--allow-destructive"),
+            "{down}"
+        );
     }
 
     #[test]

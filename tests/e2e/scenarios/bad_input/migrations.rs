@@ -86,15 +86,19 @@ impl Steps<'_> {
             .database("five", database(json!({ "configMaps": ["steps"] })))
             .await?;
         self.failing().await?;
-        self.edited().await
+        self.edited().await?;
+        self.lossy().await
     }
 
-    /// The files, some replaced.
+    /// The files, some replaced; the sixth only if it is named.
     async fn write(&self, replaced: &[(usize, &str)]) -> Result {
         let mut files = BTreeMap::new();
-        for (index, word) in ["one", "two", "three", "four", "five"].into_iter().enumerate() {
+        for (index, word) in ["one", "two", "three", "four", "five", "six"].into_iter().enumerate() {
             let version = index + 1;
             let other = replaced.iter().find(|(replaced, _)| *replaced == version);
+            if version == 6 && other.is_none() {
+                continue;
+            }
             let up = other.map_or_else(
                 || format!("CREATE TABLE {word} (id int);\n"),
                 |(_, text)| (*text).to_owned(),
@@ -208,5 +212,35 @@ impl Steps<'_> {
             .database_ready("five", "the edited file is restored")
             .await
             .map(|_| ())
+    }
+
+    /// A table that a migration takes away is saved first, by a pod of the server's image and onto a volume.
+    async fn lossy(&self) -> Result {
+        let ctx = self.room.ctx;
+        self.write(&[(3, MENDED), (6, "DROP TABLE two;\n")]).await?;
+        let mut spec = database(json!({ "configMaps": ["steps"] }));
+        spec["migrations"]["backup"] = json!({ "size": "1Gi" });
+        self.room.database("five", spec.clone()).await?;
+        self.room
+            .stalled::<AmasDatabase>("five", "DestructiveNotAllowed", &["0006_six.up.sql:1: drops a table"])
+            .await?;
+        spec["migrations"]["allowDestructive"] = json!([6]);
+        self.room.database("five", spec).await?;
+        let object = self.room.database_ready("five", "the loss is accepted").await?;
+        progress(ctx, &object, "five", "6/6");
+        let secret = Values::read(&ctx.client, &self.room.namespace, &role_secret("five", "app_owner")).await?;
+        let mut session = clients::postgres(secret.get("DATABASE_URL")?).await?;
+        let query = "SELECT coalesce(string_agg(b.entries::text || ' ' || (b.bytes > 0), '; '), 'none') FROM amas_migrate.backups b";
+        let saved: String = clients::value(&mut session, query).await?;
+        let wanted = r#"[{"name": "\"public\".\"two\""}] true"#;
+        ctx.figure("five: what was saved", &saved, wanted, saved == wanted);
+        let volume = object.data["status"]["volumes"].to_string();
+        ctx.figure(
+            "five: its volume",
+            &volume,
+            "five-backups",
+            volume.contains("\"five-backups\""),
+        );
+        Ok(())
     }
 }

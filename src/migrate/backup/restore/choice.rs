@@ -1,0 +1,421 @@
+//! Which tables of a backup are put back, and what of its script that takes. Reads the database, and decides purely.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use sqlx::{PgConnection, Row};
+
+use super::{Backup, Wanted};
+use crate::{
+    api::names::SqlName,
+    migrate::{backup::Entry, record::literal, report::Failure, session},
+};
+
+/// How a table or sequence is now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    /// It is made anew.
+    Absent,
+    /// A table without rows, or a sequence.
+    There,
+}
+
+/// What is put back.
+#[derive(Debug)]
+pub(super) struct Choice {
+    /// Every name in the backup; None: it is left alone.
+    entries: Vec<(Entry, Option<State>)>,
+    /// All into this schema.
+    pub into: Option<SqlName>,
+    /// Schemas that have gone too, quoted.
+    pub schemas: Vec<String>,
+}
+
+/// What becomes of a statement.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Action {
+    Skip,
+    Run(String),
+    /// If it cannot be, it is told.
+    Try(String),
+}
+
+/// Where rows go.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Place {
+    pub table: String,
+    /// The COPY that takes them.
+    pub sql: String,
+}
+
+/// Chooses, unless anything that is there would be in the way.
+pub(super) async fn choose(conn: &mut PgConnection, backup: &Backup, wanted: &Wanted) -> Result<Choice, Failure> {
+    let names = named(backup, &wanted.tables).map_err(Failure::NotRestored)?;
+    let target = |name: &str| match &wanted.into {
+        Some(schema) => into(schema, name),
+        None => name.to_owned(),
+    };
+    let mut targets = BTreeSet::new();
+    for name in &names {
+        // elsewhere the columns have no sequences
+        if wanted.into.is_some() && is_sequence(backup, name) {
+            continue;
+        }
+        if !targets.insert(target(name)) {
+            return Err(Failure::NotRestored(format!(
+                "two tables would be {}: choose by --table",
+                target(name)
+            )));
+        }
+    }
+    let there = there(conn, &targets).await?;
+    let occupied: Vec<&str> = there
+        .iter()
+        .filter(|(_, has_rows)| **has_rows || wanted.into.is_some())
+        .map(|(name, _)| name.as_str())
+        .collect();
+    if !occupied.is_empty() {
+        let what = match wanted.into {
+            Some(_) => "is there already; choose a schema that has no such tables",
+            None => {
+                "has rows, and nothing is put over them; --into-schema NAME puts the backup beside them, --table NAME chooses others"
+            }
+        };
+        return Err(Failure::NotRestored(format!("{} {what}", occupied.join(", "))));
+    }
+    let state = |entry: &Entry| {
+        names
+            .contains(entry.name.as_str())
+            .then(|| match there.contains_key(&target(&entry.name)) {
+                true => State::There,
+                false => State::Absent,
+            })
+    };
+    let schemas = match &wanted.into {
+        Some(schema) => vec![format!("\"{schema}\"")],
+        None => schemas(&names),
+    };
+    Ok(Choice {
+        schemas: absent(conn, &schemas).await?,
+        entries: backup
+            .entries
+            .iter()
+            .map(|entry| (entry.clone(), state(entry)))
+            .collect(),
+        into: wanted.into.clone(),
+    })
+}
+
+fn is_sequence(backup: &Backup, name: &str) -> bool {
+    backup.entries.iter().any(|entry| entry.sequence && entry.name == name)
+}
+
+/// The names that are asked for, with the sequences of their columns.
+fn named<'a>(backup: &'a Backup, asked: &[String]) -> Result<BTreeSet<&'a str>, String> {
+    let all = || backup.entries.iter();
+    if asked.is_empty() {
+        return Ok(all().map(|entry| entry.name.as_str()).collect());
+    }
+    let mut names = BTreeSet::new();
+    for one in asked {
+        let is = |entry: &&Entry| {
+            let plain = entry.plain();
+            *one == entry.name || *one == plain || plain.split_once('.').is_some_and(|(_, bare)| bare == one)
+        };
+        let found: Vec<&str> = all().filter(is).map(|entry| entry.name.as_str()).collect();
+        match found.as_slice() {
+            [name] => names.insert(*name),
+            [] => {
+                let have: Vec<&str> = backup.tables().collect();
+                return Err(format!(
+                    "backup {} has no table {one}; it has {}",
+                    backup.id,
+                    have.join(", ")
+                ));
+            }
+            several => return Err(format!("{one} may be {}: write it with its schema", several.join(", "))),
+        };
+    }
+    let theirs: Vec<&str> = all()
+        .filter(|entry| entry.of.as_deref().is_some_and(|of| names.contains(of)))
+        .map(|entry| entry.name.as_str())
+        .collect();
+    names.extend(theirs);
+    Ok(names)
+}
+
+/// The schemas of names, quoted as they are.
+fn schemas(names: &BTreeSet<&str>) -> Vec<String> {
+    let of = |name: &&str| name.find("\".\"").map(|at| name[..=at].to_owned());
+    let all: BTreeSet<String> = names.iter().filter_map(of).collect();
+    all.into_iter().collect()
+}
+
+/// Those that do not exist.
+async fn absent(conn: &mut PgConnection, schemas: &[String]) -> Result<Vec<String>, Failure> {
+    let list: Vec<String> = schemas.iter().map(|schema| literal(schema)).collect();
+    let sql = format!(
+        "SELECT s FROM pg_catalog.unnest(ARRAY[{}]::pg_catalog.text[]) s WHERE pg_catalog.to_regnamespace(s) IS NULL",
+        list.join(", ")
+    );
+    let rows = session::ask(conn, &sql).await?;
+    Ok(rows.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>()?)
+}
+
+/// The name in another schema.
+fn into(schema: &SqlName, name: &str) -> String {
+    let bare = name.find("\".\"").map_or(name, |at| &name[at + 2..]);
+    format!("\"{schema}\".{bare}")
+}
+
+/// Those that exist, and whether each has rows of its own. A sequence has none.
+async fn there(conn: &mut PgConnection, names: &BTreeSet<String>) -> Result<BTreeMap<String, bool>, Failure> {
+    let list: Vec<String> = names.iter().map(|name| literal(name)).collect();
+    let sql = format!(
+        "SELECT f, c.relkind = 'S' FROM pg_catalog.unnest(ARRAY[{}]::pg_catalog.text[]) f \
+         JOIN pg_catalog.pg_class c ON c.oid = pg_catalog.to_regclass(f)::pg_catalog.oid",
+        list.join(", ")
+    );
+    let (mut all, mut looks) = (BTreeMap::new(), Vec::new());
+    for row in session::ask(conn, &sql).await? {
+        let (name, sequence): (String, bool) = (row.try_get(0)?, row.try_get(1)?);
+        if !sequence {
+            looks.push(format!("SELECT {}, EXISTS (SELECT FROM ONLY {name})", literal(&name)));
+        }
+        all.insert(name, false);
+    }
+    if looks.is_empty() {
+        return Ok(all);
+    }
+    for row in session::ask(conn, &looks.join(" UNION ALL ")).await? {
+        all.insert(row.try_get(0)?, row.try_get(1)?);
+    }
+    Ok(all)
+}
+
+const SETVAL: &str = "SELECT pg_catalog.setval(";
+const CREATES: [&str; 2] = ["CREATE TABLE ", "CREATE UNLOGGED TABLE "];
+
+impl Choice {
+    /// The tables that are put back, and how.
+    pub fn tables(&self) -> impl Iterator<Item = (&str, &'static str)> {
+        self.entries
+            .iter()
+            .filter(|(entry, _)| !entry.sequence)
+            .filter_map(|(entry, state)| {
+                let how = match (*state)? {
+                    State::Absent => "made",
+                    State::There => "filled",
+                };
+                Some((entry.name.as_str(), how))
+            })
+    }
+
+    /// The tables that are there and get rows.
+    pub fn filled(&self) -> impl Iterator<Item = &str> {
+        self.tables().filter(|(_, how)| *how == "filled").map(|(name, _)| name)
+    }
+
+    pub fn action(&self, statement: &str) -> Result<Action, Failure> {
+        if statement.starts_with("SET ") || statement.starts_with("SELECT pg_catalog.set_config(") {
+            return Ok(Action::Skip);
+        }
+        let subject = self.subject(statement);
+        if let Some(schema) = &self.into {
+            return self.beside(statement, subject, schema);
+        }
+        let state = match subject {
+            // Belongs to something that is not a table or sequence, such as an index of a partition.
+            None if self.entries.iter().all(|(_, state)| *state == Some(State::Absent)) => Some(State::Absent),
+            None => None,
+            Some((_, state)) => *state,
+        };
+        Ok(match state {
+            None => Action::Skip,
+            Some(_) if statement.starts_with(SETVAL) => setval(statement).map_or(Action::Skip, Action::Run),
+            Some(State::There) => Action::Skip,
+            Some(State::Absent) if statement.starts_with("GRANT ") || statement.starts_with("REVOKE ") => {
+                Action::Try(statement.to_owned())
+            }
+            Some(State::Absent) => Action::Run(statement.to_owned()),
+        })
+    }
+
+    /// Only columns and rows go into another schema.
+    fn beside(
+        &self,
+        statement: &str,
+        subject: Option<&(Entry, Option<State>)>,
+        schema: &SqlName,
+    ) -> Result<Action, Failure> {
+        let Some((entry, Some(_))) = subject else {
+            return Ok(Action::Skip);
+        };
+        let creates = CREATES.iter().any(|begin| statement.starts_with(begin));
+        if !creates || entry.sequence || statement.contains("\nPARTITION BY ") {
+            return Ok(Action::Skip);
+        }
+        if statement.contains("\nINHERITS (") {
+            return Err(Failure::NotRestored(format!(
+                "{} inherits from another table, whose rows it would add to: put it back where it was, or choose others by --table",
+                entry.name
+            )));
+        }
+        Ok(Action::Run(statement.replacen(
+            &entry.name,
+            &into(schema, &entry.name),
+            1,
+        )))
+    }
+
+    /// Where the rows of a COPY go; None: nowhere.
+    pub fn copy(&self, copy: &str) -> Option<Place> {
+        let (entry, state) = self.subject(copy)?;
+        (*state)?;
+        let sql = match &self.into {
+            Some(schema) => copy.replacen(&entry.name, &into(schema, &entry.name), 1),
+            None => copy.to_owned(),
+        };
+        Some(Place {
+            table: entry.name.clone(),
+            sql,
+        })
+    }
+
+    /// What a statement is about: of the names in the backup the one that comes first in it.
+    fn subject(&self, statement: &str) -> Option<&(Entry, Option<State>)> {
+        let found = self
+            .entries
+            .iter()
+            .filter_map(|one| Some((position(statement, &one.0.name)?, one)));
+        found.min_by_key(|(at, _)| *at).map(|(_, one)| one)
+    }
+}
+
+/// Where a quoted name stands in a text, and not as a part of another.
+fn position(text: &str, name: &str) -> Option<usize> {
+    text.match_indices(name).map(|(at, _)| at).find(|&at| {
+        let (before, after) = (&text[..at], &text[at + name.len()..]);
+        !before.ends_with(['"', '.']) && !after.starts_with('"')
+    })
+}
+
+/// A sequence is never put back to a lower number than it has given out.
+fn setval(statement: &str) -> Option<String> {
+    let arguments = statement.strip_prefix(SETVAL)?.strip_suffix(')')?;
+    let (rest, _) = arguments.rsplit_once(", ")?;
+    let (name, number) = rest.rsplit_once(", ")?;
+    number.parse::<i64>().ok()?;
+    Some(format!(
+        "{statement} WHERE coalesce(pg_catalog.pg_sequence_last_value({name}::pg_catalog.regclass) < {number}, true)"
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(name: &str, of: Option<&str>) -> Entry {
+        Entry {
+            name: name.to_owned(),
+            sequence: of.is_some(),
+            of: of.map(Into::into),
+        }
+    }
+
+    const T: &str = "\"public\".\"t\"";
+    const S: &str = "\"public\".\"t_id_seq\"";
+    const Q: &str = "\"public\".\"q\"\"t\"";
+
+    fn choice(t: Option<State>, q: Option<State>, into: Option<&str>) -> Choice {
+        Choice {
+            entries: vec![(entry(T, None), t), (entry(S, Some(T)), t), (entry(Q, None), q)],
+            into: into.map(|name| SqlName::parse(name).unwrap()),
+            schemas: Vec::new(),
+        }
+    }
+
+    const SCRIPT: [&str; 7] = [
+        "SET statement_timeout = 0",
+        "CREATE TABLE \"public\".\"t\" (\n    \"id\" integer\n)",
+        "ALTER TABLE ONLY \"public\".\"t\" ALTER COLUMN \"id\" SET DEFAULT \"nextval\"('\"public\".\"t_id_seq\"'::\"regclass\")",
+        "SELECT pg_catalog.setval('\"public\".\"t_id_seq\"', 3, true)",
+        "ALTER TABLE ONLY \"public\".\"q\"\"t\" ADD CONSTRAINT \"k\" FOREIGN KEY (\"a\") REFERENCES \"public\".\"t\"(\"id\")",
+        "GRANT SELECT ON TABLE \"public\".\"t\" TO \"r\"",
+        "ALTER INDEX \"public\".\"a\" ATTACH PARTITION \"public\".\"b\"",
+    ];
+
+    /// s: skipped, r: run, t: tried.
+    fn actions(choice: &Choice) -> String {
+        let all = SCRIPT.iter().map(|statement| match choice.action(statement).unwrap() {
+            Action::Skip => 's',
+            Action::Run(_) => 'r',
+            Action::Try(_) => 't',
+        });
+        all.collect()
+    }
+
+    #[test]
+    fn only_what_is_chosen_is_touched() {
+        let (absent, there) = (Some(State::Absent), Some(State::There));
+        assert_eq!(actions(&choice(absent, absent, None)), "srrrrtr");
+        assert_eq!(actions(&choice(absent, None, None)), "srrrsts");
+        assert_eq!(actions(&choice(there, absent, None)), "sssrrss");
+        assert_eq!(actions(&choice(absent, absent, Some("old"))), "srsssss");
+        let beside = choice(absent, None, Some("old")).action(SCRIPT[1]).unwrap();
+        assert!(matches!(beside, Action::Run(sql) if sql.starts_with("CREATE TABLE \"old\".\"t\" (")));
+        let inherits = "CREATE TABLE \"public\".\"t\" (\n)\nINHERITS (\"public\".\"p\")";
+        assert!(choice(absent, None, Some("old")).action(inherits).is_err());
+        let rows = |choice: &Choice, copy: &str| choice.copy(copy).map(|place| place.sql);
+        let copy = "COPY \"public\".\"q\"\"t\" (\"a\") FROM stdin";
+        assert_eq!(rows(&choice(None, there, None), copy).as_deref(), Some(copy));
+        assert_eq!(rows(&choice(there, None, None), copy), None);
+    }
+
+    #[test]
+    fn schemas_are_those_of_the_names() {
+        let names = BTreeSet::from([T, S, "\"a\"\"b\".\"t\""]);
+        assert_eq!(schemas(&names), ["\"a\"\"b\"", "\"public\""]);
+    }
+
+    #[test]
+    fn a_sequence_never_goes_back() {
+        let sql = setval(SCRIPT[3]).unwrap();
+        assert!(
+            sql.ends_with("WHERE coalesce(pg_catalog.pg_sequence_last_value('\"public\".\"t_id_seq\"'::pg_catalog.regclass) < 3, true)"),
+            "{sql}"
+        );
+        assert_eq!(setval("SELECT pg_catalog.setval('x')"), None);
+    }
+
+    #[test]
+    fn names_are_found_as_people_write_them() {
+        let backup = Backup {
+            id: 7,
+            at: jiff::Timestamp::UNIX_EPOCH,
+            attempt: None,
+            direction: None,
+            from: None,
+            to: None,
+            file: "f".into(),
+            entries: vec![
+                entry(T, None),
+                entry(S, Some(T)),
+                entry(Q, None),
+                entry("\"other\".\"t\"", None),
+            ],
+            bytes: 1,
+            sha256: "x".into(),
+            made_by: "m".into(),
+            restored_at: None,
+        };
+        let find = |asked: &[&str]| {
+            let asked: Vec<String> = asked.iter().map(|one| (*one).to_owned()).collect();
+            named(&backup, &asked).map(|names| names.into_iter().collect::<Vec<_>>())
+        };
+        assert_eq!(find(&["public.t"]).unwrap(), [T, S], "with its sequence");
+        assert_eq!(find(&["q\"t", "\"other\".\"t\""]).unwrap(), ["\"other\".\"t\"", Q]);
+        assert!(find(&["t"]).unwrap_err().contains("write it with its schema"));
+        assert!(find(&["nosuch"]).unwrap_err().contains("backup 7 has no table nosuch"));
+        assert_eq!(find(&[]).unwrap().len(), 4);
+    }
+}

@@ -1,0 +1,119 @@
+//! Before the first statement: what the plan takes away is saved. If that fails, nothing runs, and there is nothing to take back.
+
+use std::time::{Duration, Instant};
+
+use sqlx::Row;
+
+use crate::migrate::{
+    backup::{self, Before, Dump, Entry, Extent, Made, Settings, Task},
+    plan::{Plan, Planned},
+    progress,
+    report::Failure,
+    session,
+};
+
+use super::{Event, Runner, Urgency, asked};
+
+/// How often the run's row says how far it is, which also keeps the waiting session alive.
+const SIGN: Duration = Duration::from_secs(5);
+
+impl Runner<'_, '_> {
+    /// Saves what the plan loses, as far as that is asked for and there is anything.
+    pub(super) async fn back_up(&mut self, identity: &str, plan: &Plan, statements: &[Planned]) -> Result<(), Failure> {
+        let Some(settings) = self.request.backup.clone() else {
+            return Ok(());
+        };
+        let extent = match settings.before {
+            Before::Never => return Ok(()),
+            Before::Always if plan.is_empty() => return Ok(()),
+            Before::Always => Extent::All,
+            Before::Destructive => backup::lost(statements).map_err(|backup::OutOfReach(what)| {
+                Failure::NotBackedUp(format!(
+                    "{what}: another database is in no dump of this one; save it yourself"
+                ))
+            })?,
+        };
+        let schema = &self.request.options.schema;
+        let entries = backup::entries(self.conn, schema, &extent).await?;
+        if entries.is_empty() {
+            return Ok(());
+        }
+        let started = Instant::now();
+        let tables = entries.iter().filter(|entry| !entry.sequence).count();
+        (self.tell)(Event::BackingUp { tables });
+        let made = self.dump(identity, &settings, (&entries, statements)).await?;
+        let rows = session::ask(self.conn, &backup::record(self.run, &made, &entries)).await?;
+        let id = rows.first().map_or(Ok(0), |row| row.try_get(0))?;
+        (self.tell)(Event::BackedUp {
+            id,
+            file: &made.file,
+            bytes: made.bytes,
+            took: started.elapsed(),
+        });
+        Ok(())
+    }
+
+    async fn dump(
+        &mut self,
+        identity: &str,
+        settings: &Settings,
+        (entries, statements): (&[Entry], &[Planned]),
+    ) -> Result<Made, Failure> {
+        let Some(folder) = settings.folder.clone() else {
+            return Err(Failure::NotBackedUp(no_folder(statements)));
+        };
+        let request = self.request;
+        let Some(login) = &request.login else {
+            return Err(Failure::NotBackedUp("no login is known for pg_dump".to_owned()));
+        };
+        let task = Task {
+            login,
+            entries,
+            folder,
+            identity,
+            major: self.server_major().await?,
+            lock_timeout: request.lock_timeout,
+        };
+        let (dump, tool) = Dump::prepare(task).await?;
+        let made = self.accompany(&dump, &tool, entries.len()).await;
+        // The session has rested meanwhile.
+        session::ask(self.conn, &progress::waiting(self.id(), None)).await?;
+        made
+    }
+
+    /// Waits for the dump, says how far it is, and ends it when told to stop: nothing is lost by that yet.
+    async fn accompany(&mut self, dump: &Dump<'_>, tool: &backup::Tool, tables: usize) -> Result<Made, Failure> {
+        let making = dump.make(tool);
+        tokio::pin!(making);
+        let mut signs = tokio::time::interval(SIGN);
+        loop {
+            tokio::select! {
+                made = &mut making => return made,
+                () = asked(&mut self.stop, Urgency::Soon) => return Err(Failure::Interrupted),
+                _ = signs.tick() => {
+                    let text = format!("backing up {tables} tables and sequences, {} KiB so far", dump.bytes() / 1024);
+                    session::ask(self.conn, &progress::waiting(self.id(), Some(&text))).await?;
+                }
+            }
+        }
+    }
+
+    async fn server_major(&mut self) -> Result<u32, Failure> {
+        let sql = "SELECT pg_catalog.current_setting('server_version_num')::pg_catalog.int4 / 10000";
+        let rows = session::ask(self.conn, sql).await?;
+        let major: i32 = rows.first().map_or(Ok(0), |row| row.try_get(0))?;
+        Ok(major.unsigned_abs())
+    }
+}
+
+/// Names the first loss, if there is one: `Always` asks for a folder without.
+fn no_folder(statements: &[Planned]) -> String {
+    let loss = statements.iter().find_map(|one| {
+        let what = one.loses?;
+        Some(format!("{}:{}: {what}: {}; ", one.file, one.line, one.statement))
+    });
+    format!(
+        "{}no folder was named for the backup: --backup-dir DIR",
+        loss.unwrap_or_default()
+    )
+}
