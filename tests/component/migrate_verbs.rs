@@ -256,3 +256,30 @@ async fn the_files_of_an_image_are_brought_as_they_are() {
     assert_eq!(empty.run(&db, &["deposit", "--source", "a"]).await.0, 17);
     assert_eq!(stored("a").await.len(), 11);
 }
+
+/// As releases before this one have left them: with their own mark, without the columns and tables that came since.
+#[tokio::test]
+async fn records_of_older_releases_are_read_as_they_are_and_brought_to_this_one() {
+    const MARK: &str = "SELECT pg_catalog.obj_description('amas_migrate'::regnamespace, 'pg_namespace')";
+    let (db, dir) = five("older").await;
+    dir.does(&db, &["up"]).await;
+    let mark = db.ask(MARK).await;
+    let older = "DROP TABLE amas_migrate.backups; ALTER TABLE amas_migrate.runs DROP COLUMN waiting, DROP COLUMN error_column";
+    for layout in 1..=5 {
+        db.ask(&format!(
+            "{older}; COMMENT ON SCHEMA amas_migrate IS 'amas-operator migration records, layout {layout}'"
+        ))
+        .await;
+        for verb in ["status", "validate", "up"] {
+            dir.does(&db, &[verb]).await;
+        }
+        let (code, text, err) = output(command(&db, &["backups"], &[])).await;
+        assert_eq!((code, text.lines().count()), (0, 1), "a heading: {text}{err}");
+        dir.does(&db, &["redo"]).await;
+        assert_eq!(db.ask(MARK).await, mark, "layout {layout}");
+        assert_eq!(db.versions().await, [1, 2, 3, 4, 5]);
+    }
+    let (code, text, err) = output(command(&db, &["history"], &[])).await;
+    assert_eq!(code, 0, "{err}");
+    assert_eq!(text.lines().count(), 1 + 5 + 5 * 2, "nothing of the history is lost: {text}");
+}
