@@ -264,7 +264,8 @@ async fn records_of_older_releases_are_read_as_they_are_and_brought_to_this_one(
     let (db, dir) = five("older").await;
     dir.does(&db, &["up"]).await;
     let mark = db.ask(MARK).await;
-    let older = "DROP TABLE amas_migrate.backups; ALTER TABLE amas_migrate.runs DROP COLUMN waiting, DROP COLUMN error_column";
+    let older =
+        "DROP TABLE amas_migrate.backups; ALTER TABLE amas_migrate.runs DROP COLUMN waiting, DROP COLUMN error_column";
     for layout in 1..=5 {
         db.ask(&format!(
             "{older}; COMMENT ON SCHEMA amas_migrate IS 'amas-operator migration records, layout {layout}'"
@@ -281,5 +282,9 @@ async fn records_of_older_releases_are_read_as_they_are_and_brought_to_this_one(
     }
     let (code, text, err) = output(command(&db, &["history"], &[])).await;
     assert_eq!(code, 0, "{err}");
-    assert_eq!(text.lines().count(), 1 + 5 + 5 * 2, "nothing of the history is lost: {text}");
+    assert_eq!(
+        text.lines().count(),
+        1 + 5 + 5 * 2,
+        "nothing of the history is lost: {text}"
+    );
 }
