@@ -64,6 +64,11 @@ async fn a_marked_config_map_of_migrations_is_read_again_when_it_changes() {
     let job = one(&ns, "Job").await.unwrap();
     let (code, log) = run(&ns, &job, &FILES, "a-role-marked-owner").await;
     assert_eq!(code, Some(0), "{log}");
+    ns.wait("AmasDatabase", "a", "at version 1", |object| {
+        object.pointer("/status/migrations/current") == Some(&1.into())
+    })
+    .await;
+    // Gone before what it did was read, it would be made again.
     let name = job["metadata"]["name"].as_str().unwrap();
     ns.kind("Job").delete(name, &DeleteParams::background()).await.unwrap();
     ns.wait_condition("AmasDatabase", "a", "Ready", "True").await;
