@@ -167,17 +167,18 @@ async fn matrix(subject: Subject) {
     }
     let failures = running.join_all().await.concat();
     println!(
-        "crash matrix, {subject:?}: {}; {} of {} cases as undisturbed ({}), {} failed, {:.0} s",
+        "crash matrix, {subject:?}: {}; {} of {} cases as undisturbed ({}), {} without their write, {} failed, {:.0} s",
         counts(subject, &normal),
         todo.tried(),
         todo.total,
         todo.words(),
+        todo.absent(),
         failures.len(),
         begun.elapsed().as_secs_f64()
     );
     assert!(failures.is_empty(), "{}", failures.join("\n\n"));
     assert!(
-        todo.total > 0 && todo.tried() == todo.total,
+        todo.total > 0 && todo.tried() + todo.absent() == todo.total,
         "every write met every blow"
     );
 }
