@@ -119,7 +119,7 @@ pub fn fingerprint(definitions: &[CustomResourceDefinition]) -> String {
         })
         .collect();
     let digest = <sha2::Sha256 as sha2::Digest>::digest(serde_json::to_string(&all).unwrap_or_default());
-    digest[..8].iter().map(|byte| format!("{byte:02x}")).collect()
+    hex::encode(&digest[..8])
 }
 
 #[cfg(test)]

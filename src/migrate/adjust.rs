@@ -165,7 +165,7 @@ pub async fn adjust(
     decide: impl FnOnce(&[Applied]) -> Result<Vec<Change>, Failure>,
 ) -> Result<Vec<Change>, Failure> {
     let identity = history::identity(conn).await?;
-    let database = identity.split_once('/').map_or("", |(_, name)| name).to_owned();
+    let database = history::database(&identity).to_owned();
     session::lock(conn, &database, patience, &mut |_| {}).await?;
     let result = locked(conn, schema, decide).await;
     session::unlock(conn, &database).await?;

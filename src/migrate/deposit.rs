@@ -33,7 +33,7 @@ pub async fn store(
 ) -> Result<(), Failure> {
     Source::from_files(files.to_vec())?;
     let identity = history::identity(conn).await?;
-    let database = identity.split_once('/').map_or("", |(_, name)| name).to_owned();
+    let database = history::database(&identity).to_owned();
     session::lock(conn, &database, std::time::Duration::from_secs(60), &mut |_| {}).await?;
     tables::ensure(conn, schema).await?;
     let rows: Vec<String> = files
@@ -56,8 +56,7 @@ pub async fn store(
 }
 
 fn bytes(content: &[u8]) -> String {
-    let hex: String = content.iter().map(|byte| format!("{byte:02x}")).collect();
-    format!("pg_catalog.decode('{hex}', 'hex')")
+    format!("pg_catalog.decode('{}', 'hex')", hex::encode(content))
 }
 
 /// The files of a source; none: they were not stored.

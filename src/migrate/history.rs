@@ -99,6 +99,11 @@ pub async fn identity(conn: &mut PgConnection) -> Result<String, sqlx::Error> {
     ))
 }
 
+/// The name in an [`identity`].
+pub fn database(identity: &str) -> &str {
+    identity.split_once('/').map_or("", |(_, name)| name)
+}
+
 /// Reads what is applied and the latest run in at most two round trips; None when neither sqlx's table nor ours exists.
 ///
 /// `schema` is where `_sqlx_migrations` is (usually `public`). With a `target`, the stored down texts of the versions

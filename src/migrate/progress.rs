@@ -50,7 +50,7 @@ pub fn digest(sql: &str, parts: &[Unit]) -> String {
         hash.update((text.len() as u64).to_le_bytes());
         hash.update(text);
     }
-    hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+    hex::encode(hash.finalize())
 }
 
 pub fn start(version: i64, direction: Direction) -> String {

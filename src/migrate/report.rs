@@ -171,6 +171,14 @@ pub enum Failure {
     Transient(String),
 }
 
+/// The exit code of a backup that failed: nothing ran, and a person has to look.
+const NOT_BACKED_UP: u8 = 31;
+
+/// The exit codes of a run after which trying again changes nothing.
+pub fn final_codes() -> impl Iterator<Item = u8> {
+    (10..20).chain([NOT_BACKED_UP])
+}
+
 impl Failure {
     /// 10-19: nothing changes by trying again. 20-29: trying again may help.
     ///
@@ -220,7 +228,7 @@ impl Failure {
             Failure::Lost(_) => 23,
             Failure::Transient(_) => 24,
             Failure::Drifted(_) => 30,
-            Failure::NotBackedUp(_) => 31,
+            Failure::NotBackedUp(_) => NOT_BACKED_UP,
             Failure::NotRestored(_) => 32,
         }
     }

@@ -196,7 +196,7 @@ struct Runner<'a, 't> {
 impl Runner<'_, '_> {
     async fn whole(&mut self) -> Result<(), Failure> {
         let identity = history::identity(self.conn).await?;
-        let database = identity.split_once('/').map_or("", |(_, name)| name).to_owned();
+        let database = history::database(&identity).to_owned();
         self.lock(&database).await?;
         self.lock_of = Some(database);
         self.locked(&identity).await

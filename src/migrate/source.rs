@@ -35,7 +35,7 @@ impl Checksum {
 
 impl fmt::Display for Checksum {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+        f.write_str(&hex::encode(&self.0))
     }
 }
 
@@ -136,7 +136,7 @@ pub(super) fn digest<'a>(applied: impl Iterator<Item = (i64, &'a Checksum)>) -> 
         hash.update(version.to_be_bytes());
         hash.update(checksum.as_bytes());
     }
-    hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+    hex::encode(hash.finalize())
 }
 
 /// The `*.sql` files of one folder by name, with the folder before the name.

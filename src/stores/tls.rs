@@ -123,10 +123,7 @@ pub fn fingerprint(pem: &str) -> Option<String> {
 }
 
 fn name_of(certificate: &CertificateDer<'_>) -> String {
-    Sha256::digest(certificate)
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect()
+    hex::encode(Sha256::digest(certificate))
 }
 
 /// The [`fingerprint`] of what the server shows on an open connection, whatever that is worth.

@@ -7,15 +7,12 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-pub use self::templates::{Template, TemplateKind, add_pod_settings, security, templates};
+pub use self::templates::{Template, TemplateKind, add_pod_settings, claim_spec, security, templates};
 use crate::api::common::{Disruption, NetworkAccess, PodSettings, Resources, Storage};
 
 /// Sixteen hexadecimal digits that name a text, the same in every release of this program: what is compared with what an older one wrote.
 pub fn digest(text: &str) -> String {
-    Sha256::digest(text)[..8]
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect()
+    hex::encode(&Sha256::digest(text)[..8])
 }
 
 /// The AmasDatabase that objects are made for.

@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, path::PathBuf, str::FromStr, time::Duration};
 
 use clap::{Parser, Subcommand, ValueEnum};
-use sqlx::postgres::PgConnectOptions;
+use sqlx::{PgConnection, postgres::PgConnectOptions};
 
 use super::{
     backups::{BackupArgs, BackupsArgs, RestoreArgs},
@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     api::names::SqlName,
-    migrate::{consent::Consent, plan::Options, report::Failure, runner::OnFailure, seed::HashSource},
+    migrate::{consent::Consent, plan::Options, report::Failure, runner::OnFailure, seed::HashSource, session},
 };
 
 /// Run, take back and check PostgreSQL migrations.
@@ -301,6 +301,11 @@ impl DatabaseArgs {
     /// Whether any database was named, so that `validate` knows whether to look at one.
     pub(super) fn given(&self) -> bool {
         self.database_url_file.is_some() || self.database_url.is_some() || std::env::var_os("PGHOST").is_some()
+    }
+
+    /// A session of its own for a verb that runs nothing.
+    pub(super) async fn connect(&self) -> Result<PgConnection, Failure> {
+        session::connect(&self.login()?, &self.options(), self.connect_timeout).await
     }
 
     pub(super) fn login(&self) -> Result<PgConnectOptions, Failure> {

@@ -12,7 +12,6 @@ use crate::{
             restore::{self, Outcome, Wanted},
         },
         report::Failure,
-        session,
     },
 };
 
@@ -84,8 +83,7 @@ pub(super) struct RestoreArgs {
 }
 
 pub(super) async fn backups(args: &BackupsArgs) -> Result<(), Failure> {
-    let options = args.database.options();
-    let mut conn = session::connect(&args.database.login()?, &options, args.database.connect_timeout).await?;
+    let mut conn = args.database.connect().await?;
     let all = backup::list(&mut conn).await?;
     conn.close().await?;
     let state = |one: &Backup| args.backup_dir.as_deref().map(|folder| backup::state(one, folder));
@@ -106,8 +104,7 @@ pub(super) async fn backups(args: &BackupsArgs) -> Result<(), Failure> {
 }
 
 pub(super) async fn restore(args: &RestoreArgs) -> Result<(), Failure> {
-    let options = args.database.options();
-    let mut conn = session::connect(&args.database.login()?, &options, args.database.connect_timeout).await?;
+    let mut conn = args.database.connect().await?;
     let found = backup::get(&mut conn, args.backup).await?;
     let Some(found) = found else {
         let all = backup::list(&mut conn).await?;

@@ -7,7 +7,6 @@ use sqlx::Connection;
 use crate::migrate::{
     deposit,
     report::{Failure, Report},
-    session,
     source::{base_name, read_sql_files},
 };
 
@@ -51,7 +50,7 @@ async fn stored(args: &DepositArgs) -> Result<(), Failure> {
         *name = base_name(name).to_owned();
     }
     let options = args.database.options();
-    let mut conn = session::connect(&args.database.login()?, &options, args.database.connect_timeout).await?;
+    let mut conn = args.database.connect().await?;
     deposit::store(&mut conn, &options.schema, &args.source, &files).await?;
     conn.close().await?;
     Ok(())

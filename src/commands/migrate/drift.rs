@@ -9,7 +9,6 @@ use crate::{
     migrate::{
         drift::{self, Drift, correct},
         report::Failure,
-        session,
     },
 };
 
@@ -34,7 +33,7 @@ pub(super) struct DriftArgs {
 
 pub(super) async fn drift(args: &DriftArgs) -> Result<(), Failure> {
     let options = args.database.options();
-    let mut conn = session::connect(&args.database.login()?, &options, args.database.connect_timeout).await?;
+    let mut conn = args.database.connect().await?;
     let found = read(&mut conn, args, &options.schema).await?;
     conn.close().await?;
     match args.output {

@@ -6,7 +6,6 @@ use crate::migrate::{
     history::{self, Entry, State},
     plan::{self, Planned},
     report::Failure,
-    session,
     source::Source,
 };
 
@@ -115,7 +114,7 @@ fn statements(source: &Source, version: i64) -> Result<Vec<Planned>, Failure> {
 
 async fn read(database: &DatabaseArgs, version: Option<i64>, limit: u32) -> Result<(State, Vec<Entry>), Failure> {
     let options = database.options();
-    let mut conn = session::connect(&database.login()?, &options, database.connect_timeout).await?;
+    let mut conn = database.connect().await?;
     let state = history::read(&mut conn, &options.schema, None).await?;
     let entries = history::entries(&mut conn, version, limit).await?;
     conn.close().await?;

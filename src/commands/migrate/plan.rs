@@ -10,7 +10,6 @@ use crate::migrate::{
     history::{self, State},
     plan::{self, Direction, Plan, Planned},
     report::Failure,
-    session,
     source::Source,
 };
 
@@ -29,7 +28,7 @@ pub(super) async fn plan(args: &PlanArgs) -> Result<(), Failure> {
     let options = args.database.options();
     let mut conn = None;
     if args.database.given() {
-        conn = Some(session::connect(&args.database.login()?, &options, args.database.connect_timeout).await?);
+        conn = Some(args.database.connect().await?);
     }
     let (state, identity) = match &mut conn {
         Some(conn) => {

@@ -8,7 +8,6 @@ use crate::migrate::{
     adjust::{self, Change, Verdicts},
     history::Applied,
     report::Failure,
-    session,
     source::Source,
 };
 
@@ -83,7 +82,7 @@ async fn change(
     decide: impl FnOnce(&[Applied]) -> Result<Vec<Change>, Failure>,
 ) -> Result<(), Failure> {
     let options = args.database.options();
-    let mut conn = session::connect(&args.database.login()?, &options, args.database.connect_timeout).await?;
+    let mut conn = args.database.connect().await?;
     let changes = adjust::adjust(&mut conn, &options.schema, args.lock_timeout, decide).await?;
     conn.close().await?;
     for change in &changes {

@@ -7,7 +7,6 @@ use crate::migrate::{
     history::{self, State},
     plan,
     report::Failure,
-    session,
     source::Source,
 };
 
@@ -71,7 +70,7 @@ pub(super) async fn validate(args: &ValidateArgs) -> Result<(), Failure> {
 
 pub(super) async fn read(database: &DatabaseArgs) -> Result<State, Failure> {
     let options = database.options();
-    let mut conn = session::connect(&database.login()?, &options, database.connect_timeout).await?;
+    let mut conn = database.connect().await?;
     let state = history::read(&mut conn, &options.schema, None).await?;
     conn.close().await?;
     Ok(state.unwrap_or_default())

@@ -11,13 +11,14 @@ use crate::{
         child::ChildKind,
         children::{Seen, owner_of},
     },
-    stores::workload::Family,
+    stores::workload::{Family, claim_spec},
 };
 
 use super::{
     observe::Observed,
     plan::{Plan, Step},
     validate::Valid,
+    volumes,
 };
 
 const COMPONENT: &str = "backups";
@@ -46,10 +47,10 @@ pub fn image(spec: &AmasDatabaseSpec, valid: &Valid, settings: &Settings) -> Str
     chosen.or_else(of_server).or_else(newest).unwrap_or_else(own)
 }
 
-/// Makes the claim where a Job needs it, and larger where that is asked for. Whether a Job that needs it may be made.
+/// Makes the claim where a Job needs it, and larger where that is asked for. Whether the Job may be made.
 pub fn steps(spec: &AmasDatabaseSpec, valid: &Valid, observed: &Observed, needed: bool, plan: &mut Plan) -> bool {
     let Some(migrations) = &spec.migrations else {
-        return false;
+        return !needed;
     };
     let key = (ChildKind::PersistentVolumeClaim, claim_name(&valid.family));
     let mut body = claim(&valid.family, &migrations.backup);
@@ -60,7 +61,7 @@ pub fn steps(spec: &AmasDatabaseSpec, valid: &Valid, observed: &Observed, needed
             return false;
         }
         None => plan.steps.push(Step::Create(key.0, body)),
-        Some(seen) if seen.deleting => return false,
+        Some(seen) if seen.deleting => return !needed,
         Some(seen) if grows(seen, &key.1, &migrations.backup.size, observed) => plan.steps.push(Step::Grow(body)),
         Some(seen) => {
             if let Some(volume) = &seen.facts.volume {
@@ -76,22 +77,12 @@ pub fn steps(spec: &AmasDatabaseSpec, valid: &Valid, observed: &Observed, needed
 
 /// Whether more is asked for than the volume has, and nobody has refused that yet.
 fn grows(seen: &Seen, name: &str, asked: &Quantity, observed: &Observed) -> bool {
-    let requested = seen.facts.volume.as_ref().map(|volume| volume.requested.as_str());
-    let refused = observed
-        .growth_refused
-        .contains_key(&(name.to_owned(), asked.to_string()));
-    !refused
-        && requested.is_some_and(|requested| {
-            Quantity::parse(requested).is_ok_and(|requested| asked.value() > requested.value())
-        })
+    let volume = seen.facts.volume.as_deref();
+    volume.is_some_and(|volume| volumes::growth(name, volume, asked, observed) == Some(None))
 }
 
 fn claim(family: &Family, backup: &BackupSettings) -> Value {
-    let mut spec =
-        json!({"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": backup.size.as_str()}}});
-    if let Some(class) = &backup.storage_class_name {
-        spec["storageClassName"] = json!(class);
-    }
+    let spec = claim_spec(&backup.size, backup.storage_class_name.as_deref());
     json!({"metadata": family.metadata(&claim_name(family), "postgresql", COMPONENT, false), "spec": spec})
 }
 

@@ -29,8 +29,9 @@ use crate::{
 
 use super::{
     duties::{Duties, leaving},
-    observe::{StoreKind, observe},
+    observe::observe,
     plan::FINALIZER,
+    table::StoreKind,
     validate::{self, wanted_secrets},
 };
 

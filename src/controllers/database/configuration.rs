@@ -6,10 +6,7 @@ use crate::{
     stores::{health::Verdict, postgres::Configuration, revisions::config, workload::Workload},
 };
 
-use super::{
-    observe::{Observed, StoreKind},
-    validate::Valid,
-};
+use super::{observe::Observed, table::StoreKind, validate::Valid};
 
 /// What holds for the configuration that the specification gives.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -7,10 +7,7 @@ use self::{
     logins::{endpoint, graph_users, serves, state},
     sql::postgres_duty,
 };
-use super::{
-    observe::{Observed, StoreKind},
-    validate::Valid,
-};
+use super::{observe::Observed, table::StoreKind, validate::Valid};
 use crate::{
     api::{
         amas_database::AmasDatabaseSpec,

@@ -19,7 +19,7 @@ use crate::{
     },
 };
 
-use super::observe::StoreKind;
+use super::table::StoreKind;
 
 /// An external server as its Secret describes it.
 #[derive(Clone, Debug, PartialEq)]

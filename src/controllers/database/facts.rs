@@ -13,10 +13,7 @@ use crate::{
     stores::{health::Health, limits::Limit, neo4j, postgres, redis},
 };
 
-use super::{
-    observe::{Observed, StoreKind},
-    validate::Valid,
-};
+use super::{observe::Observed, table::StoreKind, validate::Valid};
 
 /// Server start times that differ by less are the same start, told by an uptime in whole seconds.
 const SAME_START: Duration = Duration::from_secs(3);

@@ -6,9 +6,10 @@ use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
 use serde_json::{Value, json};
 
 use super::{
-    observe::{Observed, Policy, StoreKind},
+    observe::{Observed, Policy},
     plan::{self, Plan, Step},
     status::{Ground, Report, report},
+    table::StoreKind,
     validate::{Valid, validate, wanted_secrets},
 };
 use crate::{

@@ -13,7 +13,6 @@ pub use self::{
 };
 use crate::{
     api::migrations::{Approval, BackupBefore, DriftMode, Migrations},
-    controllers::credentials::hex,
     engine::{child::ChildKind, children},
     migrate::{
         consent::{Consent, Unaccepted},
@@ -28,8 +27,6 @@ use crate::{
 
 /// Jobs of one plan that are tried when they end without an outcome in the database (their pods were lost).
 const ATTEMPTS: i64 = 3;
-/// The runner's exit code for a backup that failed: nothing ran, and a person has to look.
-pub const NOT_BACKED_UP: u8 = 31;
 
 /// What is known when migrations are decided on.
 pub struct Known<'a> {
@@ -182,7 +179,7 @@ pub fn decide(family: &Family, known: &Known<'_>) -> Decision {
 
 /// What is to be done while the files of an image are not known: a Job brings them, three are tried.
 pub fn read(family: &Family, source: &str, children: &children::Family) -> Decision {
-    let plan = hex(&sha2::Sha256::digest(source));
+    let plan = hex::encode(sha2::Sha256::digest(source));
     let jobs = jobs_of(family, children);
     if let Some(job) = jobs.iter().find(|job| job.finished.is_none()) {
         return Decision::Running {
@@ -303,7 +300,7 @@ fn job_hash(steps: &str, seeds: Option<&Seeds>, migrations: &Migrations, saves: 
     };
     match seeds.is_empty() && backup.is_empty() {
         true => steps.to_owned(),
-        false => hex(&sha2::Sha256::digest(format!("{steps}{seeds}{backup}"))),
+        false => hex::encode(sha2::Sha256::digest(format!("{steps}{seeds}{backup}"))),
     }
 }
 
@@ -356,7 +353,7 @@ fn last_message(children: &children::Family, job: &str) -> Option<LastMessage> {
         .next_back()?;
     let ended: Termination = serde_json::from_str(text).ok()?;
     Some(LastMessage {
-        is_final: (10..20).contains(&ended.code) || ended.code == NOT_BACKED_UP,
+        is_final: report::final_codes().any(|code| code == ended.code),
         failure: Failure {
             version: ended.version,
             file: ended.file,

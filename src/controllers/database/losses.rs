@@ -7,12 +7,7 @@ use crate::{
     stores::workload::Workload,
 };
 
-use super::{
-    observe::{Observed, StoreKind},
-    plan::Plan,
-    validate::Valid,
-    volumes::State,
-};
+use super::{observe::Observed, plan::Plan, table::StoreKind, validate::Valid, volumes::State};
 
 /// Where the status keeps the last handled value of the annotation.
 pub const HANDLED: &str = "accept-empty";

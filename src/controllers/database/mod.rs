@@ -33,7 +33,8 @@ use kube::Resource;
 
 pub use issuance::Sights;
 pub use jobs::Plans;
-pub use observe::{StoreKind, eviction_owner, forget_read};
+pub use observe::{eviction_owner, forget_read};
+pub use table::StoreKind;
 
 use crate::{
     api::{amas_database::AmasDatabase, common::DeletionPolicy},

@@ -40,11 +40,11 @@ use super::{
     issuance::{self, Sight},
     jobs::Plans,
     losses, secrets,
+    table::StoreKind,
     validate::{self, externals, given_names},
 };
 
 pub use self::policies::{Policy, eviction_owner};
-pub use super::table::StoreKind;
 
 /// Of a one-shot annotation's value, which may be as long as it likes, this much counts.
 const HANDLED_LIMIT: usize = 253;

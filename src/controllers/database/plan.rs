@@ -30,9 +30,11 @@ use super::{
     issuance,
     jobs::{self, Decision, JobInput, Pending, Seeds},
     losses,
-    observe::{Observed, StoreKind},
+    observe::Observed,
     rollout::{self, Asked, Rollout},
-    secrets, tried,
+    secrets,
+    table::StoreKind,
+    tried,
     validate::Valid,
     volumes,
     window::{self, Window},
@@ -456,7 +458,7 @@ fn migration_steps(spec: &AmasDatabaseSpec, valid: &Valid, observed: &Observed, 
     // A Job needs the roles and extensions; until they are in, it waits.
     let prepared = snapshot.health.is_up() && duty_in.is_some() && snapshot.facts.duty_in == duty_in;
     let needed = prepared && matches!(decision, Decision::Start { saves: true, .. });
-    let kept = backups::steps(spec, valid, observed, needed, plan);
+    let may_start = backups::steps(spec, valid, observed, needed, plan);
     if let (
         Decision::Start {
             job,
@@ -466,7 +468,7 @@ fn migration_steps(spec: &AmasDatabaseSpec, valid: &Valid, observed: &Observed, 
             ..
         },
         true,
-    ) = (&decision, prepared && (kept || !needed))
+    ) = (&decision, prepared && may_start)
     {
         let input = JobInput {
             family: &valid.family,

@@ -15,8 +15,9 @@ use crate::{
 
 use super::{
     losses,
-    observe::{Observed, StoreKind},
+    observe::Observed,
     plan::{Plan, Step},
+    table::StoreKind,
     validate::Valid,
 };
 

@@ -22,10 +22,11 @@ use super::{
     facts, issuance,
     jobs::Decision,
     losses,
-    observe::{HANDLED_DRIFT, HANDLED_TAKE_OVER, Observed, StoreKind},
+    observe::{HANDLED_DRIFT, HANDLED_TAKE_OVER, Observed},
     pins,
     plan::{HANDLED_RESTART, Plan, role_secrets},
     secrets,
+    table::StoreKind,
     validate::Valid,
 };
 use members::Judged;

@@ -16,13 +16,7 @@ use crate::{
     },
 };
 
-use super::{
-    losses,
-    observe::{Observed, StoreKind},
-    plan::Plan,
-    validate::Valid,
-    volumes,
-};
+use super::{losses, observe::Observed, plan::Plan, table::StoreKind, validate::Valid, volumes};
 
 /// How a store is.
 #[derive(Clone, Debug, PartialEq)]

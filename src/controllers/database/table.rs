@@ -49,16 +49,21 @@ pub struct Heard<'a> {
 }
 
 impl<'a> Heard<'a> {
-    /// Where nothing was told yet of the server itself.
-    fn of<S: Store>(snapshot: &'a Snapshot<S>) -> Self {
+    fn of<S: Store>(
+        snapshot: &'a Snapshot<S>,
+        duty_in: Option<u64>,
+        error: &'a Option<String>,
+        conflict: &'a Option<String>,
+        take_over_seen: &'a Option<String>,
+    ) -> Self {
         Self {
             health: &snapshot.health,
             refused_since: snapshot.refused_since,
-            is_read: false,
-            duty_in: None,
-            error: None,
-            conflict: None,
-            take_over_seen: None,
+            is_read: duty_in.is_some() || error.is_some() || conflict.is_some(),
+            duty_in,
+            error: error.as_ref(),
+            conflict: conflict.as_ref(),
+            take_over_seen: take_over_seen.as_ref(),
         }
     }
 }
@@ -142,41 +147,27 @@ impl Observed {
             StoreKind::Postgres => {
                 let snapshot = self.postgres.as_ref()?;
                 let facts = &snapshot.facts;
+                let (seen, conflict) = (&facts.take_over_seen, &facts.conflict);
                 Heard {
+                    // What its worker reads may come before its duty is in.
                     is_read: facts.migrations.is_some()
                         || facts.error.is_some()
-                        || facts.conflict.is_some()
+                        || conflict.is_some()
                         || facts.database_missing,
-                    duty_in: facts.duty_in,
-                    error: facts.error.as_ref(),
-                    conflict: facts.conflict.as_ref(),
-                    take_over_seen: facts.take_over_seen.as_ref(),
-                    ..Heard::of(snapshot)
+                    ..Heard::of(snapshot, facts.duty_in, &facts.error, conflict, seen)
                 }
             }
             StoreKind::Redis => {
                 let snapshot = self.redis.as_ref()?;
                 let facts = &snapshot.facts;
-                Heard {
-                    is_read: facts.duty_in.is_some() || facts.error.is_some() || facts.claim_conflict.is_some(),
-                    duty_in: facts.duty_in,
-                    error: facts.error.as_ref(),
-                    conflict: facts.claim_conflict.as_ref(),
-                    take_over_seen: facts.take_over_seen.as_ref(),
-                    ..Heard::of(snapshot)
-                }
+                let (seen, conflict) = (&facts.take_over_seen, &facts.claim_conflict);
+                Heard::of(snapshot, facts.duty_in, &facts.error, conflict, seen)
             }
             StoreKind::Neo4j => {
                 let snapshot = self.neo4j.as_ref()?;
                 let facts = &snapshot.facts;
-                Heard {
-                    is_read: facts.duty_in.is_some() || facts.error.is_some() || facts.claim_conflict.is_some(),
-                    duty_in: facts.duty_in,
-                    error: facts.error.as_ref(),
-                    conflict: facts.claim_conflict.as_ref(),
-                    take_over_seen: facts.take_over_seen.as_ref(),
-                    ..Heard::of(snapshot)
-                }
+                let (seen, conflict) = (&facts.take_over_seen, &facts.claim_conflict);
+                Heard::of(snapshot, facts.duty_in, &facts.error, conflict, seen)
             }
         })
     }

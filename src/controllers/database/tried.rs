@@ -94,8 +94,8 @@ mod tests {
 
     use super::super::{
         fixtures::{Situation, platform},
-        observe::StoreKind,
         plan::Step,
+        table::StoreKind,
     };
     use crate::{engine::child::ChildKind, stores::redis::ParameterFacts};
 

@@ -27,13 +27,7 @@ use crate::{
     },
 };
 
-use super::{
-    external,
-    issuance::Sight,
-    keys,
-    observe::{ExternalServer, StoreKind},
-    window,
-};
+use super::{external, issuance::Sight, keys, observe::ExternalServer, table::StoreKind, window};
 
 /// The external endpoints, as their Secrets describe them.
 pub type Externals = BTreeMap<StoreKind, ExternalServer>;

@@ -62,14 +62,15 @@ pub fn judge(valid: &Valid, workload: &Workload, observed: &Observed) -> State {
             ),
         );
     }
-    if asked.value() > requested.value() {
-        return match observed.growth_refused.get(&(name.clone(), asked.to_string())) {
-            None => State::Grows,
-            Some(why) => State::Refused(
+    match growth(&name, volume, asked, observed) {
+        None => {}
+        Some(None) => return State::Grows,
+        Some(Some(why)) => {
+            return State::Refused(
                 Reason::VolumeCannotGrow,
                 format!("volume {name} stays at {requested}, {asked} was refused: {why}"),
-            ),
-        };
+            );
+        }
     }
     match volume.capacity.as_ref().map(|text| Quantity::parse(text.as_str())) {
         Some(Ok(capacity)) if capacity.value() < requested.value() => {
@@ -82,6 +83,13 @@ pub fn judge(valid: &Valid, workload: &Workload, observed: &Observed) -> State {
         }
         _ => State::Fits,
     }
+}
+
+/// Where more is asked for than a claim has: why that was refused before, if it was.
+pub fn growth<'a>(name: &str, volume: &Volume, asked: &Quantity, observed: &'a Observed) -> Option<Option<&'a String>> {
+    let requested = Quantity::parse(volume.requested.as_str()).ok()?;
+    let refused = || observed.growth_refused.get(&(name.to_owned(), asked.to_string()));
+    (asked.value() > requested.value()).then(refused)
 }
 
 /// The size that the claim is rendered with: what it has, unless it grows.

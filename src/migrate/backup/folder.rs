@@ -10,6 +10,8 @@ use std::{
 use jiff::Timestamp;
 use sha2::{Digest, Sha256};
 
+use crate::migrate::history;
+
 const PARTIAL: &str = ".partial";
 const BUFFER: usize = 1024 * 1024;
 
@@ -97,13 +99,10 @@ impl Drop for Place {
 
 /// What the names of one database's files begin with: its name as far as it can be in a file's, and a digest of which it is.
 fn prefix(identity: &str) -> String {
-    let (_, database) = identity.split_once('/').unwrap_or_default();
+    let database = history::database(identity);
     let plain = |c: char| if c.is_ascii_alphanumeric() || c == '_' { c } else { '-' };
     let short: String = database.chars().map(plain).take(40).collect();
-    let digest: String = Sha256::digest(identity)[..4]
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect();
+    let digest = hex::encode(&Sha256::digest(identity)[..4]);
     format!("{short}-{digest}-")
 }
 
@@ -125,10 +124,7 @@ pub(super) fn checksum(path: &Path) -> io::Result<(u64, String)> {
         hash.update(&buffer[..read]);
         bytes += read as u64;
     }
-    Ok((
-        bytes,
-        hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect(),
-    ))
+    Ok((bytes, hex::encode(hash.finalize())))
 }
 
 #[cfg(test)]

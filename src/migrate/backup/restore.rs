@@ -65,7 +65,7 @@ pub async fn restore(
     let arguments = ["--file=-", "--no-owner", "--no-tablespaces"].map(String::from);
     let arguments = [arguments.as_slice(), &[file.display().to_string()]].concat();
     let identity = history::identity(conn).await?;
-    let database = identity.split_once('/').map_or("", |(_, name)| name).to_owned();
+    let database = history::database(&identity).to_owned();
     session::lock(conn, &database, patience, &mut |_| {}).await?;
     let source = tool.start(&arguments).map_err(|problem| ended(problem, &tool.version));
     let result = match source {

@@ -33,7 +33,7 @@ pub fn is_correctable(difference: &Difference) -> bool {
 /// Corrects what can be corrected, under the migration lock, which is not waited for longer than `patience`.
 pub async fn correct(conn: &mut PgConnection, schema: &SqlName, patience: Duration) -> Result<Vec<Outcome>, Failure> {
     let identity = history::identity(conn).await?;
-    let database = identity.split_once('/').map_or("", |(_, name)| name).to_owned();
+    let database = history::database(&identity).to_owned();
     session::lock(conn, &database, patience, &mut |_| {}).await?;
     let outcome = locked(conn, schema).await;
     session::ask(conn, "RESET ALL").await?;

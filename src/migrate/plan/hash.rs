@@ -76,10 +76,7 @@ pub fn hash_steps(
         let down = step.down.map_or("-".to_owned(), |checksum| checksum.to_string());
         text.push_str(&format!("{} {} {down}\n", step.version, step.checksum));
     }
-    Sha256::digest(text.as_bytes())
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect()
+    hex::encode(Sha256::digest(text.as_bytes()))
 }
 
 /// The first eight hex digits, for names.

@@ -71,7 +71,7 @@ impl Runner<'_, '_> {
             entries,
             folder,
             identity,
-            major: self.server_major().await?,
+            major: self.conn.server_version_num().unwrap_or_default() / 10_000,
             lock_timeout: request.lock_timeout,
         };
         let (dump, tool) = Dump::prepare(task).await?;
@@ -96,13 +96,6 @@ impl Runner<'_, '_> {
                 }
             }
         }
-    }
-
-    async fn server_major(&mut self) -> Result<u32, Failure> {
-        let sql = "SELECT pg_catalog.current_setting('server_version_num')::pg_catalog.int4 / 10000";
-        let rows = session::ask(self.conn, sql).await?;
-        let major: i32 = rows.first().map_or(Ok(0), |row| row.try_get(0))?;
-        Ok(major.unsigned_abs())
     }
 }
 

@@ -1,7 +1,5 @@
 //! The file a managed Neo4j takes its first login from: no JVM of its own for setting a password, and no clear text in the Pod.
 
-use std::fmt::Write;
-
 use sha2::{Digest, Sha256};
 
 use crate::api::sensitive::Sensitive;
@@ -17,7 +15,11 @@ pub fn auth_ini(user: &str, password: &Sensitive, salt: [u8; 32]) -> String {
     for _ in 1..ITERATIONS {
         hash = Sha256::digest(hash);
     }
-    format!("{user}:SHA-256,{},{},{ITERATIONS}:\n", hex(&hash), hex(&salt))
+    format!(
+        "{user}:SHA-256,{},{},{ITERATIONS}:\n",
+        hex::encode(hash),
+        hex::encode(salt)
+    )
 }
 
 /// Whether a line of that file is for this password.
@@ -26,21 +28,10 @@ pub fn auth_matches(line: &str, password: &Sensitive) -> bool {
     let (Some(user), Some(salt)) = (fields.next(), fields.nth(2)) else {
         return false;
     };
-    let bytes: Option<Vec<u8>> = (0..salt.len())
-        .step_by(2)
-        .map(|at| u8::from_str_radix(salt.get(at..at + 2)?, 16).ok())
-        .collect();
-    bytes
+    hex::decode(salt)
+        .ok()
         .and_then(|bytes| bytes.try_into().ok())
         .is_some_and(|salt| auth_ini(user, password, salt) == line)
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::new(), |mut text, byte| {
-        // Writing to a String cannot fail.
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
 }
 
 #[cfg(test)]

@@ -72,10 +72,7 @@ mod tests {
 
     #[test]
     fn hmac_as_in_rfc_4231() {
-        let hex: String = hmac(b"Jefe", b"what do ya want for nothing?")
-            .iter()
-            .map(|byte| format!("{byte:02x}"))
-            .collect();
+        let hex = hex::encode(hmac(b"Jefe", b"what do ya want for nothing?"));
         assert_eq!(hex, "5bdcc146bf60754e6a042426089575c75a003f089d2739839dec58b964ec3843");
     }
 }

@@ -24,8 +24,7 @@ pub fn acl_file<'a>(passwords: impl IntoIterator<Item = &'a Sensitive>) -> Strin
 }
 
 fn hash(password: &Sensitive) -> String {
-    let digest = Sha256::digest(password.reveal().as_bytes());
-    digest.iter().map(|byte| format!("{byte:02x}")).collect()
+    hex::encode(Sha256::digest(password.reveal().as_bytes()))
 }
 
 /// Logs in with the password of the Secret, or, while one takes the place of another, with the second: a server that was started from an older

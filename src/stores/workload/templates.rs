@@ -8,6 +8,7 @@ use crate::{
     api::{
         CERTIFICATE, CONFIG, DATA, IMAGE, RESTART, RESTARTED_AT, TEMPLATE_REVISION,
         common::{Disruption, NetworkAccess, PodSettings},
+        units::Quantity,
     },
     stores::revisions::{Stamp, config},
 };
@@ -65,11 +66,17 @@ fn selector(family: &Family, workload: &Workload) -> Value {
     json!({"amas.dev/database": family.database, "app.kubernetes.io/component": workload.component})
 }
 
-fn claim(family: &Family, workload: &Workload) -> Value {
-    let mut spec = json!({"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": workload.storage.size.as_str()}}});
-    if let Some(class) = &workload.storage.storage_class_name {
+/// What a volume is asked for with; without a class in the cluster's default one.
+pub fn claim_spec(size: &Quantity, class: Option<&str>) -> Value {
+    let mut spec = json!({"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": size.as_str()}}});
+    if let Some(class) = class {
         spec["storageClassName"] = json!(class);
     }
+    spec
+}
+
+fn claim(family: &Family, workload: &Workload) -> Value {
+    let spec = claim_spec(&workload.storage.size, workload.storage.storage_class_name.as_deref());
     let mut metadata = metadata(family, workload, "", false);
     // The volume outlives its object; who takes it up again learns what is in it.
     metadata["annotations"] = json!({DATA: workload.data()});

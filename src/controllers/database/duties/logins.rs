@@ -7,7 +7,8 @@ use crate::{
     controllers::{
         credentials::{Known, SecretSpec, State, rotation},
         database::{
-            observe::{Observed, StoreKind},
+            observe::Observed,
+            table::StoreKind,
             validate::{Valid, role_secret},
         },
     },

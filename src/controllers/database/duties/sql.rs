@@ -10,7 +10,8 @@ use crate::{
         configuration,
         duties::logins::{clients, endpoint, role_login, serves, state},
         losses,
-        observe::{Observed, StoreKind},
+        observe::Observed,
+        table::StoreKind,
         validate::Valid,
     },
     stores::{

@@ -13,7 +13,7 @@ use crate::{
     controllers::{
         Context,
         credentials::{Entries, certificates::Issued, read_entries},
-        database::{observe::StoreKind, validate::encrypted},
+        database::{table::StoreKind, validate::encrypted},
     },
     engine::{child::ChildKind, children::Seen, writer::WriteError},
     stores::{

@@ -2,14 +2,14 @@
 
 use serde_json::{Value, json};
 
-use super::{NOT_BACKED_UP, Seeds};
+use super::Seeds;
 use crate::{
     api::{
         amas_database::AmasDatabaseSpec,
         migrations::{BackupBefore, MigrationSource, OnFailure, SeedHash, SeedProfile},
     },
     controllers::database::{backups, external, validate::role_secret},
-    migrate::plan::Direction,
+    migrate::{plan::Direction, report::final_codes},
     stores::workload::{CA_CERTIFICATE, Family, add_pod_settings, certificates_secret, security},
 };
 
@@ -80,7 +80,7 @@ pub fn job(input: &JobInput<'_>, name: &str, managed: bool) -> Value {
         "podFailurePolicy": {"rules": [
             {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget"}]},
             // The runner's exit codes: 2, 10 to 19 and a failed backup need a change by a human, 20 to 29 may pass by themselves.
-            {"action": "FailJob", "onExitCodes": {"operator": "In", "values": std::iter::once(2).chain(10..20).chain([NOT_BACKED_UP]).collect::<Vec<_>>()}},
+            {"action": "FailJob", "onExitCodes": {"operator": "In", "values": std::iter::once(2).chain(final_codes()).collect::<Vec<_>>()}},
             {"action": "Count", "onExitCodes": {"operator": "In", "values": (20..30).collect::<Vec<_>>()}},
         ]},
         "template": {"metadata": {"labels": labels, "annotations": spec.pods.annotations}, "spec": pod},
@@ -191,19 +191,17 @@ fn arguments(input: &JobInput<'_>, source: &MigrationSource, name: &str) -> Vec<
     arguments
 }
 
-/// What is saved first, and where.
+/// What is saved first, and where. A Job that saves nothing says so, since the runner would ask for a folder.
 fn backup(input: &JobInput<'_>) -> Vec<String> {
-    let before = input
-        .spec
-        .migrations
-        .as_ref()
-        .map(|migrations| migrations.backup_before);
-    let all: &[&str] = match (&input.saves, before) {
-        (None, _) | (_, None | Some(BackupBefore::Never)) => &["--backup-before", "never"],
-        (_, Some(BackupBefore::Destructive)) => &["--backup-before", "destructive", "--backup-dir", BACKUPS],
-        (_, Some(BackupBefore::Always)) => &["--backup-before", "always", "--backup-dir", BACKUPS],
+    let migrations = input.spec.migrations.as_ref();
+    let before = match migrations.map(|migrations| migrations.backup_before) {
+        Some(BackupBefore::Destructive) if input.saves.is_some() => "destructive",
+        Some(BackupBefore::Always) if input.saves.is_some() => "always",
+        _ => return ["--backup-before", "never"].map(Into::into).into(),
     };
-    all.iter().map(|one| (*one).to_owned()).collect()
+    ["--backup-before", before, "--backup-dir", BACKUPS]
+        .map(Into::into)
+        .into()
 }
 
 /// How much is verified, and where the certificates are.

@@ -10,9 +10,10 @@ use crate::api::{
 
 use super::{
     super::{
-        observe::{Policy, StoreKind},
+        observe::Policy,
         stores::{StoreState, reread_in, state},
         table::Declared,
+        table::StoreKind,
         validate::{Valid, externals},
     },
     Draft,
