@@ -14,6 +14,8 @@ mod backups;
 mod bad_secrets;
 #[path = "kubernetes/bug_classes/mod.rs"]
 mod bug_classes;
+#[path = "kubernetes/by_hand.rs"]
+mod by_hand;
 #[path = "kubernetes/children.rs"]
 mod children;
 #[path = "kubernetes/crashes/mod.rs"]

@@ -1,20 +1,16 @@
 //! Before data is lost a Job saves it into a volume of its own, and nothing of that is there before it is needed. No node runs the Job or mounts
 //! the volume: the test does.
 
-use std::{process::Command, time::Duration};
+use std::process::Command;
 
-use kube::api::DeleteParams;
 use serde_json::{Value, json};
 
 use super::{
-    approval::{one, run, run_with, stalled},
+    approval::stalled,
+    by_hand::{at_version, end, job, on_postgres, one, put_files, run, run_with},
     lifecycle::{database, external},
 };
-use crate::support::{
-    kubernetes::{Kubernetes, Namespace},
-    postgres::Postgres,
-    process::{Folder, eventually},
-};
+use crate::support::process::Folder;
 
 const FILES: [(&str, &str); 2] = [
     (
@@ -34,42 +30,10 @@ fn object(target: i64, more: &Value) -> Value {
     database("a", json!({"postgres": sql, "migrations": migrations}))
 }
 
-/// The Job that is there and not this one.
-async fn job(ns: &Namespace, but: &str) -> Value {
-    eventually("a Job", Duration::from_secs(20), || async {
-        one(ns, "Job").await.is_some_and(|job| job["metadata"]["name"] != but)
-    })
-    .await;
-    one(ns, "Job").await.unwrap()
-}
-
-/// It has no node that would end it.
-async fn end(ns: &Namespace, job: &Value) -> String {
-    let name = job["metadata"]["name"].as_str().unwrap();
-    ns.kind("Job").delete(name, &DeleteParams::background()).await.unwrap();
-    name.to_owned()
-}
-
-async fn at_version(ns: &Namespace, version: i64) {
-    ns.wait("AmasDatabase", "a", "at its version", |object| {
-        object.pointer("/status/migrations/current") == Some(&version.into())
-    })
-    .await;
-}
-
 #[tokio::test]
 async fn what_is_lost_is_saved_into_a_volume_and_can_be_put_back() {
-    let api = Kubernetes::shared().await;
-    let ns = api.namespace("backups").await;
-    let postgres = Postgres::shared().await;
-    ns.secret("postgres", &[("uri", &postgres.url("postgres", "postgres"))])
-        .await;
-    let data: serde_json::Map<String, Value> = FILES
-        .map(|(name, sql)| (name.to_owned(), sql.into()))
-        .into_iter()
-        .collect();
-    ns.apply(json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "files"}, "data": data}))
-        .await;
+    let (ns, postgres) = on_postgres("backups").await;
+    put_files(&ns, &FILES, json!({})).await;
     let _operator = ns.operator(&[]).await;
 
     // Nothing is lost by the first: its Job is as ever, and there is no volume.

@@ -2,17 +2,15 @@
 
 use std::time::Duration;
 
-use kube::api::DeleteParams;
 use serde_json::{Value, json};
 
 use super::{
-    approval::{one, run},
+    by_hand::{at_version, end, job, on_postgres, one, run},
     lifecycle::{database, external},
 };
 use crate::support::{
-    kubernetes::{Kubernetes, Namespace, PATIENCE, condition_of},
-    postgres::Postgres,
-    process::{Folder, eventually},
+    kubernetes::{Namespace, condition_of},
+    process::Folder,
 };
 
 const FILES: [(&str, &str); 2] = [
@@ -22,27 +20,17 @@ const FILES: [(&str, &str); 2] = [
 
 /// Runs the Job that has to come, as its pod would, with these files.
 async fn migrated(ns: &Namespace, files: &[(&str, &str)]) {
-    eventually("a Job", PATIENCE, || async { one(ns, "Job").await.is_some() }).await;
-    let job = one(ns, "Job").await.unwrap();
+    let job = job(ns, "").await;
     let (code, log) = run(ns, &job, files, "a-role-newer-owner").await;
     assert_eq!(code, Some(0), "{log}");
-    ns.wait("AmasDatabase", "a", "at the newest version", |object| {
-        object.pointer("/status/migrations/current") == Some(&files.len().into())
-    })
-    .await;
-    // It has no node that would end it. Gone before what it did was read, it would be made again.
-    let name = job["metadata"]["name"].as_str().unwrap();
-    ns.kind("Job").delete(name, &DeleteParams::background()).await.unwrap();
+    at_version(ns, files.len()).await;
+    end(ns, &job).await;
     ns.wait_condition("AmasDatabase", "a", "Ready", "True").await;
 }
 
 #[tokio::test]
 async fn migrations_that_a_newer_operator_brings_wait_for_a_change_of_the_specification() {
-    let api = Kubernetes::shared().await;
-    let ns = api.namespace("newer").await;
-    let postgres = Postgres::shared().await;
-    ns.secret("postgres", &[("uri", &postgres.url("postgres", "postgres"))])
-        .await;
+    let (ns, _postgres) = on_postgres("newer").await;
     let bundles = Folder::new("bundles");
     bundles.write(&format!("own/{}", FILES[0].0), FILES[0].1);
     let settings = [("AMAS_MIGRATIONS_DIR", bundles.path().to_str().unwrap())];

@@ -9,11 +9,11 @@ use kube::api::{DynamicObject, PostParams};
 use serde_json::{Value, json};
 
 use crate::{
+    by_hand::{on_postgres, put_files},
     deletion::reason,
     lifecycle::{self, external},
     support::{
         kubernetes::{Kubernetes, Namespace, PATIENCE, condition_of},
-        postgres::Postgres,
         process::eventually,
     },
 };
@@ -296,14 +296,8 @@ async fn hostile_text_in_every_string_field_is_refused_or_told_or_quoted() {
 /// What a Job may have is for the API server to say, once there is a database to make one for.
 #[tokio::test]
 async fn what_a_job_may_not_have_is_told_and_mended() {
-    let api = Kubernetes::shared().await;
-    let ns = api.namespace("jobs").await;
-    let postgres = Postgres::shared().await;
-    ns.secret("postgres", &[("uri", &postgres.url("postgres", "postgres"))])
-        .await;
-    let files = json!({"0001_a.sql": "CREATE TABLE a (id int);"});
-    ns.apply(json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "files"}, "data": files}))
-        .await;
+    let (ns, _postgres) = on_postgres("jobs").await;
+    put_files(&ns, &[("0001_a.sql", "CREATE TABLE a (id int);")], json!({})).await;
     let _operator = ns.operator(&[]).await;
     let with = |resource: &str| {
         let sql = json!({"database": "jobs", "owner": "jobs_owner", "external": external("postgres")});

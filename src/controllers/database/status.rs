@@ -138,7 +138,7 @@ fn unheard(suspended: bool, observed: &Observed, plan: &Plan) -> bool {
     };
     let mut held = StoreKind::ALL
         .into_iter()
-        .filter(|store| plan.duties.wanted(*store).is_some());
+        .filter(|store| plan.duties.has(*store));
     known && !troubled && held.any(|store| silent(store) || unread(store))
 }
 
@@ -392,7 +392,7 @@ impl Draft<'_> {
 
     /// Every store that answers has been looked at under this word.
     fn taken_over(&self, word: &String) -> bool {
-        let held = |store: &StoreKind| self.plan.duties.wanted(*store).is_some();
+        let held = |store: &StoreKind| self.plan.duties.has(*store);
         let up = |store: &StoreKind| self.observed.health(*store).is_some_and(Health::is_up);
         let mut answering = StoreKind::ALL
             .into_iter()

@@ -130,6 +130,15 @@ impl StoreKind {
 }
 
 impl Duties {
+    /// Whether the keeper of a store has anything to do.
+    pub fn has(&self, store: StoreKind) -> bool {
+        match store {
+            StoreKind::Postgres => self.postgres.is_some(),
+            StoreKind::Redis => self.redis.is_some(),
+            StoreKind::Neo4j => self.neo4j.is_some(),
+        }
+    }
+
     /// The fingerprint of what the keeper of a store is to hold true; `None` where it has nothing to do.
     pub fn wanted(&self, store: StoreKind) -> Option<u64> {
         match store {

@@ -4,19 +4,7 @@ use amas_operator::stores::redis::CLAIM_KEY;
 use serde_json::{Value, json};
 use sqlx::Row;
 
-use super::life::Life;
-
-const KINDS: [&str; 9] = [
-    "StatefulSet",
-    "Service",
-    "ConfigMap",
-    "PersistentVolumeClaim",
-    "PodDisruptionBudget",
-    "NetworkPolicy",
-    "ServiceAccount",
-    "Secret",
-    "AmasDatabase",
-];
+use super::life::{CHILDREN, Life};
 
 /// What concerns the names that begin with `$1`, in the whole server. Passwords differ, so only whether there is one.
 const SERVER: &str = "\
@@ -39,7 +27,7 @@ UNION ALL SELECT 'extension ' || extname FROM pg_extension ORDER BY 1";
 impl Life {
     pub async fn fingerprint(&self) -> String {
         let mut lines = Vec::new();
-        for kind in KINDS {
+        for kind in CHILDREN.into_iter().chain(["AmasDatabase"]) {
             let objects = self.ns.list(kind).await;
             lines.extend(objects.iter().filter_map(|object| summary(kind, object)));
         }

@@ -21,7 +21,7 @@ use crate::{
 };
 
 /// What belongs to an object.
-const CHILDREN: [&str; 8] = [
+pub const CHILDREN: [&str; 8] = [
     "StatefulSet",
     "Service",
     "ConfigMap",
@@ -181,7 +181,7 @@ impl Life {
     }
 
     /// As this life's own servers are told it.
-    pub fn own(&self, write: &str) -> Write {
+    fn own(&self, write: &str) -> Write {
         write.replace("{ns}", &self.ns.name).replace("{id}", &self.id)
     }
 
