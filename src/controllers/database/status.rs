@@ -136,9 +136,7 @@ fn unheard(suspended: bool, observed: &Observed, plan: &Plan) -> bool {
         let heard = observed.heard(store);
         heard.is_some_and(|heard| heard.health.is_up() && !heard.is_read)
     };
-    let mut held = StoreKind::ALL
-        .into_iter()
-        .filter(|store| plan.duties.has(*store));
+    let mut held = StoreKind::ALL.into_iter().filter(|store| plan.duties.has(*store));
     known && !troubled && held.any(|store| silent(store) || unread(store))
 }
 
