@@ -88,12 +88,7 @@ impl Children {
                 .flatten()
                 .find(|owner| owner.kind == AmasDatabase::KIND)
                 .map(|owner| owner.uid.clone()),
-            version: child
-                .meta
-                .resource_version
-                .as_deref()
-                .and_then(|version| version.parse().ok())
-                .unwrap_or_default(),
+            version: version(&child.meta),
         };
         self.put(owner, (K::KIND, name), seen)
     }
@@ -123,8 +118,8 @@ impl Children {
         let mut index = self.0.write().unwrap_or_else(PoisonError::into_inner);
         let family = index.entry(owner.clone()).or_default();
         match family.get(&key) {
-            // An event from before our own write says nothing new.
-            Some(known) if known.uid == seen.uid && known.version > seen.version => return None,
+            // An event from before our own write says nothing new, be it of a namesake that is gone: versions of a kind only rise.
+            Some(known) if known.version > seen.version => return None,
             Some(known)
                 if Seen {
                     version: 0,
@@ -142,10 +137,15 @@ impl Children {
         Some(owner)
     }
 
-    /// Forgets a deleted object. Returns its owner, for waking.
+    /// Forgets a deleted object, unless another of its name was made since. Returns its owner, for waking.
     pub fn gone(&self, kind: ChildKind, meta: &ObjectMeta) -> Option<Owner> {
         let (owner, name) = address(meta)?;
-        self.forget(&owner, &(kind, name)).then_some(owner)
+        let key = (kind, name);
+        let is_newer = |known: &Seen| Some(&known.uid) != meta.uid.as_ref() && known.version > version(meta);
+        if self.of(&owner).get(&key).is_some_and(is_newer) {
+            return None;
+        }
+        self.forget(&owner, &key).then_some(owner)
     }
 
     /// Forgets one child.
@@ -184,6 +184,12 @@ fn address(meta: &ObjectMeta) -> Option<(Owner, String)> {
     Some(((meta.namespace.clone()?, database), meta.name.clone()?))
 }
 
+/// Zero where there is none.
+fn version(meta: &ObjectMeta) -> u64 {
+    let version = meta.resource_version.as_deref();
+    version.and_then(|version| version.parse().ok()).unwrap_or_default()
+}
+
 /// A shared handle.
 pub type SharedChildren = Arc<Children>;
 
@@ -207,6 +213,28 @@ mod tests {
         assert_eq!(children.of(&owner), after_write);
         children.wrote(ChildKind::Service, &service("9", 3));
         assert_ne!(children.of(&owner), after_write);
+    }
+
+    #[test]
+    fn what_comes_late_of_a_namesake_that_is_gone_does_not_hide_its_successor() {
+        let children = Children::default();
+        let owner = ("n".to_owned(), "d".to_owned());
+        let mut successor = service("7", 2);
+        successor["metadata"]["uid"] = json!("v");
+        children.wrote(ChildKind::Service, &successor);
+        let known = children.of(&owner);
+        children.wrote(ChildKind::Service, &service("5", 1));
+        assert_eq!(children.of(&owner), known);
+        let meta = |object: &Value| serde_json::from_value::<ObjectMeta>(object["metadata"].clone()).unwrap();
+        assert_eq!(children.gone(ChildKind::Service, &meta(&service("6", 1))), None);
+        assert_eq!(children.of(&owner), known);
+        // The end of the successor itself is told with a version of its own.
+        successor["metadata"]["resourceVersion"] = json!("8");
+        assert_eq!(
+            children.gone(ChildKind::Service, &meta(&successor)),
+            Some(owner.clone())
+        );
+        assert!(children.of(&owner).is_empty());
     }
 
     #[test]

@@ -2,6 +2,8 @@
 
 use std::process::ExitCode;
 
+use super::Result;
+
 #[derive(Clone)]
 pub struct Figure {
     pub topic: String,
@@ -14,15 +16,15 @@ pub struct Figure {
 pub struct Report {
     pub figures: Vec<Figure>,
     passed: usize,
-    failed: Vec<String>,
+    /// Name and reason.
+    failed: Vec<(String, String)>,
 }
 
 impl Report {
-    pub fn scenario(&mut self, name: &str, passed: bool) {
-        if passed {
-            self.passed += 1;
-        } else {
-            self.failed.push(name.to_owned());
+    pub fn scenario(&mut self, name: &str, outcome: &Result) {
+        match outcome {
+            Ok(()) => self.passed += 1,
+            Err(error) => self.failed.push((name.to_owned(), error.to_string())),
         }
     }
 
@@ -37,7 +39,9 @@ impl Report {
         println!();
         table(&self.figures).iter().for_each(|line| println!("{line}"));
         println!();
-        self.failed.iter().for_each(|name| println!("failed: {name}"));
+        for (name, reason) in &self.failed {
+            println!("failed: {name}: {}", reason.replace('\n', " "));
+        }
         println!("{} passed, {} failed", self.passed, self.failed.len());
         if self.failed.is_empty() {
             ExitCode::SUCCESS

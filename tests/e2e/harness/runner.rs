@@ -95,7 +95,7 @@ async fn told(ctx: &Ctx, scenario: &Scenario, report: &mut Report) {
             diagnostics::print(ctx).await;
         }
     }
-    report.scenario(scenario.name, outcome.is_ok());
+    report.scenario(scenario.name, &outcome);
     report.figures.extend(ctx.take_figures());
     if outcome.is_ok() || !ctx.settings.keep {
         namespaces::clear(ctx).await;

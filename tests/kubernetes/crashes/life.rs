@@ -119,7 +119,11 @@ impl Life {
             Subject::External => Some(Stores::start(&ns, &postgres).await),
             Subject::Managed => None,
         };
-        let operator = Operator::start(&ns, &to_api.kubeconfig, &[("POD_NAME", "operator")]);
+        let operator = Operator::start(
+            &ns,
+            &to_api.kubeconfig,
+            &[("POD_NAME", "operator"), ("AMAS_LOG", "info,amas_operator=debug")],
+        );
         ns.wait("Lease", "amas-operator", "held", |_| true).await;
         Self {
             id: ns.name.replace('-', "_"),
@@ -245,7 +249,7 @@ impl Life {
         self.postgres.admin("postgres", &[&drop]).await;
         let log = self.operator.log();
         let lines: Vec<&str> = log.lines().collect();
-        lines[lines.len().saturating_sub(30)..].join("\n")
+        lines[lines.len().saturating_sub(150)..].join("\n")
     }
 }
 

@@ -61,14 +61,18 @@ impl Life {
             tokio::time::sleep(ASK).await;
         }
         match course {
-            Course::Like(run) | Course::Disturbed(run) if !found.is_empty() && found != run.fingerprint => {
-                Err(difference(&run.fingerprint, &found))
-            }
-            _ => {
-                let object = self.ns.get("AmasDatabase", "a").await;
-                Err(format!("{stage:?} did not come to its end: {object:#?}"))
-            }
+            Course::Like(run) | Course::Disturbed(run) if !found.is_empty() && found != run.fingerprint => Err(
+                format!("{}\n{}", difference(&run.fingerprint, &found), self.picture().await),
+            ),
+            _ => Err(format!("{stage:?} did not come to its end: {}", self.picture().await)),
         }
+    }
+
+    /// What there is to look at when an end is not the right one: the object, who wrote its workload, and all that was written in this stage.
+    async fn picture(&self) -> String {
+        let object = self.ns.get("AmasDatabase", "a").await;
+        let sets = self.ns.list("StatefulSet").await;
+        format!("{object:#?}\n{sets:#?}\n{:#?}", self.writes())
     }
 
     async fn stands(&self, stage: Stage) -> bool {
