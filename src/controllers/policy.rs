@@ -109,6 +109,10 @@ impl<K: Policy> Reconcile<K> for Policies {
         let new = seen.status(&*object, &standing, Timestamp::now());
         report::report(context, &*object, &seen, standing, new).await
     }
+
+    fn forget(&self, object: &K) {
+        forget(&self.0, object);
+    }
 }
 
 /// Forgets everything about an object that is gone.

@@ -90,6 +90,8 @@ pub fn channel<K: Own>() -> (Waker<K>, mpsc::UnboundedReceiver<ObjectRef<K>>) {
 /// The reconcile of one kind.
 pub trait Reconcile<K>: Send + Sync + 'static {
     fn reconcile(&self, object: Arc<K>) -> impl Future<Output = Result<Next, ReconcileError>> + Send;
+    /// Lets go of everything that a reconcile has put down for an object.
+    fn forget(&self, object: &K);
 }
 
 /// Runs the queue of one kind until `shutdown` ends, then lets the reconciles at work finish.
@@ -105,6 +107,7 @@ pub async fn run<K: Own, R: Reconcile<K>>(
         backoff: Backoff,
         metrics: Metrics,
     }
+    let present = cache.clone();
     let shared = Arc::new(Shared {
         reconciler,
         backoff: Backoff::default(),
@@ -114,10 +117,16 @@ pub async fn run<K: Own, R: Reconcile<K>>(
     let reconcile = move |object: Arc<K>,
                           shared: Arc<Shared<R>>|
           -> Pin<Box<dyn Future<Output = Result<Action, ReconcileError>> + Send>> {
+        let present = present.clone();
         Box::pin(async move {
             let started = Instant::now();
             let result = tokio::time::timeout(LIMIT, shared.reconciler.reconcile(object.clone())).await;
             let result = result.unwrap_or(Err(ReconcileError::TooLong(LIMIT)));
+            // It was forgotten when it went, which may have been before this reconcile put down what it had decided.
+            let now = present.get(&ObjectRef::from_obj(&*object));
+            if now.is_none_or(|now| now.uid() != object.uid()) {
+                shared.reconciler.forget(&object);
+            }
             shared
                 .metrics
                 .reconcile_seconds
@@ -156,4 +165,78 @@ pub async fn run<K: Own, R: Reconcile<K>>(
     // An object that is gone by its turn is the only other error.
     .for_each(|_| std::future::ready(()))
     .await;
+}
+
+#[cfg(test)]
+mod tests {
+    use kube::runtime::{reflector, watcher::Event};
+    use serde_json::json;
+    use tokio::sync::{Notify, mpsc::UnboundedSender};
+
+    use super::*;
+    use crate::api::cache_policy::CachePolicy;
+
+    fn policy(uid: &str) -> CachePolicy {
+        let metadata = json!({"name": "p", "namespace": "n", "uid": uid});
+        let object = json!({"apiVersion": "amas.dev/v1alpha1", "kind": "CachePolicy", "metadata": metadata, "spec": {"databaseRef": {"name": "d"}}});
+        serde_json::from_value(object).unwrap()
+    }
+
+    /// Says what it does, and goes on when it is told to.
+    struct Told {
+        said: UnboundedSender<String>,
+        go_on: Notify,
+    }
+
+    impl Reconcile<CachePolicy> for Told {
+        async fn reconcile(&self, object: Arc<CachePolicy>) -> Result<Next, ReconcileError> {
+            let _ = self
+                .said
+                .send(format!("reconcile {}", object.uid().unwrap_or_default()));
+            self.go_on.notified().await;
+            Ok(Next {
+                verdict: Verdict::Converged,
+                after: None,
+            })
+        }
+
+        fn forget(&self, object: &CachePolicy) {
+            let _ = self.said.send(format!("forget {}", object.uid().unwrap_or_default()));
+        }
+    }
+
+    #[tokio::test]
+    async fn what_goes_or_is_replaced_during_its_reconcile_is_forgotten_after_it() {
+        let (said, mut heard) = tokio::sync::mpsc::unbounded_channel();
+        let go_on = Notify::new();
+        let reconciler = Arc::new(Told { said, go_on });
+        let (cache, mut watched) = reflector::store();
+        for event in [Event::Init, Event::InitApply(policy("one")), Event::InitDone] {
+            watched.apply_watcher_event(&event);
+        }
+        let (waker, queue) = channel();
+        let running = tokio::spawn(run(
+            reconciler.clone(),
+            cache,
+            queue,
+            Metrics::default(),
+            std::future::pending(),
+        ));
+        waker.wake("n", "p");
+        assert_eq!(heard.recv().await.unwrap(), "reconcile one");
+        watched.apply_watcher_event(&Event::Delete(policy("one")));
+        watched.apply_watcher_event(&Event::Apply(policy("two")));
+        waker.wake("n", "p");
+        reconciler.go_on.notify_one();
+        assert_eq!(heard.recv().await.unwrap(), "forget one");
+        // Its successor's turn comes after that, and what stays is not forgotten.
+        assert_eq!(heard.recv().await.unwrap(), "reconcile two");
+        reconciler.go_on.notify_one();
+        waker.wake("n", "p");
+        assert_eq!(heard.recv().await.unwrap(), "reconcile two");
+        watched.apply_watcher_event(&Event::Delete(policy("two")));
+        reconciler.go_on.notify_one();
+        assert_eq!(heard.recv().await.unwrap(), "forget two");
+        running.abort();
+    }
 }

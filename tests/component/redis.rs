@@ -28,8 +28,10 @@ use amas_operator::{
 use redis::Commands;
 
 use crate::support::{
+    fault::{Fault, Which},
     process::eventually,
     redis::{Program, RedisServer},
+    store_proxy::{Protocol, StoreProxy},
 };
 
 /// Every test of the list, on one and on the other.
@@ -53,6 +55,7 @@ macro_rules! on_both {
 on_both! {
     audit_counts_and_changes_nothing
     enforce_gives_each_family_its_ttl
+    what_a_sweep_asked_without_an_answer_is_asked_again
     a_family_that_never_expires_is_reported_and_left_alone
     without_a_prefix_only_listed_families_are_touched_and_never_the_claim
     eviction_is_set_read_back_and_decided_once
@@ -293,6 +296,35 @@ async fn enforce_gives_each_family_its_ttl(program: Program) {
     settle(&mut RedisWorker::default(), &duty, &mut facts).await;
     assert_eq!(family(&facts, "performance").changed, 0);
     assert_eq!(writes(&server), before, "a second sweep writes nothing");
+}
+
+/// The connection breaks in the middle of a page.
+async fn what_a_sweep_asked_without_an_answer_is_asked_again(program: Program) {
+    let server = RedisServer::start(program, "").await;
+    let mut client = server.client();
+    fill(&mut client);
+    let proxy = StoreProxy::start(Protocol::Redis, server.port).await;
+    proxy.plan.begin(Some((Which::Number(50), Fault::LostAnswer)));
+    let mut duty = duty(&server, &[("amas", policy(Mode::Enforce))]);
+    duty.base.endpoint.port = proxy.port;
+    let (mut worker, mut facts, mut failures) = (RedisWorker::default(), RedisFacts::default(), 0);
+    loop {
+        match Redis::work(&mut worker, &duty, &mut facts).await {
+            Ok(Progress::Done { .. }) => break,
+            Ok(Progress::More { pause }) => tokio::time::sleep(pause).await,
+            Err(_) => failures += 1,
+        }
+    }
+    let words = proxy.plan.writes()[49].to_uppercase();
+    assert!(
+        words.starts_with("PEXPIRE") && failures == 1,
+        "{words}, {failures} failures"
+    );
+    assert_eq!(family(&facts, "performance").matched, 300);
+    for n in 0..100 {
+        let key = format!("amas:agent:performance:{n}");
+        assert!((1..=300).contains(&ttl(&mut client, &key)), "{key}");
+    }
 }
 
 async fn a_family_that_never_expires_is_reported_and_left_alone(program: Program) {

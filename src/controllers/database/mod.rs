@@ -109,6 +109,10 @@ impl Reconcile<AmasDatabase> for Databases {
             after: Some(Duration::from_secs(1)),
         })
     }
+
+    fn forget(&self, object: &AmasDatabase) {
+        forget(&self.0, object);
+    }
 }
 
 fn family(object: &AmasDatabase, settings: &Settings) -> Family {

@@ -240,7 +240,7 @@ fn workloads(
     if let Some(managed) = spec.redis.as_ref().and_then(|spec| spec.managed.as_ref()) {
         let image = image(
             "redis",
-            redis::workload::program(managed.engine).name,
+            redis::programs::of(managed.engine).name,
             &managed.version,
             &managed.image,
         );

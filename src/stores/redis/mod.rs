@@ -11,6 +11,7 @@ mod glob;
 mod limits;
 mod pace;
 pub mod parameters;
+pub mod programs;
 mod sentinel;
 mod session;
 mod sweep;
@@ -113,7 +114,7 @@ impl Store for Redis {
         let outcome = worker.slice(duty, facts).await;
         facts.error = refusal(&outcome, facts.error.take());
         if outcome.is_err() {
-            // Whatever was in flight on it is lost; a pass goes on from its cursor, an untold page is lost to this pass only.
+            // Whatever was in flight on it is lost; a pass goes on from its cursor and asks again what had no answer.
             worker.session = None;
             facts.duty_in = None;
         }

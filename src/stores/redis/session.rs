@@ -7,6 +7,7 @@ use redis::{
     aio::MultiplexedConnection,
 };
 
+use super::programs::{self, Program};
 use crate::{
     api::redis::RedisEngine,
     stores::{
@@ -128,20 +129,17 @@ impl Info {
     }
 
     /// Which program this is.
-    pub fn engine(&self) -> RedisEngine {
-        match self.text("server_name") {
-            "valkey" => RedisEngine::Valkey,
-            _ => RedisEngine::Redis,
-        }
+    fn program(&self) -> &'static Program {
+        programs::named(self.text("server_name"))
     }
 
-    /// The program's own version: Valkey's `redis_version` is what it is compatible with.
+    pub fn engine(&self) -> RedisEngine {
+        self.program().engine
+    }
+
+    /// The program's own version.
     pub fn version(&self) -> String {
-        let field = match self.engine() {
-            RedisEngine::Redis => "redis_version",
-            RedisEngine::Valkey => "valkey_version",
-        };
-        self.text(field).to_owned()
+        self.text(self.program().version_field).to_owned()
     }
 
     /// When the server process started. Both fields come from the same cached clock of the server, so every

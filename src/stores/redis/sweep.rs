@@ -105,8 +105,14 @@ impl Sweep {
         if !self.scanned {
             self.families.scan(self.cursor, &mut pipe);
         }
-        let replies: Vec<Value> = pipe.query_async(connection).await.map_err(lane)?;
-        let mut replies = replies.into_iter();
+        let mut replies = match pipe.query_async::<Vec<Value>>(connection).await {
+            Ok(replies) => replies.into_iter(),
+            Err(error) => {
+                // Asked again on the next connection: every step may be carried out twice.
+                self.open = steps;
+                return Err(lane(error));
+            }
+        };
         for (key, step) in steps {
             let next = self.hear(step, &mut replies)?;
             self.open.extend(next.map(|step| (key, step)));

@@ -4,10 +4,13 @@ use crate::{
     api::{
         cache_policy::Eviction,
         common::ManagedTls,
-        redis::{ManagedRedis, Persistence, RedisEngine},
+        redis::{ManagedRedis, Persistence},
     },
     stores::{
-        redis::parameters::{is_read_at_start, lines},
+        redis::{
+            parameters::{is_read_at_start, lines},
+            programs,
+        },
         workload::{CERTIFICATES, Config, Family, Image, Reload, SecretFile, Workload},
     },
 };
@@ -18,36 +21,6 @@ pub const TLS_PORT: u16 = 6380;
 pub const USER: &str = "default";
 /// Key of the connection Secret that holds the user's line with the password's hash; the server sees no clear password.
 pub const ACL_KEY: &str = "users.acl";
-
-/// A program that speaks the protocol: what its public image calls things. Its images are in [`crate::stores::images`].
-pub struct Program {
-    /// As in the table of images and in labels.
-    pub name: &'static str,
-    server: &'static str,
-    config_folder: &'static str,
-    user: i64,
-}
-
-const REDIS: Program = Program {
-    name: "redis",
-    server: "redis-server",
-    config_folder: "/etc/redis",
-    user: 999,
-};
-
-const VALKEY: Program = Program {
-    name: "valkey",
-    server: "valkey-server",
-    config_folder: "/etc/valkey",
-    user: 999,
-};
-
-pub fn program(engine: RedisEngine) -> Program {
-    match engine {
-        RedisEngine::Redis => REDIS,
-        RedisEngine::Valkey => VALKEY,
-    }
-}
 
 /// What a running server cannot take up.
 fn base(spec: &ManagedRedis) -> String {
@@ -86,7 +59,7 @@ pub fn encrypt(workload: &mut Workload, tls: &ManagedTls) {
 
 /// What the server needs. Eviction is also set while it runs, so a change of it does not replace the pod.
 pub fn workload(family: &Family, spec: &ManagedRedis, eviction: Option<&Eviction>, image: Image) -> Workload {
-    let (base, program) = (base(spec), program(spec.engine));
+    let (base, program) = (base(spec), programs::of(spec.engine));
     let live = lines(spec.parameters.iter().filter(|(name, _)| !is_read_at_start(name)));
     let eviction = eviction.map(|eviction| {
         format!(
@@ -131,7 +104,7 @@ pub fn workload(family: &Family, spec: &ManagedRedis, eviction: Option<&Eviction
 mod tests {
     use super::*;
     use crate::{
-        api::amas_database::AmasDatabase,
+        api::{amas_database::AmasDatabase, redis::RedisEngine},
         stores::{images::Images, workload::ImageSource},
     };
     use serde_json::json;
@@ -150,7 +123,7 @@ mod tests {
                 let managed = json!({"engine": engine, "version": version, "storage": {"size": "1Gi"}});
                 let object = json!({"apiVersion": "amas.dev/v1alpha1", "kind": "AmasDatabase", "metadata": {"name": "d"}, "spec": {"redis": {"managed": managed}}});
                 let object: AmasDatabase = serde_json::from_value(object).unwrap();
-                let image = Images::default().of(program(engine).name, version);
+                let image = Images::default().of(programs::of(engine).name, version);
                 assert_eq!(image.is_some(), object.validate_cel().is_ok(), "{engine:?} {version}");
             }
         }

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use amas_operator::api::{amas_database::AmasDatabase, cache_policy::CachePolicy, graph_schema::GraphSchema};
 use kube::{ResourceExt, api::DynamicObject};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{
     conditions,
@@ -51,6 +51,20 @@ impl Platform {
 
     pub fn name(&self) -> String {
         self.database.name_any()
+    }
+
+    /// Changes the specification of its AmasDatabase before it is applied.
+    pub fn change(&mut self, change: impl FnOnce(&mut Value) -> Result) -> Result {
+        let is_database =
+            |object: &&mut DynamicObject| object.types.as_ref().is_some_and(|types| types.kind == "AmasDatabase");
+        let object = self
+            .objects
+            .iter_mut()
+            .find(is_database)
+            .about("the platform has no AmasDatabase")?;
+        change(&mut object.data["spec"])?;
+        self.database = typed(&self.objects)?;
+        Ok(())
     }
 
     pub async fn apply(&self, ctx: &Ctx, namespace: &str) -> Result {

@@ -1,6 +1,16 @@
 //! Processes of containers, seen from the node: found by container id, killed, stopped, measured.
 
-use std::{fs, path::Path, time::Duration};
+use std::{
+    collections::BTreeSet,
+    fs,
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::JoinHandle,
+    time::Duration,
+};
 
 use k8s_openapi::api::core::v1::Pod;
 
@@ -130,10 +140,39 @@ pub fn ancestor_outside() -> Result<Option<i32>> {
     Ok(None)
 }
 
-/// The command lines of all processes of the machine, for looking into them.
-pub fn command_lines() -> Result<Vec<String>> {
-    Ok(pids()?
-        .into_iter()
-        .map(|pid| text(pid, "cmdline").replace('\0', " "))
-        .collect())
+/// The command lines of all processes of the machine, also of those that end soon: looked at again and again by a thread of its own.
+pub struct CommandLines {
+    over: Arc<AtomicBool>,
+    looking: JoinHandle<BTreeSet<String>>,
+}
+
+impl CommandLines {
+    pub fn watch() -> Self {
+        let over = Arc::new(AtomicBool::new(false));
+        let until = over.clone();
+        let look = move || {
+            let mut seen = BTreeSet::new();
+            while !until.load(Ordering::Relaxed) {
+                let all = pids().unwrap_or_default().into_iter();
+                seen.extend(all.map(|pid| text(pid, "cmdline").replace('\0', " ")));
+                std::thread::sleep(Duration::from_millis(100));
+            }
+            seen
+        };
+        Self {
+            over,
+            looking: std::thread::spawn(look),
+        }
+    }
+
+    /// All that were seen, a line each.
+    pub fn end(self) -> Result<String> {
+        self.over.store(true, Ordering::Relaxed);
+        let seen = self
+            .looking
+            .join()
+            .ok()
+            .about("the thread that looks at command lines")?;
+        Ok(seen.into_iter().collect::<Vec<_>>().join("\n"))
+    }
 }

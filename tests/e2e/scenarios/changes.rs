@@ -44,6 +44,8 @@ impl Scene<'_> {
         self.loaded_without_a_restart().await?;
         self.restarted_once().await?;
         self.refused_value().await?;
+        self.redis_parameters().await?;
+        self.neo4j_setting().await?;
         self.volume().await?;
         self.volume_that_cannot_grow().await?;
         self.wrong_image_and_back().await
@@ -77,6 +79,7 @@ impl Scene<'_> {
         let spec = json!({
             "postgres": {"managed": managed, "database": "data", "roles": roles},
             "redis": {"managed": {"storage": {"size": "1Gi", "storageClassName": FIXED}}},
+            "neo4j": {"managed": {"storage": {"size": "1Gi"}}},
         });
         self.data.apply(spec).await?;
         self.ready().await.map(|_| ())
@@ -175,6 +178,69 @@ impl Scene<'_> {
         );
         self.parameters(json!({"shared_buffers": null})).await?;
         self.ready().await.map(|_| ())
+    }
+
+    /// What the server of a store says after a change, and whether its pod was replaced by then and not again.
+    async fn changed(
+        &self,
+        store: &str,
+        change: Value,
+        says: impl AsyncFn() -> Result<String>,
+    ) -> Result<(String, bool)> {
+        let before = self.data.life(store).await?;
+        let managed = json!({"parameters": change});
+        self.data.patch(json!({"spec": {store: {"managed": managed}}})).await?;
+        self.ready().await?;
+        let (says, after) = (says().await?, self.data.life(store).await?);
+        tokio::time::sleep(wait::SETTLE).await;
+        ensure!(self.data.life(store).await? == after, "{store} restarted twice");
+        Ok((says, before != after))
+    }
+
+    async fn redis_parameters(&self) -> Result {
+        for (parameter, value, restarts) in [("hz", "20", false), ("io-threads", "2", true)] {
+            let says = async || {
+                let mut client = self.data.redis().await?;
+                let found: Vec<String> = redis::cmd("CONFIG")
+                    .arg("GET")
+                    .arg(parameter)
+                    .query_async(&mut client)
+                    .await?;
+                Ok(found.join(" "))
+            };
+            let (says, restarted) = self.changed("redis", json!({parameter: value}), says).await?;
+            self.data.ctx.figure(
+                format!("Redis: {parameter} changed"),
+                format!("{says}; {}", if restarted { "restarted" } else { "no restart" }),
+                if restarts { "in, one restart" } else { "in, no restart" },
+                says == format!("{parameter} {value}") && restarted == restarts,
+            );
+        }
+        Ok(())
+    }
+
+    /// The Community edition changes none while it runs.
+    async fn neo4j_setting(&self) -> Result {
+        const SETTING: &str = "db.transaction.timeout";
+        let says = async || {
+            let secret = self.data.values("neo4j-connection").await?;
+            let login = (
+                secret.get("NEO4J_URI")?,
+                secret.get("NEO4J_USER")?,
+                secret.get("NEO4J_PASSWORD")?,
+            );
+            let graph = clients::neo4j(login.0, login.1, login.2).await?;
+            let query = format!("SHOW SETTINGS '{SETTING}' YIELD value RETURN value AS row");
+            Ok(clients::cypher(&graph, &query).await?.join(" "))
+        };
+        let (says, restarted) = self.changed("neo4j", json!({SETTING: "40s"}), says).await?;
+        self.data.ctx.figure(
+            format!("Neo4j: {SETTING} changed"),
+            format!("{says}; {}", if restarted { "one restart" } else { "no restart" }),
+            "40s, one restart",
+            says == "40s" && restarted,
+        );
+        Ok(())
     }
 
     async fn size(&self, size: &str) -> Result {

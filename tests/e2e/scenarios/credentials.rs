@@ -21,7 +21,7 @@ use crate::{
         clients::{self, Stores, Values, role_secret},
         objects, operator,
         platform::{PATIENCE, Platform, READER, WRITER},
-        process,
+        process::CommandLines,
         wait::Watch,
     },
     ensure,
@@ -32,11 +32,20 @@ use crate::{
 const NOT_ALLOWED: &str = "42501";
 
 pub async fn run(ctx: &Ctx) -> Result {
-    let platform = Platform::load(ctx)?;
+    let mut platform = Platform::load(ctx)?;
+    // From its first start on the server keeps the text of every statement, in its log too.
+    platform.change(|spec| {
+        spec["postgres"]["extensions"]
+            .as_array_mut()
+            .about("the platform has extensions")?
+            .push(json!("pg_stat_statements"));
+        spec["postgres"]["managed"]["parameters"]["log_statement"] = json!("all");
+        Ok(())
+    })?;
+    let command_lines = CommandLines::watch();
     let namespace = platform.up(ctx, "amas").await?;
     rights(ctx, &platform, &namespace).await?;
     wrong_passwords(ctx, &platform, &namespace).await?;
-    count_statements(ctx, &platform, &namespace).await?;
     let mut all = passwords(ctx, &namespace).await?;
     let before = all.len();
     rotate(ctx, &platform, &namespace).await?;
@@ -47,17 +56,18 @@ pub async fn run(ctx: &Ctx) -> Result {
         "a rotation replaces at least five passwords: {before} forms before, {} in all",
         all.len()
     );
-    nowhere_else(ctx, &platform, &namespace, &all).await
-}
-
-/// From here on the server keeps the text of statements: it is restarted once to load the library.
-async fn count_statements(ctx: &Ctx, platform: &Platform, namespace: &str) -> Result {
-    let mut database = platform.database.clone();
-    let postgres = database.spec.postgres.as_mut().about("the platform has PostgreSQL")?;
-    postgres.extensions.push("pg_stat_statements".parse()?);
-    let object = serde_json::from_value(serde_json::to_value(&database)?)?;
-    objects::apply(&ctx.client, namespace, &[object]).await?;
-    platform.wait_ready(ctx, namespace).await
+    let command_lines = command_lines.end()?;
+    let mut places = places(ctx, &namespace).await?;
+    ensure!(
+        command_lines.contains("migrate up"),
+        "the Job's command line was not seen: {command_lines}"
+    );
+    places.insert("command lines".to_owned(), command_lines);
+    places.insert(
+        "pg_stat_statements".to_owned(),
+        statements(ctx, &platform, &namespace).await?,
+    );
+    nowhere_else(ctx, &platform, &places, &all)
 }
 
 /// All credentials get new passwords, and the old ones end.
@@ -95,8 +105,8 @@ async fn statements(ctx: &Ctx, platform: &Platform, namespace: &str) -> Result<S
     let query = "SELECT string_agg(query, E'\\n') FROM pg_stat_statements";
     let all = clients::value(&mut session, query).await?;
     ensure!(
-        all.contains("ALTER ROLE") && all.contains("pg_authid"),
-        "pg_stat_statements has the statements of the rotation: {all}"
+        all.contains("CREATE ROLE") && all.contains("ALTER ROLE") && all.contains("pg_authid"),
+        "pg_stat_statements has the statements of the beginning and of the rotation: {all}"
     );
     Ok(all)
 }
@@ -187,19 +197,19 @@ async fn wrong_passwords(ctx: &Ctx, platform: &Platform, namespace: &str) -> Res
 }
 
 /// Looks for every generated password, as it is and in base64, in all that is told to people or stored beside Secrets.
-async fn nowhere_else(ctx: &Ctx, platform: &Platform, namespace: &str, passwords: &BTreeMap<String, String>) -> Result {
+fn nowhere_else(
+    ctx: &Ctx,
+    platform: &Platform,
+    places: &BTreeMap<String, String>,
+    passwords: &BTreeMap<String, String>,
+) -> Result {
     ensure!(
         passwords.len() >= 5,
         "expected at least five generated passwords, seen {:?}",
         passwords.values()
     );
-    let mut places = places(ctx, namespace).await?;
-    places.insert(
-        "pg_stat_statements".to_owned(),
-        statements(ctx, platform, namespace).await?,
-    );
     let mut found = Vec::new();
-    for (place, text) in &places {
+    for (place, text) in places {
         ensure!(!text.is_empty(), "{place} is empty: nothing was looked at");
         found.extend(
             passwords
@@ -247,7 +257,6 @@ async fn passwords(ctx: &Ctx, namespace: &str) -> Result<BTreeMap<String, String
 async fn places(ctx: &Ctx, namespace: &str) -> Result<BTreeMap<String, String>> {
     let mut places = BTreeMap::new();
     places.insert("operator log".to_owned(), operator::log(ctx, 100_000).await?);
-    places.insert("/proc/*/cmdline".to_owned(), process::command_lines()?.join("\n"));
     places.insert("AmasDatabase".to_owned(), text::<AmasDatabase>(ctx, namespace).await?);
     places.insert("CachePolicy".to_owned(), text::<CachePolicy>(ctx, namespace).await?);
     places.insert("GraphSchema".to_owned(), text::<GraphSchema>(ctx, namespace).await?);

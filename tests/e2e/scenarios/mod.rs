@@ -54,13 +54,13 @@ pub static ALL: &[Scenario] = &[
     Scenario::new(
         "upgrade",
         "an operator upgrade restarts nothing; uninstall and reinstall write nothing",
-        6,
+        10,
         |ctx| Box::pin(upgrade::run(ctx)),
     ),
     Scenario::new(
         "changes",
         "parameters are loaded, or restart once; volumes grow; what the server would not take is refused; a wrong image is got over",
-        6,
+        10,
         |ctx| Box::pin(changes::run(ctx)),
     )
     .sociable(),
@@ -81,7 +81,7 @@ pub static ALL: &[Scenario] = &[
     Scenario::new(
         "bad-input",
         "a rejected apply or a plain condition, nothing of anybody else touched, no noise, and a way back",
-        8,
+        12,
         |ctx| Box::pin(bad_input::run(ctx)),
     )
     .sociable(),

@@ -23,7 +23,7 @@ use crate::{
 };
 
 /// How long children and volumes may take to go.
-const GONE: Duration = Duration::from_secs(60);
+const GONE: Duration = Duration::from_secs(120);
 
 struct Scene<'a> {
     data: Database<'a>,

@@ -1,15 +1,17 @@
-//! The operator itself changes under databases that run: a newer one restarts nothing, and without one they go on.
+//! The operator itself changes under databases that run: an upgrade of its release writes nothing, a newer one restarts nothing, and without
+//! one they go on.
 
 use kube::{ResourceExt, api::DynamicObject};
 use serde_json::{Value, json};
 
 use crate::{
     cluster::{
+        audit::Requests,
         clients,
         conditions::{self, message, status},
         database::Database,
         helm, node, operator,
-        platform::PATIENCE,
+        platform::{PATIENCE, Platform},
         wait,
     },
     harness::{About, Result, context::Ctx},
@@ -25,7 +27,10 @@ pub async fn run(ctx: &Ctx) -> Result {
     let data = Database::new(ctx, "data").await?;
     let scene = Scene { data };
     scene.up().await?;
+    // All three kinds, migrations and Neo4j: whatever there is to be taken up.
+    Platform::load(ctx)?.up(ctx, "amas").await?;
     let values = helm::values(ctx).await?;
+    scene.upgraded(&values).await?;
     let outcome = Box::pin(scene.newer_operator(&values)).await;
     // Others run after this.
     helm::install(ctx, &values).await?;
@@ -48,6 +53,34 @@ impl Scene<'_> {
     async fn serves(&self) -> Result {
         let secret = self.data.values("role-data-app").await?;
         clients::postgres(secret.get("DATABASE_URL")?).await.map(|_| ())
+    }
+
+    /// An upgrade of the release that brings another pod of the operator, and nothing for the databases.
+    async fn upgraded(&self, values: &Value) -> Result {
+        tokio::time::sleep(wait::SETTLE).await;
+        let before = operator::pod(self.data.ctx).await?.name_any();
+        let mut other = values.clone();
+        other["podAnnotations"]["e2e"] = json!("upgraded");
+        let writes = self
+            .writes_of(async || helm::install(self.data.ctx, &other).await)
+            .await?;
+        let after = operator::pod(self.data.ctx).await?.name_any();
+        self.data.ctx.figure(
+            "helm upgrade: writes of the operator",
+            format!("{writes}; {before} -> {after}"),
+            "nothing, by another pod",
+            writes.is_empty() && before != after,
+        );
+        Ok(())
+    }
+
+    /// What the operator writes while something is done to its release and until it has taken up everything.
+    async fn writes_of(&self, done: impl AsyncFnOnce() -> Result) -> Result<Requests> {
+        let mark = self.data.ctx.audit()?;
+        done().await?;
+        wait::retry(PATIENCE, async || operator::pod(self.data.ctx).await.map(|_| ())).await?;
+        tokio::time::sleep(wait::SETTLE).await;
+        Ok(mark.requests()?.writes())
     }
 
     /// An upgrade that brings another image for the same version of Redis.
@@ -109,11 +142,9 @@ impl Scene<'_> {
         self.serves()
             .await
             .about("the database does not serve without the operator")?;
-        let mark = self.data.ctx.audit()?;
-        helm::install(self.data.ctx, values).await?;
-        wait::retry(PATIENCE, async || operator::pod(self.data.ctx).await.map(|_| ())).await?;
-        tokio::time::sleep(wait::SETTLE).await;
-        let writes = mark.requests()?.writes();
+        let writes = self
+            .writes_of(async || helm::install(self.data.ctx, values).await)
+            .await?;
         let same = (self.data.life("postgres").await?, self.data.life("redis").await?) == pods;
         self.data.ctx.figure(
             "helm uninstall and install: writes of the operator",

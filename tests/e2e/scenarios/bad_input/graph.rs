@@ -1,7 +1,5 @@
 //! A constraint over data that violates it: how many, which, and in by itself once they are gone.
 
-use std::time::Duration;
-
 use amas_operator::api::{amas_database::AmasDatabase, graph_schema::GraphSchema};
 use kube::api::DynamicObject;
 use neo4rs::query;
@@ -22,9 +20,6 @@ use crate::{
 /// Three values on seven nodes, and some that are alone.
 const DUPLICATES: &str = "UNWIND ['a', 'a', 'b', 'b', 'c', 'c', 'c', 'd', 'e'] AS id CREATE (:Item {id: id})";
 const REMOVE: &str = "MATCH (n:Item) WITH n.id AS id, collect(n) AS nodes UNWIND nodes[1..] AS more DETACH DELETE more";
-
-/// Steps on the way are told within this.
-const TOLD: Duration = Duration::from_secs(15);
 
 pub async fn run(ctx: &Ctx) -> Result {
     let room = Room::new(ctx, "graph").await?;
@@ -54,7 +49,7 @@ pub async fn run(ctx: &Ctx) -> Result {
         |object: Option<&DynamicObject>| object.is_some_and(|object| object.data["status"]["indexesOnline"] == "1/1");
     let schemas = room.api::<GraphSchema>();
     let mut watch = Watch::open(&schemas, "graph").await?;
-    watch.until(TOLD, "the index online", told).await?;
+    watch.until(PATIENCE, "the index online", told).await?;
     let seen = watch.into_object()?;
     status(ctx, &seen.data["status"]);
     let database =

@@ -15,7 +15,8 @@ use crate::{
     cluster::{
         clients::{self, Values, role_secret},
         conditions,
-        objects::{api, ours},
+        objects::{self, api, ours},
+        operator,
         platform::PATIENCE,
         wait::Watch,
     },
@@ -87,6 +88,7 @@ impl Steps<'_> {
             .await?;
         self.failing().await?;
         self.edited().await?;
+        self.redone_by_hand().await?;
         self.lossy().await
     }
 
@@ -212,6 +214,48 @@ impl Steps<'_> {
             .database_ready("five", "the edited file is restored")
             .await
             .map(|_| ())
+    }
+
+    /// A verb for which the object has no field: the Job of the documentation, with the names of this object.
+    async fn redone_by_hand(&self) -> Result {
+        let (ctx, namespace) = (self.room.ctx, &self.room.namespace);
+        let image = operator::pod(ctx)
+            .await?
+            .spec
+            .and_then(|spec| spec.containers.into_iter().next()?.image);
+        let text = include_str!("../../../../manifests/examples/migration-job.yaml")
+            .replace("OPERATOR_IMAGE", &image.about("the operator's pod has no image")?)
+            .replace("amas-role-amas-owner", &role_secret("five", "app_owner"))
+            .replace("amas-migrations", "steps")
+            .replace("amas.dev/database: amas", "amas.dev/database: five");
+        let before = self.made("five").await?;
+        objects::apply(&ctx.client, namespace, &objects::parse(&text)?).await?;
+        let ended = |job: Option<&DynamicObject>| {
+            job.is_some_and(|job| job.data["status"]["succeeded"] == 1 || job.data["status"]["failed"] == 1)
+        };
+        let jobs = api::<Job>(&ctx.client, namespace);
+        let mut watch = Watch::open(&jobs, "amas-redo").await?;
+        watch.until(PATIENCE, "the end of the Job", ended).await?;
+        let succeeded = watch.into_object()?.data["status"]["succeeded"] == 1;
+        let after = self.made("five").await?;
+        ctx.figure(
+            "migrate redo as a Job of one's own",
+            format!(
+                "{}; table five {before} -> {after}",
+                if succeeded { "done" } else { "FAILED" }
+            ),
+            "done, table five is another",
+            succeeded && before != after,
+        );
+        Ok(())
+    }
+
+    /// Which table of this name there is.
+    async fn made(&self, table: &str) -> Result<String> {
+        let secret = role_secret("five", "app_writer");
+        let secret = Values::read(&self.room.ctx.client, &self.room.namespace, &secret).await?;
+        let mut session = clients::postgres(secret.get("DATABASE_URL")?).await?;
+        clients::value(&mut session, &format!("SELECT to_regclass('{table}')::oid::text")).await
     }
 
     /// A table that a migration takes away is saved first, by a pod of the server's image and onto a volume.

@@ -24,7 +24,7 @@ use crate::{
 };
 
 /// How long a role's login may take after Ready.
-const AGAIN: Duration = Duration::from_secs(5);
+const AGAIN: Duration = Duration::from_secs(30);
 
 pub async fn run(ctx: &Ctx) -> Result {
     let (map, secret) = (Room::new(ctx, "taken").await?, Room::new(ctx, "taken-secret").await?);

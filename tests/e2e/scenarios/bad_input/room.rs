@@ -11,6 +11,7 @@ use crate::{
         audit::{Request, Requests},
         conditions::{self, status},
         objects::{self, api, ours},
+        platform::PATIENCE,
         wait::Watch,
     },
     harness::{Result, context::Ctx},
@@ -21,12 +22,6 @@ use crate::{
 const SETTLE: Duration = Duration::from_secs(12);
 const SETTLES: usize = 4;
 const SILENCE: Duration = Duration::from_secs(10);
-
-/// How long a condition may take.
-const SOON: Duration = Duration::from_secs(60);
-
-/// How long it may take until all is well again: names of others are tried again once a minute.
-const RECOVERY: Duration = Duration::from_secs(90);
 
 pub struct Room<'a> {
     pub ctx: &'a Ctx,
@@ -91,7 +86,7 @@ impl<'a> Room<'a> {
             })
         };
         watch
-            .until(SOON, &format!("{name}: Stalled because of {reason}"), holds)
+            .until(PATIENCE, &format!("{name}: Stalled because of {reason}"), holds)
             .await?;
         let object = watch.into_object()?;
         let message = conditions::message(&object, "Ready").to_owned();
@@ -108,7 +103,7 @@ impl<'a> Room<'a> {
     }
 
     pub async fn ready<K: Resource<DynamicType = ()>>(&self, name: &str, after: &str) -> Result<DynamicObject> {
-        let object = conditions::wait_true(&self.api::<K>(), name, &["Ready"], RECOVERY).await?;
+        let object = conditions::wait_true(&self.api::<K>(), name, &["Ready"], PATIENCE).await?;
         let clean = status(&object, "Stalled").is_none() && status(&object, "Reconciling").is_none();
         self.ctx
             .figure(format!("{name}: {after}"), conditions::summary(&object), "Ready", clean);
