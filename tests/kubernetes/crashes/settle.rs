@@ -71,7 +71,15 @@ impl Life {
     /// What there is to look at when an end is not the right one: the object, who wrote its workload, and all that was written in this stage.
     async fn picture(&self) -> String {
         let object = self.ns.get("AmasDatabase", "a").await;
-        let sets = self.ns.list("StatefulSet").await;
+        let mut sets = self.ns.list("StatefulSet").await;
+        // A list may come from the API server's cache; what is read by name does not.
+        for listed in sets.clone() {
+            sets.extend(
+                self.ns
+                    .get("StatefulSet", listed["metadata"]["name"].as_str().unwrap())
+                    .await,
+            );
+        }
         format!("{object:#?}\n{sets:#?}\n{:#?}", self.writes())
     }
 
