@@ -1,10 +1,10 @@
 //! What passes through a proxy is counted, and one of it can be spoilt. The product needs no hooks for that.
 
-use std::sync::Mutex;
+use std::{sync::Mutex, time::Instant};
 
 use tokio::sync::watch;
 
-/// What happens to one write.
+/// What happens to one write, or to one reading where those are counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
     /// It does not arrive, and nobody answers.
@@ -28,6 +28,8 @@ pub enum Which {
     Number(usize),
     /// The one of this number among those of the same words.
     Of(Write, usize),
+    /// All of these words, until the count begins anew.
+    Each(Write),
 }
 
 /// One write in words, such as `PATCH /apis/...`.
@@ -44,8 +46,10 @@ pub struct Plan {
 struct Planned {
     writes: Vec<Write>,
     fault: Option<(Which, Fault)>,
-    /// What was spoilt.
-    spoilt: Option<Write>,
+    /// What was spoilt, and when.
+    spoilt: Option<(Write, Instant)>,
+    /// When the same came after it.
+    again: Option<Instant>,
     never_again: bool,
 }
 
@@ -81,19 +85,28 @@ impl Plan {
     /// Takes a write in; gives what is planned for it.
     pub fn count(&self, write: Write) -> Option<Fault> {
         let mut planned = self.planned.lock().unwrap();
-        let pretended = planned.never_again && planned.spoilt.as_ref() == Some(&write);
-        planned.writes.push(write);
-        if pretended {
+        let is_again = planned.spoilt.as_ref().is_some_and(|(spoilt, _)| *spoilt == write);
+        planned.writes.push(write.clone());
+        if is_again {
+            planned.again.get_or_insert_with(Instant::now);
+        }
+        if is_again && planned.never_again {
             return Some(Fault::Pretended);
         }
         let fault = planned.due()?;
-        planned.spoilt = planned.writes.last().cloned();
+        planned.spoilt.get_or_insert_with(|| (write, Instant::now()));
         Some(fault)
     }
 
     /// Whether the write has come that shall be spoilt.
     pub fn is_met(&self) -> bool {
         self.planned.lock().unwrap().spoilt.is_some()
+    }
+
+    /// When the write came that was spoilt, and when the same came again.
+    pub fn moments(&self) -> Option<(Instant, Option<Instant>)> {
+        let planned = self.planned.lock().unwrap();
+        planned.spoilt.as_ref().map(|(_, at)| (*at, planned.again))
     }
 
     /// The planned fault has done its work.
@@ -137,6 +150,7 @@ impl Planned {
             Which::Of(write, number) => {
                 write == last && *number == self.writes.iter().filter(|other| *other == write).count()
             }
+            Which::Each(write) => write == last,
         };
         is_it.then_some(*fault)
     }

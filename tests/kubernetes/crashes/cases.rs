@@ -23,7 +23,8 @@ pub enum Blow {
 }
 
 impl Blow {
-    /// All of them, for a write to this place: what the operator is answered, and its end. Stores have no words of their own for what may be tried again.
+    /// All of them, for a write to this place: what the operator is answered, and its end. Stores have no words of their own for what may be tried again,
+    /// and a reading changes nothing that an end could leave.
     fn all(place: Place) -> &'static [Self] {
         static ALL: [Blow; 6] = [
             Blow::Fault(Fault::Swallowed),
@@ -33,7 +34,16 @@ impl Blow {
             Blow::Fault(Fault::Answer(409)),
             Blow::Fault(Fault::Answer(500)),
         ];
-        if place == Place::Api { &ALL } else { &ALL[1..3] }
+        static READS: [Blow; 3] = [
+            Blow::Fault(Fault::Swallowed),
+            Blow::Fault(Fault::Answer(403)),
+            Blow::Fault(Fault::Answer(500)),
+        ];
+        match place {
+            Place::Api => &ALL,
+            Place::Reads => &READS,
+            Place::Postgres | Place::Redis => &ALL[1..3],
+        }
     }
 
     fn words(self) -> String {
@@ -60,9 +70,15 @@ pub struct Case {
 }
 
 impl Case {
-    /// Two changes of a status that come close together are written as one: how many writes there are is a matter of time.
+    /// Two changes of a status that come close together are written as one: how many writes there are is a matter of time. So it is how often
+    /// something is read.
     fn may_be_absent(&self) -> bool {
-        self.number > 1 && self.write.ends_with("/status")
+        self.number > 1 && self.write.ends_with("/status") || self.place == Place::Reads
+    }
+
+    fn words(&self) -> String {
+        let of = if self.place == Place::Reads { "reading " } else { "" };
+        format!("{of}{}", self.blow.words())
     }
 
     pub fn new((stage, place): (Stage, Place), write: &str, number: usize, blow: Blow) -> Self {
@@ -77,10 +93,11 @@ impl Case {
     }
 }
 
-/// Every write of a stage with every blow.
+/// Every write of a stage with every blow, and every reading where something is made.
 fn of_stage(stage: Stage, run: &Run) -> VecDeque<Case> {
     let mut all = VecDeque::new();
-    for (place, writes) in &run.writes {
+    let reads = stage.makes().then_some((&Place::Reads, &run.reads));
+    for (place, writes) in run.writes.iter().chain(reads) {
         for (index, write) in writes.iter().enumerate() {
             let number = writes[..=index].iter().filter(|other| *other == write).count();
             let case = |blow: &Blow| Case::new((stage, *place), write, number, *blow);
@@ -141,7 +158,7 @@ impl Todo {
     }
 
     pub fn did(&self, case: &Case) {
-        *self.done.lock().unwrap().entry(case.blow.words()).or_default() += 1;
+        *self.done.lock().unwrap().entry(case.words()).or_default() += 1;
     }
 
     pub fn tried(&self) -> usize {
