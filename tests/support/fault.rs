@@ -44,12 +44,11 @@ pub struct Plan {
 
 #[derive(Default)]
 struct Planned {
-    writes: Vec<Write>,
+    /// And when each came.
+    writes: Vec<(Write, Instant)>,
     fault: Option<(Which, Fault)>,
-    /// What was spoilt, and when.
-    spoilt: Option<(Write, Instant)>,
-    /// When the same came after it.
-    again: Option<Instant>,
+    /// What was spoilt.
+    spoilt: Option<Write>,
     never_again: bool,
 }
 
@@ -85,16 +84,13 @@ impl Plan {
     /// Takes a write in; gives what is planned for it.
     pub fn count(&self, write: Write) -> Option<Fault> {
         let mut planned = self.planned.lock().unwrap();
-        let is_again = planned.spoilt.as_ref().is_some_and(|(spoilt, _)| *spoilt == write);
-        planned.writes.push(write.clone());
-        if is_again {
-            planned.again.get_or_insert_with(Instant::now);
-        }
-        if is_again && planned.never_again {
+        let pretended = planned.never_again && planned.spoilt.as_ref() == Some(&write);
+        planned.writes.push((write.clone(), Instant::now()));
+        if pretended {
             return Some(Fault::Pretended);
         }
         let fault = planned.due()?;
-        planned.spoilt.get_or_insert_with(|| (write, Instant::now()));
+        planned.spoilt = Some(write);
         Some(fault)
     }
 
@@ -103,10 +99,11 @@ impl Plan {
         self.planned.lock().unwrap().spoilt.is_some()
     }
 
-    /// When the write came that was spoilt, and when the same came again.
-    pub fn moments(&self) -> Option<(Instant, Option<Instant>)> {
+    /// When these came.
+    pub fn moments(&self, write: &Write) -> Vec<Instant> {
         let planned = self.planned.lock().unwrap();
-        planned.spoilt.as_ref().map(|(_, at)| (*at, planned.again))
+        let same = planned.writes.iter().filter(|(other, _)| other == write);
+        same.map(|(_, at)| *at).collect()
     }
 
     /// The planned fault has done its work.
@@ -131,7 +128,8 @@ impl Plan {
 
     /// The writes since the count began.
     pub fn writes(&self) -> Vec<Write> {
-        self.planned.lock().unwrap().writes.clone()
+        let planned = self.planned.lock().unwrap();
+        planned.writes.iter().map(|(write, _)| write.clone()).collect()
     }
 
     /// How many these are.
@@ -144,11 +142,11 @@ impl Planned {
     /// What is planned for the last write.
     fn due(&self) -> Option<Fault> {
         let (which, fault) = self.fault.as_ref()?;
-        let last = self.writes.last()?;
+        let (last, _) = self.writes.last()?;
         let is_it = match which {
             Which::Number(number) => *number == self.writes.len(),
             Which::Of(write, number) => {
-                write == last && *number == self.writes.iter().filter(|other| *other == write).count()
+                write == last && *number == self.writes.iter().filter(|(other, _)| other == write).count()
             }
             Which::Each(write) => write == last,
         };

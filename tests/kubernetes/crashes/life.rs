@@ -14,7 +14,7 @@ use super::{cases::Case, settle::PATIENCE};
 use crate::{
     lifecycle::{database, external},
     support::{
-        fault::{Fault, Plan, Which, Write},
+        fault::{Plan, Which, Write},
         kubernetes::{Kubernetes, Namespace},
         operator::Operator,
         postgres::Postgres,
@@ -242,7 +242,7 @@ impl Life {
     }
 
     /// As this life's own servers are told it.
-    fn own(&self, write: &str) -> Write {
+    pub fn own(&self, write: &str) -> Write {
         write.replace("{ns}", &self.ns.name).replace("{id}", &self.id)
     }
 
@@ -258,10 +258,10 @@ impl Life {
     }
 
     /// The same, with one write that is spoilt.
-    pub async fn enter_spoilt(&self, case: &Case, fault: Fault) {
+    pub async fn enter_spoilt(&self, case: &Case) {
         for (place, plan) in self.plans() {
             let which = Which::Of(self.own(&case.write), case.number);
-            plan.begin((place == case.place).then_some((which, fault)));
+            plan.begin((place == case.place).then_some((which, case.blow.fault())));
         }
         self.do_enter(case.stage).await;
     }

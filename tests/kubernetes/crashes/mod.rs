@@ -18,7 +18,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Instant};
 use tokio::task::JoinSet;
 
 use crate::support::{
-    fault::{Fault, Write},
+    fault::{Which, Write},
     kubernetes::Kubernetes,
     postgres::Postgres,
     turns,
@@ -33,8 +33,9 @@ const MORE_EVENTS: usize = 3;
 /// A life that goes wrong is over; after so many of them the rest is not tried.
 const ENOUGH: usize = 3;
 
-/// What the stages are like that nobody disturbs. They are gone through twice: a second life of an object of the same name writes what its first one did.
-async fn undisturbed(life: &Life) -> Vec<Run> {
+/// What the stages are like that nobody disturbs. They are gone through twice: a second life of an object of the same name writes what its first one did,
+/// and an operator that has just started reads what the first one read.
+async fn undisturbed(life: &mut Life) -> Vec<Run> {
     let mut found: Vec<Run> = Vec::new();
     for stage in life.subject.stages() {
         let before = life.events().await;
@@ -49,6 +50,7 @@ async fn undisturbed(life: &Life) -> Vec<Run> {
         life.check_logins().await.unwrap();
     }
     life.collect().await;
+    life.operator.again();
     for (stage, run) in life.subject.stages().iter().zip(&mut found) {
         life.enter(*stage).await;
         life.settle(*stage, Course::Like(run)).await.unwrap();
@@ -68,15 +70,14 @@ fn keep_common(all: &mut Vec<Write>, mut others: Vec<Write>) {
 
 /// Goes through a stage in which a write is spoilt. Whether the write came; what was wrong.
 async fn spoil(life: &mut Life, case: &Case, run: &Run, mistake: Option<Mistake>) -> Result<bool, String> {
-    let fault = match case.blow {
-        Blow::Kill => Fault::Unanswered,
-        Blow::Fault(fault) => fault,
-    };
+    if case.needs_a_start() {
+        life.operator.again();
+    }
     let (plan, events) = (life.plan(case.place), life.events().await);
     if let Some(mistake) = mistake {
         mistake.prepare(life, case);
     }
-    life.enter_spoilt(case, fault).await;
+    life.enter_spoilt(case).await;
     let happened = tokio::select! {
         () = plan.happened() => true,
         over = life.settle(case.stage, Course::Like(run)) => {
@@ -89,6 +90,10 @@ async fn spoil(life: &mut Life, case: &Case, run: &Run, mistake: Option<Mistake>
     if !happened {
         return Err("the write was never answered".into());
     }
+    let reads = life.plan(Place::Reads);
+    if let Some(fault) = case.blow.reading() {
+        reads.begin(Some((Which::Number(1), fault)));
+    }
     let before = life.secrets().await;
     if case.blow == Blow::Kill {
         life.operator.kill();
@@ -100,7 +105,10 @@ async fn spoil(life: &mut Life, case: &Case, run: &Run, mistake: Option<Mistake>
         life.operator.again();
     }
     life.settle(case.stage, Course::Disturbed(run)).await?;
-    life.check_success(case).await?;
+    if case.blow.reading().is_some() && !reads.is_met() {
+        return Ok(false);
+    }
+    life.check_success(case, run).await?;
     life.check_secrets(case.stage, &before).await?;
     life.check_logins().await?;
     let events = life.events().await - events;
@@ -174,8 +182,8 @@ async fn ground(subject: Subject) -> Ground {
 async fn matrix(subject: Subject) {
     let ground = ground(subject).await;
     let begun = Instant::now();
-    let first = Life::begin(&ground).await;
-    let normal = Arc::new(undisturbed(&first).await);
+    let mut first = Life::begin(&ground).await;
+    let normal = Arc::new(undisturbed(&mut first).await);
     first.end().await;
     let todo = Arc::new(Todo::new(subject, &normal));
     let mut running = JoinSet::new();

@@ -70,7 +70,7 @@ async fn judged(subject: Subject, place: Place, write: &str, blow: Blow, mistake
     let ground = ground(subject).await;
     let _turn = turns::turn().await;
     let mut life = Life::begin(&ground).await;
-    let normal = undisturbed(&life).await;
+    let normal = undisturbed(&mut life).await;
     let mut writes = normal[0].writes[&place].iter();
     let write = writes.find(|other| other.starts_with(write)).unwrap();
     let case = Case::new((Stage::Create, place), write, 1, blow);
