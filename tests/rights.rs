@@ -11,8 +11,12 @@ mod support;
 mod cluster;
 #[path = "rights/life.rs"]
 mod life;
+#[path = "rights/namespaced.rs"]
+mod namespaced;
 #[path = "rights/rules.rs"]
 mod rules;
+#[path = "rights/served.rs"]
+mod served;
 
 use std::time::Duration;
 
@@ -20,16 +24,9 @@ use kube::api::{ApiResource, DynamicObject, PostParams};
 use serde_json::json;
 
 use cluster::{Cluster, Request};
-use life::{Life, WORK};
+use life::{Life, SECOND, WORK};
 use rules::{Rule, chart, may, role_of, roles};
-use support::process::eventually;
-
-/// Rules that this harness cannot make the operator use, and where that is shown instead.
-const ELSEWHERE: [(&str, &str, &str); 1] = [(
-    "pods",
-    "patch",
-    "a running server that is sent a changed file: end to end, scenario changes",
-)];
+use support::{postgres::Postgres, process::eventually};
 
 #[tokio::test]
 async fn every_rule_of_the_chart_is_needed_and_nothing_is_refused() {
@@ -38,17 +35,15 @@ async fn every_rule_of_the_chart_is_needed_and_nothing_is_refused() {
     prepare(&cluster, &chart).await;
     Life::new(&cluster, &[("AMAS_SECRETS_WATCH", "Labelled")]).live().await;
 
-    let requests = cluster.requests();
-    let refused: Vec<&Request> = requests.iter().filter(|request| request.refused).collect();
-    println!("{} requests of the operator, {} refused", requests.len(), refused.len());
-    assert!(refused.is_empty(), "{refused:#?}");
+    let requests = none_refused(&cluster, |_| true);
     let mut needless = Vec::new();
     for (role, all) in roles(&chart).values() {
         for rule in all {
             let sample = requests.iter().find(|request| rule.allows(request));
             let said = match sample {
                 Some(sample) => without(&cluster, role, all, rule, sample).await,
-                None => elsewhere(&cluster, role, all, rule).await,
+                None if rule.resource == "amasdatabases/finalizers" => owning(&cluster, role, all, rule).await,
+                None => None,
             };
             println!("{rule:60} {}", said.as_deref().unwrap_or("NOTHING"));
             needless.extend(said.is_none().then(|| rule.to_string()));
@@ -61,7 +56,7 @@ async fn every_rule_of_the_chart_is_needed_and_nothing_is_refused() {
 async fn rights_in_one_namespace_are_enough() {
     let settings = [
         "rbac.scope=Namespaced",
-        "watchNamespaces={work}",
+        "watchNamespaces={work,second}",
         "clusterId=test",
         "certManager.enabled=true",
     ];
@@ -79,21 +74,42 @@ async fn rights_in_one_namespace_are_enough() {
     );
     let cluster = Cluster::start().await;
     prepare(&cluster, &namespaced).await;
-    Life::new(
-        &cluster,
-        &[("AMAS_WATCH_NAMESPACES", WORK), ("AMAS_CLUSTER_ID", "test")],
-    )
-    .short()
-    .await;
+    let watched = [WORK, SECOND].join(",");
+    let settings = [
+        ("AMAS_RBAC_SCOPE", "Namespaced"),
+        ("AMAS_WATCH_NAMESPACES", &watched),
+        ("AMAS_CLUSTER_ID", "test"),
+    ];
+    let life = Life::new(&cluster, &settings);
+    let mut operator = life.short().await;
+    none_refused(&cluster, |_| true);
+
+    // What happens to the rights in one namespace is nothing to the other, also for an operator that starts.
+    let server = Postgres::start().await;
+    life.lose_rights().await;
+    life.serve_in_the_second(&server, "before").await;
+    assert!(operator.runs(), "what one namespace refuses ends nobody");
+    drop(operator);
+    let mut operator = life.operator();
+    life.serve_in_the_second(&server, "after").await;
+    life.regain_rights().await;
+    assert!(operator.runs());
+    none_refused(&cluster, |request| request.namespace != WORK);
+}
+
+/// The operator's requests, none of which among these was refused.
+fn none_refused(cluster: &Cluster, these: impl Fn(&Request) -> bool) -> Vec<Request> {
     let requests = cluster.requests();
     let refused: Vec<&Request> = requests.iter().filter(|request| request.refused).collect();
     println!("{} requests of the operator, {} refused", requests.len(), refused.len());
-    assert!(refused.is_empty(), "{refused:#?}");
+    let wrongly: Vec<&&Request> = refused.iter().filter(|request| these(request)).collect();
+    assert!(wrongly.is_empty(), "{wrongly:#?}");
+    requests
 }
 
 /// Namespaces that enforce restricted pods, the definitions, and the chart's roles.
 async fn prepare(cluster: &Cluster, chart: &[serde_json::Value]) {
-    for name in ["amas-system", WORK] {
+    for name in ["amas-system", WORK, SECOND] {
         let labels = json!({"pod-security.kubernetes.io/enforce": "restricted"});
         let object = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}});
         cluster.apply("", object).await;
@@ -133,17 +149,6 @@ async fn without(
     })
     .await;
     refused.then(|| format!("refused: {}", sample.uri.split('?').next().unwrap_or_default()))
-}
-
-/// What no request of its own shows.
-async fn elsewhere(cluster: &Cluster, role: &serde_json::Value, all: &[Rule], rule: &Rule) -> Option<String> {
-    if rule.resource == "amasdatabases/finalizers" {
-        return owning(cluster, role, all, rule).await;
-    }
-    let known = ELSEWHERE
-        .iter()
-        .find(|(resource, verb, _)| (*resource, *verb) == (&rule.resource, &rule.verb));
-    known.map(|(_, _, why)| (*why).to_owned())
 }
 
 /// A child that its owner waits for may only be made by who may set the owner's finalizers, where the API server insists on that.

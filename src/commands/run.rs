@@ -4,18 +4,19 @@ use std::{
     path::PathBuf,
     process::ExitCode,
     sync::{Arc, PoisonError, RwLock},
-    time::{Duration, Instant},
 };
 
 use futures::FutureExt;
-use kube::{Api, Client, api::ListParams};
+use kube::{Api, Client};
 use tokio::sync::watch as signal_channel;
 
 use crate::{
-    api::{amas_database::AmasDatabase, cache_policy::CachePolicy, crds, graph_schema::GraphSchema},
-    commands::telemetry,
+    commands::{
+        installed::{await_definitions, match_definitions},
+        telemetry,
+    },
     controllers::{Context, Settings, live, operator::Operator},
-    engine::{MANAGER, definitions, http, lease::Candidate, metrics::Metrics, watch::Scope, writer::Writer},
+    engine::{MANAGER, http, lease::Candidate, metrics::Metrics, watch::Scope, writer::Writer},
     stores::{images::Images, revisions::Revisions},
 };
 
@@ -107,7 +108,8 @@ async fn operate(args: Args) -> Result<(), RunError> {
         |text: Option<&str>| *waiting_for.write().unwrap_or_else(PoisonError::into_inner) = text.map(str::to_owned);
 
     state(Some("the CustomResourceDefinitions of amas.dev to be installed"));
-    await_definitions(&client, &scope).await;
+    let closed = await_definitions(&client, &scope).await;
+    let scope = scope.without_waiting_for(closed);
     match_definitions(&client, |text| state(Some(text))).await;
     let settings = settings(&args, &client, images).await;
 
@@ -179,81 +181,6 @@ fn stop_signal() -> signal_channel::Receiver<bool> {
 
 async fn stopped(mut stop: signal_channel::Receiver<bool>) {
     let _ = stop.wait_for(|stop| *stop).await;
-}
-
-/// Waits until all three kinds can be listed.
-async fn await_definitions(client: &Client, scope: &Scope) {
-    let namespace = scope.namespaces().first().cloned().unwrap_or_default();
-    while let Err(error) = list_all(client, scope, &namespace).await {
-        tracing::warn!(%error, "the CustomResourceDefinitions of amas.dev are not installed or cannot be read yet; install the chart with crds.enabled");
-        tokio::time::sleep(Duration::from_secs(2)).await;
-    }
-}
-
-/// How long the API may take to publish a definition that was just installed, before it is taken for one that publishes nothing.
-const PUBLISHING: Duration = Duration::from_secs(30);
-const LOOK_AGAIN: Duration = Duration::from_secs(2);
-
-/// Waits while the definitions on the cluster are too old to take what we write. Everything else about them is said once in the log.
-async fn match_definitions(client: &Client, state: impl Fn(&str)) {
-    let ours = crds::all();
-    let begun = Instant::now();
-    let mut said = String::new();
-    loop {
-        let text = match published(client)
-            .await
-            .map(|document| definitions::compare(&document, &ours))
-        {
-            Ok(Some(difference)) => {
-                let text = definitions::explain(&difference);
-                if difference.blocking.is_empty() {
-                    match text {
-                        Some(text) => tracing::warn!("{text}"),
-                        None => tracing::info!(
-                            schema = definitions::fingerprint(&ours),
-                            "the definitions on the cluster are ours"
-                        ),
-                    }
-                    return;
-                }
-                text.unwrap_or_default()
-            }
-            Ok(None) if begun.elapsed() < PUBLISHING => "the definitions of amas.dev are not published yet".to_owned(),
-            Ok(None) => {
-                return tracing::warn!(
-                    "the API publishes no schema of amas.dev; it is not known whether the definitions on the cluster are ours"
-                );
-            }
-            Err(error) if begun.elapsed() < PUBLISHING => {
-                format!("the published definitions of amas.dev cannot be read: {error}")
-            }
-            Err(error) => {
-                return tracing::warn!(%error, "the published definitions cannot be read; it is not known whether those on the cluster are ours");
-            }
-        };
-        state(&text);
-        if text != said {
-            tracing::warn!("{text}");
-            said = text;
-        }
-        tokio::time::sleep(LOOK_AGAIN).await;
-    }
-}
-
-async fn published(client: &Client) -> Result<serde_json::Value, kube::Error> {
-    let path = format!("/openapi/v3/apis/{}/v1alpha1", crate::api::GROUP);
-    let request = axum::http::Request::get(path)
-        .body(Vec::new())
-        .map_err(kube::Error::HttpError)?;
-    client.request(request).await
-}
-
-async fn list_all(client: &Client, scope: &Scope, namespace: &str) -> Result<(), kube::Error> {
-    let one = ListParams::default().limit(1);
-    scope.api::<AmasDatabase>(client, namespace).list_metadata(&one).await?;
-    scope.api::<CachePolicy>(client, namespace).list_metadata(&one).await?;
-    scope.api::<GraphSchema>(client, namespace).list_metadata(&one).await?;
-    Ok(())
 }
 
 async fn settings(args: &Args, client: &Client, images: Images) -> Settings {

@@ -23,6 +23,7 @@ use crate::{
         child::{Watched, kinds},
         children::Children,
         events::Events,
+        listing::Listing,
         metrics::Metrics,
         queue,
         watch::{self, Happened, Scope},
@@ -103,9 +104,14 @@ impl Operator {
         // Children first: a controller that does not know them would make them again.
         let of_child = wakes.clone();
         let wake_owner = move |owner: (String, String)| of_child.databases.wake(&owner.0, &owner.1);
-        watch::children(&client, &scope, &context.children, wake_owner).await;
+        let listing = watch::children(&client, &scope, &context.children, wake_owner).await;
         tokio::spawn(wakes.clone().forward(keepers_say));
-        let watch = Watching { client, scope, wakes };
+        let watch = Watching {
+            client,
+            scope,
+            listing,
+            wakes,
+        };
         watch.kind(databases, Wakes::database);
         watch.kind(cache_policies, Wakes::policy);
         watch.kind(graph_schemas, Wakes::policy);
@@ -127,6 +133,7 @@ impl Operator {
 struct Watching {
     client: Client,
     scope: Scope,
+    listing: Arc<Listing>,
     wakes: Wakes,
 }
 
@@ -138,6 +145,7 @@ impl Watching {
         tokio::spawn(watch::resources(
             self.client.clone(),
             self.scope.clone(),
+            self.listing.clone(),
             cache,
             on_event,
         ));

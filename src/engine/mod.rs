@@ -9,6 +9,8 @@ pub mod definitions;
 pub mod events;
 pub mod http;
 pub mod lease;
+pub mod listing;
+mod merge;
 pub mod metrics;
 pub mod queue;
 pub mod selection;

@@ -1,12 +1,8 @@
 //! One watch a kind and namespace, for our three kinds and for their children, feeding the caches and waking objects.
 
-use std::{
-    collections::{HashMap, HashSet},
-    fmt::Debug,
-    sync::Arc,
-};
+use std::{collections::HashSet, fmt::Debug, sync::Arc};
 
-use futures::StreamExt;
+use futures::{FutureExt, StreamExt};
 use kube::{
     Api, Client, Resource, ResourceExt,
     core::NamespaceResourceScope,
@@ -16,12 +12,13 @@ use kube::{
         watcher,
     },
 };
-use tokio::sync::Barrier;
 
 use super::{
     DATABASE_LABEL, Own,
     child::{Child, ChildKind, Watched, kinds},
     children::{Children, Owner},
+    listing::Listing,
+    merge::Merge,
 };
 
 /// What marks a ConfigMap or Secret that somebody else makes and wants to be watched.
@@ -31,6 +28,8 @@ const WATCHED: &str = "amas.dev/watch=true";
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Scope {
     namespaces: Vec<String>,
+    /// Those among them that refused us at the start.
+    closed: HashSet<String>,
     class: String,
 }
 
@@ -44,6 +43,7 @@ impl Scope {
         };
         Self {
             namespaces,
+            closed: HashSet::new(),
             class: String::new(),
         }
     }
@@ -54,6 +54,17 @@ impl Scope {
             class: class.to_owned(),
             ..self
         }
+    }
+
+    /// These are watched as soon as they let us, and not waited for.
+    pub fn without_waiting_for(self, closed: HashSet<String>) -> Self {
+        Self { closed, ..self }
+    }
+
+    fn waited_for(&self) -> impl Iterator<Item = &String> {
+        self.namespaces
+            .iter()
+            .filter(|namespace| !self.closed.contains(*namespace))
     }
 
     /// The namespaces, one empty name standing for all.
@@ -78,10 +89,11 @@ pub enum Happened<K> {
     Gone(Arc<K>),
 }
 
-/// Watches one of our kinds in all namespaces of the scope, keeps `cache` and tells `on_event`. Runs for ever.
+/// Watches one of our kinds in all namespaces of the scope, each once its children are known, keeps `cache` and tells `on_event`. Runs for ever.
 pub async fn resources<K: Own>(
     client: Client,
     scope: Scope,
+    listing: Arc<Listing>,
     mut cache: CacheWriter<K>,
     on_event: impl Fn(Happened<K>) + Send,
 ) {
@@ -91,10 +103,16 @@ pub async fn resources<K: Own>(
         let stream = watcher(scope.api::<K>(&client, &namespace), config)
             .default_backoff()
             .modify(forget_bulk);
+        let (listing, of) = (listing.clone(), namespace.clone());
+        let stream = async move {
+            listing.over(&of).await;
+            stream
+        };
+        let stream = stream.flatten_stream();
         stream.map(move |event| (namespace.clone(), event)).boxed()
     });
     let mut events = futures::stream::select_all(streams);
-    let mut merge = Merge::new(scope.namespaces().len());
+    let mut merge = Merge::new(scope.waited_for().cloned().collect());
     while let Some((namespace, event)) = events.next().await {
         match event {
             Ok(event) => {
@@ -137,94 +155,20 @@ fn forget_bulk<K: ResourceExt>(object: &mut K) {
         .remove("kubectl.kubernetes.io/last-applied-configuration");
 }
 
-/// Makes one sequence of events out of several namespaces': one first listing for all, then single changes, also after a later listing.
-struct Merge<K> {
-    waiting_for: usize,
-    started: bool,
-    listed: HashMap<String, Vec<K>>,
-}
-
-impl<K: Own> Merge<K> {
-    fn new(sources: usize) -> Self {
-        Self {
-            waiting_for: sources,
-            started: false,
-            listed: Default::default(),
-        }
-    }
-
-    fn take(&mut self, namespace: &str, event: watcher::Event<K>, cache: &CacheWriter<K>) -> Vec<watcher::Event<K>> {
-        match event {
-            watcher::Event::Init => {
-                self.listed.insert(namespace.into(), Vec::new());
-                Vec::new()
-            }
-            watcher::Event::InitApply(object) => {
-                self.listed.entry(namespace.into()).or_default().push(object);
-                Vec::new()
-            }
-            watcher::Event::InitDone if !self.started => self.first_listing_done(),
-            watcher::Event::InitDone => self.later_listing_done(namespace, cache),
-            change if self.started => vec![change],
-            // Changes in a namespace that was listed before the others: part of the first listing.
-            watcher::Event::Apply(object) => {
-                self.listed.entry(namespace.into()).or_default().push(object);
-                Vec::new()
-            }
-            watcher::Event::Delete(object) => {
-                self.listed
-                    .entry(namespace.into())
-                    .or_default()
-                    .retain(|listed| listed.meta().uid != object.meta().uid);
-                Vec::new()
-            }
-        }
-    }
-
-    fn first_listing_done(&mut self) -> Vec<watcher::Event<K>> {
-        self.waiting_for = self.waiting_for.saturating_sub(1);
-        if self.waiting_for > 0 {
-            return Vec::new();
-        }
-        self.started = true;
-        let objects = std::mem::take(&mut self.listed)
-            .into_values()
-            .flatten()
-            .map(watcher::Event::InitApply);
-        std::iter::once(watcher::Event::Init)
-            .chain(objects)
-            .chain([watcher::Event::InitDone])
-            .collect()
-    }
-
-    fn later_listing_done(&mut self, namespace: &str, cache: &CacheWriter<K>) -> Vec<watcher::Event<K>> {
-        let listed = self.listed.remove(namespace).unwrap_or_default();
-        let present: HashSet<Option<String>> = listed.iter().map(|object| object.meta().uid.clone()).collect();
-        let here = |object: &Arc<K>| namespace.is_empty() || object.meta().namespace.as_deref() == Some(namespace);
-        let state = cache.as_reader().state();
-        let gone = state
-            .into_iter()
-            .filter(|object| here(object) && !present.contains(&object.meta().uid));
-        let gone = gone.map(|object| watcher::Event::Delete((*object).clone()));
-        gone.chain(listed.into_iter().map(watcher::Event::Apply)).collect()
-    }
-}
-
 /// Watches every kind of child by our label, keeps the index and calls `wake` for each owner with news. Returns once all have been listed
-/// and the tasks run on.
+/// in the namespaces that are waited for; the tasks run on.
 pub async fn children(
     client: &Client,
     scope: &Scope,
     index: &Arc<Children>,
     wake: impl Fn(Owner) + Clone + Send + Sync + 'static,
-) {
-    let watches = ChildKind::WATCHED.len() * scope.namespaces().len();
-    let listed = Arc::new(Barrier::new(watches + 1));
+) -> Arc<Listing> {
+    let listing = Listing::of(scope.namespaces(), ChildKind::WATCHED.len());
     for namespace in scope.namespaces() {
         macro_rules! spawn {
             ($($kind:ident),*) => { $( {
-                let (api, index, listed, wake) = (scope.api::<Child<kinds::$kind>>(client, namespace), index.clone(), listed.clone(), wake.clone());
-                tokio::spawn(watch_children(api, namespace.clone(), index, listed, wake));
+                let (api, index, listing, wake) = (scope.api::<Child<kinds::$kind>>(client, namespace), index.clone(), listing.clone(), wake.clone());
+                tokio::spawn(watch_children(api, namespace.clone(), index, listing, wake));
             } )* };
         }
         spawn!(
@@ -239,7 +183,10 @@ pub async fn children(
             Pod
         );
     }
-    listed.wait().await;
+    for namespace in scope.waited_for() {
+        listing.over(namespace).await;
+    }
+    listing
 }
 
 /// Watches the objects of one kind that people have marked, and tells namespace and name of each that has changed. Runs for ever.
@@ -271,13 +218,13 @@ async fn watch_children<K: Watched + Clone + Debug + Send + Sync>(
     api: Api<Child<K>>,
     namespace: String,
     index: Arc<Children>,
-    listed: Arc<Barrier>,
+    listing: Arc<Listing>,
     wake: impl Fn(Owner),
 ) {
     let config = watcher::Config::default().labels(DATABASE_LABEL).streaming_lists();
     let mut events = watcher(api, config).default_backoff().boxed();
     let mut present = HashSet::new();
-    let mut barrier = Some(listed);
+    let mut first = true;
     while let Some(event) = events.next().await {
         match event {
             Ok(watcher::Event::Init) => present.clear(),
@@ -294,8 +241,8 @@ async fn watch_children<K: Watched + Clone + Debug + Send + Sync>(
                     .keep_only(K::KIND, &namespace, &present)
                     .into_iter()
                     .for_each(&wake);
-                if let Some(barrier) = barrier.take() {
-                    barrier.wait().await;
+                if std::mem::take(&mut first) {
+                    listing.listed(&namespace);
                 }
             }
             Ok(watcher::Event::Apply(child)) => {

@@ -102,7 +102,7 @@ impl Writer {
         let name = object["metadata"]["name"].as_str().unwrap_or_default();
         let what = describe(kind, namespace, name);
         let api = self.api(kind, namespace);
-        let live = api.get(name).await.map_err(|source| api_error("read", &what, source))?;
+        let live = in_patience(what, api.get(name)).await?;
         self.replace(kind, namespace, to_value(&live), object).await
     }
 

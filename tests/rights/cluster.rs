@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use crate::support::{
     apiserver::{OPERATOR, Server, Who},
+    operator,
     process::{Process, free_port},
 };
 
@@ -27,12 +28,12 @@ impl Cluster {
         self.server.client(Who::Operator).await
     }
 
-    /// The operator as a process that has its own rights and nothing else.
-    pub fn operator(&self, name: &str, settings: &[(&str, &str)]) -> Process {
+    /// The operator as a process that has its own rights and nothing else, and these lines as /etc/hosts.
+    pub fn operator(&self, name: &str, hosts: &str, settings: &[(&str, &str)]) -> Process {
+        let hosts = self.server.folder.write("hosts", hosts);
         let config = self.server.kubeconfig("operator", &self.server.url(), Who::Operator);
-        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_amas-operator"));
+        let mut command = operator::command(Some(&hosts));
         command
-            .arg("run")
             .env("KUBECONFIG", config)
             .env("POD_NAME", name)
             .env("POD_NAMESPACE", "amas-system");

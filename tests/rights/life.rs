@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use crate::{
     cluster::Cluster,
     support::{
+        managed,
         postgres::Postgres,
         process::{Process, eventually},
     },
@@ -15,9 +16,11 @@ use crate::{
 
 /// The namespace of the databases.
 pub const WORK: &str = "work";
+/// Another one, for what happens to the first.
+pub const SECOND: &str = "second";
 
-const OURS: &str = "amas.dev/v1alpha1";
-const PATIENCE: Duration = Duration::from_secs(20);
+pub const OURS: &str = "amas.dev/v1alpha1";
+pub const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Every kind of child: its API, kind, and a hand edit of it.
 fn children() -> Vec<(&'static str, &'static str, &'static str, Value)> {
@@ -57,25 +60,31 @@ fn children() -> Vec<(&'static str, &'static str, &'static str, Value)> {
 }
 
 pub struct Life<'a> {
-    cluster: &'a Cluster,
+    pub cluster: &'a Cluster,
     settings: &'a [(&'a str, &'a str)],
+    /// Where the servers of [`served`](crate::served) listen.
+    pub address: String,
 }
 
 impl<'a> Life<'a> {
     pub fn new(cluster: &'a Cluster, settings: &'a [(&'a str, &'a str)]) -> Self {
-        Self { cluster, settings }
+        Self {
+            cluster,
+            settings,
+            address: managed::own_address(),
+        }
     }
 
-    fn operator(&self) -> Process {
-        self.cluster.operator("operator", self.settings)
+    pub fn operator(&self) -> Process {
+        self.cluster.operator("operator", &self.hosts(), self.settings)
     }
 
     /// Waits for a request of the operator. That it never comes is the caller's business: the rule is then found needless.
-    async fn until(&self, verb: &str, resource: &str) {
+    pub async fn until(&self, verb: &str, resource: &str) {
         self.until_more(verb, resource, 0).await;
     }
 
-    async fn until_more(&self, verb: &str, resource: &str, than: usize) {
+    pub async fn until_more(&self, verb: &str, resource: &str, than: usize) {
         for _ in 0..80 {
             if self.count(verb, resource) > than {
                 return;
@@ -85,14 +94,14 @@ impl<'a> Life<'a> {
         println!("not seen: {verb} {resource}");
     }
 
-    fn count(&self, verb: &str, resource: &str) -> usize {
+    pub fn count(&self, verb: &str, resource: &str) -> usize {
         let all = self.cluster.requests();
         all.iter()
             .filter(|request| request.verb == verb && request.resource == resource)
             .count()
     }
 
-    async fn ours(&self, kind: &str, name: &str, spec: Value) {
+    pub async fn ours(&self, kind: &str, name: &str, spec: Value) {
         self.cluster
             .apply(
                 WORK,
@@ -101,19 +110,19 @@ impl<'a> Life<'a> {
             .await;
     }
 
-    async fn merge(&self, version: &str, kind: &str, name: &str, patch: &Value) {
+    pub async fn merge(&self, version: &str, kind: &str, name: &str, patch: &Value) {
         let api = self.cluster.api(version, kind, WORK);
         let patched = api.patch(name, &PatchParams::default(), &Patch::Merge(patch)).await;
         patched.unwrap_or_else(|error| panic!("{kind} {name}: {error}"));
     }
 
-    async fn status(&self, version: &str, kind: &str, name: &str, status: &Value) {
+    pub async fn status(&self, version: &str, kind: &str, name: &str, status: &Value) {
         let api = self.cluster.api(version, kind, WORK);
         let patch = Patch::Merge(json!({"status": status}));
         api.patch_status(name, &PatchParams::default(), &patch).await.unwrap();
     }
 
-    async fn names(&self, version: &str, kind: &str) -> Vec<String> {
+    pub async fn names(&self, version: &str, kind: &str) -> Vec<String> {
         let all = self
             .cluster
             .api(version, kind, WORK)
@@ -128,14 +137,6 @@ impl<'a> Life<'a> {
                 .is_some_and(|labels| labels.contains_key("amas.dev/database"))
         });
         ours.filter_map(|object| object.metadata.name).collect()
-    }
-
-    /// Made and deleted.
-    pub async fn short(&self) {
-        let _operator = self.operator();
-        self.ours("AmasDatabase", "db", all_stores()).await;
-        self.policies().await;
-        self.deleted("db").await;
     }
 
     /// The whole of it.
@@ -154,6 +155,7 @@ impl<'a> Life<'a> {
         self.names_taken().await;
         self.issued().await;
         self.migrated().await;
+        self.tuned().await;
         self.deleted("db").await;
     }
 
@@ -163,7 +165,7 @@ impl<'a> Life<'a> {
         self.cluster.apply("", class).await;
     }
 
-    async fn policies(&self) {
+    pub async fn policies(&self) {
         self.ours(
             "CachePolicy",
             "keys",
@@ -360,7 +362,7 @@ impl<'a> Life<'a> {
         drop(server);
     }
 
-    async fn deleted(&self, name: &str) {
+    pub async fn deleted(&self, name: &str) {
         let api = self.cluster.api(OURS, "AmasDatabase", WORK);
         api.delete(name, &DeleteParams::default()).await.unwrap();
         eventually("the database is gone", PATIENCE, async || {
@@ -383,7 +385,7 @@ fn strip(mut object: Value) -> Value {
     object
 }
 
-fn all_stores() -> Value {
+pub fn all_stores() -> Value {
     let managed = json!({"storage": {"size": "1Gi", "storageClassName": "grows"}});
     json!({"deletionPolicy": "Delete", "disruption": "Block", "postgres": {"managed": managed, "database": "app"},
         "redis": {"managed": managed}, "neo4j": {"managed": managed}})

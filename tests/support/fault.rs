@@ -1,10 +1,10 @@
 //! What passes through a proxy is counted, and one of it can be spoilt. The product needs no hooks for that.
 
-use std::sync::Mutex;
+use std::{sync::Mutex, time::Instant};
 
 use tokio::sync::watch;
 
-/// What happens to one write.
+/// What happens to one write, or to one reading where those are counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
     /// It does not arrive, and nobody answers.
@@ -28,6 +28,8 @@ pub enum Which {
     Number(usize),
     /// The one of this number among those of the same words.
     Of(Write, usize),
+    /// All of these words, until the count begins anew.
+    Each(Write),
 }
 
 /// One write in words, such as `PATCH /apis/...`.
@@ -42,7 +44,8 @@ pub struct Plan {
 
 #[derive(Default)]
 struct Planned {
-    writes: Vec<Write>,
+    /// And when each came.
+    writes: Vec<(Write, Instant)>,
     fault: Option<(Which, Fault)>,
     /// What was spoilt.
     spoilt: Option<Write>,
@@ -82,18 +85,25 @@ impl Plan {
     pub fn count(&self, write: Write) -> Option<Fault> {
         let mut planned = self.planned.lock().unwrap();
         let pretended = planned.never_again && planned.spoilt.as_ref() == Some(&write);
-        planned.writes.push(write);
+        planned.writes.push((write.clone(), Instant::now()));
         if pretended {
             return Some(Fault::Pretended);
         }
         let fault = planned.due()?;
-        planned.spoilt = planned.writes.last().cloned();
+        planned.spoilt = Some(write);
         Some(fault)
     }
 
     /// Whether the write has come that shall be spoilt.
     pub fn is_met(&self) -> bool {
         self.planned.lock().unwrap().spoilt.is_some()
+    }
+
+    /// When these came.
+    pub fn moments(&self, write: &Write) -> Vec<Instant> {
+        let planned = self.planned.lock().unwrap();
+        let same = planned.writes.iter().filter(|(other, _)| other == write);
+        same.map(|(_, at)| *at).collect()
     }
 
     /// The planned fault has done its work.
@@ -118,7 +128,8 @@ impl Plan {
 
     /// The writes since the count began.
     pub fn writes(&self) -> Vec<Write> {
-        self.planned.lock().unwrap().writes.clone()
+        let planned = self.planned.lock().unwrap();
+        planned.writes.iter().map(|(write, _)| write.clone()).collect()
     }
 
     /// How many these are.
@@ -131,12 +142,13 @@ impl Planned {
     /// What is planned for the last write.
     fn due(&self) -> Option<Fault> {
         let (which, fault) = self.fault.as_ref()?;
-        let last = self.writes.last()?;
+        let (last, _) = self.writes.last()?;
         let is_it = match which {
             Which::Number(number) => *number == self.writes.len(),
             Which::Of(write, number) => {
-                write == last && *number == self.writes.iter().filter(|other| *other == write).count()
+                write == last && *number == self.writes.iter().filter(|(other, _)| other == write).count()
             }
+            Which::Each(write) => write == last,
         };
         is_it.then_some(*fault)
     }

@@ -29,11 +29,9 @@ pub struct Node {
 
 impl Node {
     pub fn new(ns: &Namespace, database: &str) -> Self {
-        static NEXT: AtomicU32 = AtomicU32::new(1);
-        let (process, number) = (std::process::id() % 16_000, NEXT.fetch_add(1, Ordering::Relaxed));
         Self {
             ns: ns.clone(),
-            address: format!("127.{}.{}.{number}", 64 + process / 250, 1 + process % 250),
+            address: own_address(),
             database: database.to_owned(),
             postgres: None,
             redis: None,
@@ -128,6 +126,13 @@ impl Node {
         let map = self.ns.wait("ConfigMap", &name, "there", |_| true).await;
         map["data"][file].as_str().unwrap().to_owned()
     }
+}
+
+/// An address that nobody else listens on.
+pub fn own_address() -> String {
+    static NEXT: AtomicU32 = AtomicU32::new(1);
+    let (process, number) = (std::process::id() % 16_000, NEXT.fetch_add(1, Ordering::Relaxed));
+    format!("127.{}.{}.{number}", 64 + process / 250, 1 + process % 250)
 }
 
 /// The entries of a Secret that are text.

@@ -128,7 +128,8 @@ fn log_file(log: &Path, start: u32) -> PathBuf {
     log.with_extension(format!("{start}.log"))
 }
 
-fn spawn(hosts: Option<&Path>, settings: &[(String, String)], log: &Path, start: u32) -> Process {
+/// `amas-operator run`, on demand with a file in place of /etc/hosts.
+pub fn command(hosts: Option<&Path>) -> Command {
     const PROGRAM: &str = env!("CARGO_BIN_EXE_amas-operator");
     let mut command = match hosts {
         None => Command::new(PROGRAM),
@@ -139,8 +140,12 @@ fn spawn(hosts: Option<&Path>, settings: &[(String, String)], log: &Path, start:
             command
         }
     };
+    command.arg("run");
     command
-        .arg("run")
-        .envs(settings.iter().map(|(key, value)| (key, value)));
+}
+
+fn spawn(hosts: Option<&Path>, settings: &[(String, String)], log: &Path, start: u32) -> Process {
+    let mut command = command(hosts);
+    command.envs(settings.iter().map(|(key, value)| (key, value)));
     Process::spawn(&mut command, &log_file(log, start))
 }

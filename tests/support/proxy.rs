@@ -1,29 +1,30 @@
-//! An HTTP proxy between an operator and the API server: it numbers the operator's mutating requests (those on leases aside), spoils one of
-//! them as told, and holds everything back while the network is "cut".
+//! An HTTP proxy between an operator and the API server: it numbers the operator's mutating requests and, apart from them, its readings of one object
+//! (those on leases aside), spoils one of them as told, notes when it says Ready, and holds everything back while the network is "cut".
 
 use std::{
     path::PathBuf,
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicU32, Ordering},
     },
+    time::Instant,
 };
 
 use axum::{
     Router,
     body::{Body, to_bytes},
     extract::{Request, State},
-    http::{HeaderValue, Method, header},
+    http::{HeaderValue, Method, Uri, header},
     response::{IntoResponse, Response},
 };
 use futures::StreamExt;
 use kube::Client;
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::sync::watch;
 
 use super::{
     fault::{Fault, Plan},
-    kubernetes::Kubernetes,
+    kubernetes::{Kubernetes, condition_of},
 };
 
 struct Shared {
@@ -33,12 +34,25 @@ struct Shared {
     /// Whether events of children pass.
     heard: watch::Sender<bool>,
     plan: Arc<Plan>,
+    reads: Arc<Plan>,
+    said: Mutex<Vec<Said>>,
+}
+
+/// That an AmasDatabase is Ready, as the operator wrote it.
+#[derive(Clone, Debug)]
+pub struct Said {
+    pub uid: String,
+    pub generation: i64,
+    pub at: Instant,
 }
 
 pub struct ApiProxy {
     /// Through this proxy, with all rights.
     pub kubeconfig: PathBuf,
+    /// Of the writes.
     pub plan: Arc<Plan>,
+    /// Of the readings of one object by its name.
+    pub reads: Arc<Plan>,
     shared: Arc<Shared>,
     server: tokio::task::JoinHandle<()>,
 }
@@ -53,6 +67,8 @@ impl ApiProxy {
             open: watch::Sender::new(true),
             heard: watch::Sender::new(true),
             plan: Arc::default(),
+            reads: Arc::default(),
+            said: Mutex::default(),
         });
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
@@ -62,9 +78,15 @@ impl ApiProxy {
         Self {
             kubeconfig: api.kubeconfig_for(&file, &url),
             plan: shared.plan.clone(),
+            reads: shared.reads.clone(),
             shared,
             server,
         }
+    }
+
+    /// Whenever the operator said Ready.
+    pub fn said_ready(&self) -> Vec<Said> {
+        self.shared.said.lock().unwrap().clone()
     }
 
     /// No event of a watch passes until `restore`, but those of our own kinds.
@@ -100,13 +122,35 @@ impl Shared {
         }
     }
 
-    /// The fault that is planned for this request, which is counted if it is a write.
-    fn fault_of(&self, request: &Request) -> Option<Fault> {
-        let path = request.uri().path();
-        if [Method::GET, Method::HEAD].contains(request.method()) || path.contains("/leases") {
+    /// What counts this request, if anything does.
+    fn plan_of(&self, request: &Request) -> Option<Arc<Plan>> {
+        if request.uri().path().contains("/leases") {
             return None;
         }
-        self.plan.count(words(request.method(), path))
+        match *request.method() {
+            Method::HEAD => None,
+            Method::GET => names_one(request.uri()).then(|| self.reads.clone()),
+            _ => Some(self.plan.clone()),
+        }
+    }
+
+    /// Notes what the operator says of an AmasDatabase, and gives the request on.
+    async fn overhear(&self, request: Request) -> Request {
+        let path = request.uri().path();
+        if request.method() != Method::PATCH || !path.contains("/amasdatabases/") || !path.ends_with("/status") {
+            return request;
+        }
+        let (parts, body) = request.into_parts();
+        let bytes = to_bytes(body, usize::MAX).await.unwrap_or_default();
+        let object: Value = serde_json::from_slice(&bytes).unwrap_or_default();
+        if condition_of(&object, "Ready").is_some_and(|ready| ready["status"] == "True") {
+            self.said.lock().unwrap().push(Said {
+                uid: object["metadata"]["uid"].as_str().unwrap_or_default().to_owned(),
+                generation: object["status"]["observedGeneration"].as_i64().unwrap_or_default(),
+                at: Instant::now(),
+            });
+        }
+        Request::from_parts(parts, Body::from(bytes))
     }
 
     async fn forward(&self, request: Request) -> Result<Response, kube::Error> {
@@ -136,16 +180,20 @@ impl Shared {
 
 async fn handle(State(shared): State<Arc<Shared>>, request: Request) -> Response {
     shared.passage().await;
-    let fault = shared.fault_of(&request);
+    let request = shared.overhear(request).await;
+    let plan = shared.plan_of(&request);
+    let words = words(request.method(), request.uri().path());
+    let fault = plan.as_ref().and_then(|plan| plan.count(words));
+    let has_happened = || plan.iter().for_each(|plan| plan.has_happened());
     let uri = request.uri().to_string();
     let is_of_children = uri.contains("watch=") && !uri.contains("amas.dev/v1");
     let answer = match fault {
         Some(Fault::Swallowed) => {
-            shared.plan.has_happened();
+            has_happened();
             return std::future::pending().await;
         }
         Some(Fault::Answer(code)) => {
-            shared.plan.has_happened();
+            has_happened();
             return refusal(code);
         }
         Some(Fault::Pretended) => return pretended(request).await,
@@ -157,7 +205,7 @@ async fn handle(State(shared): State<Arc<Shared>>, request: Request) -> Response
     };
     if let Some(fault) = fault {
         // What the server has answered is there, so the request was carried out.
-        shared.plan.has_happened();
+        has_happened();
         if fault == Fault::Unanswered {
             return std::future::pending().await;
         }
@@ -180,7 +228,7 @@ async fn handle(State(shared): State<Arc<Shared>>, request: Request) -> Response
 /// As the API server would answer if it had carried it out.
 async fn pretended(request: Request) -> Response {
     let body = to_bytes(request.into_body(), usize::MAX).await.unwrap_or_default();
-    let mut object: serde_json::Value = serde_json::from_slice(&body).unwrap_or_default();
+    let mut object: Value = serde_json::from_slice(&body).unwrap_or_default();
     object["metadata"]["uid"] = json!("00000000-0000-0000-0000-000000000000");
     object["metadata"]["resourceVersion"] = json!("1");
     let builder = Response::builder().header(header::CONTENT_TYPE, "application/json");
@@ -190,6 +238,7 @@ async fn pretended(request: Request) -> Response {
 /// As the API server words it.
 fn refusal(code: u16) -> Response {
     let reason = match code {
+        403 => "Forbidden",
         409 => "Conflict",
         429 => "TooManyRequests",
         _ => "InternalError",
@@ -206,7 +255,14 @@ fn refusal(code: u16) -> Response {
     builder.body(Body::from(status.to_string())).unwrap()
 }
 
-/// A write in words. An Event has another name each time, and who told the same before counts it up instead: all of them are one.
+/// Whether one object of a namespace is asked for, and not watched.
+fn names_one(uri: &Uri) -> bool {
+    let of_namespace = uri.path().split_once("/namespaces/").map(|(_, rest)| rest);
+    let is_watch = uri.query().is_some_and(|query| query.contains("watch="));
+    !is_watch && of_namespace.is_some_and(|rest| rest.split('/').count() >= 3)
+}
+
+/// A request in words. An Event has another name each time, and who told the same before counts it up instead: all of them are one.
 fn words(method: &Method, path: &str) -> String {
     match path.split_once("/events/") {
         Some((events, _)) => format!("POST {events}/events"),

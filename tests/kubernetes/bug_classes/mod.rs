@@ -1,22 +1,25 @@
 //! Mistakes that other operators of databases had to repair, each as a test of ours.
 //!
+//! `table.rs` holds this to what there is: a name is a test of this folder or of the file or folder that is named before it.
+//!
 //! | what went wrong elsewhere | here |
 //! |---|---|
 //! | a second object with `Delete` dropped what the first one still used | `a_duplicate_with_delete_takes_nothing_of_the_survivor` |
-//! | an unreadable Secret cleared a role's password | `an_unreadable_secret_clears_no_password` |
-//! | the finalizer stayed when the server was read-only or gone | `a_read_only_server_holds_nobody_back`, `deletion::a_server_that_is_away_holds_nobody_back`, `deletion::a_namespace_waits_for_an_operator_that_is_away_and_no_longer` |
-//! | made, its status lost, then AlreadyExists for ever | `crashes::*` (every create and every status with its answer lost, and the operator killed after it) |
-//! | a stale cache made things twice | `a_stale_cache_makes_nothing_twice`; `engine::children`: `an_older_event_does_not_undo_a_newer_write` |
-//! | a Job used its retries up, and its object waited for ever | `a_job_that_gave_up_is_said_and_a_repaired_file_goes_on`; `controllers::database::jobs`: `lost_pods_are_tried_again_three_times` |
-//! | a state that went to and fro | `component`: `twenty_restarts_in_a_minute_are_at_most_four_changes`; end to end: `flapping` |
-//! | "started" for ever after a restart of the operator | `a_run_whose_job_vanished_meanwhile_is_started_again`, `crashes::*` |
+//! | an unreadable Secret cleared a role's password | `an_unreadable_secret_clears_no_password`, `a_secret_that_is_refused_clears_no_password` |
+//! | the finalizer stayed when the server was read-only or gone | `a_read_only_server_holds_nobody_back`; `tests/kubernetes/deletion.rs`: `a_server_that_is_away_holds_nobody_back`, `a_namespace_waits_for_an_operator_that_is_away_and_no_longer` |
+//! | made, its status lost, then AlreadyExists for ever | `made_and_its_status_lost_it_is_adopted`; every create and every status with its answer lost, and the operator killed after it: `tests/kubernetes/crashes` |
+//! | a stale cache made things twice | `a_stale_cache_makes_nothing_twice`; `src/engine/children.rs`: `an_older_event_does_not_undo_a_newer_write` |
+//! | a Job used its retries up, and its object waited for ever | `a_job_that_gave_up_is_said_and_a_repaired_file_goes_on`; `src/controllers/database/jobs.rs`: `lost_pods_are_tried_again_three_times` |
+//! | a state that went to and fro | `src/stores/health.rs`: `twenty_restarts_in_a_minute_are_at_most_four_changes`; `tests/component/postgres.rs`: `twenty_restarts_in_a_minute_are_at_most_four_changes`; end to end: `tests/e2e/scenarios/flapping` |
+//! | "started" for ever after a restart of the operator | `a_run_whose_job_vanished_meanwhile_is_started_again`; `tests/kubernetes/crashes` |
 //! | the owner's objects were run with the operator's rights | `nothing_that_an_owner_plants_is_run_by_the_operator` |
-//! | a password in the text of a statement | `component`: `a_fresh_server_gets_the_duty_once_and_no_password_in_clear`; end to end: `credentials` |
-//! | a parameter's name that brings another setting along | `stores::postgres::parameters`: `dangerous_parameters_are_refused` |
-//! | a name that leads out of a folder or a statement | `api::names`: `refuses_what_would_need_quoting`; end to end: `bad-input` |
-//! | success said before the last step | `crashes::*` (Ready is compared with the whole end state) |
+//! | a password in the text of a statement | `tests/component/postgres.rs`: `a_fresh_server_gets_the_duty_once_and_no_password_in_clear`; end to end: `tests/e2e/scenarios/credentials.rs` |
+//! | a parameter's name that brings another setting along | `src/stores/postgres/workload.rs`: `dangerous_parameters_are_refused` |
+//! | a name that leads out of a folder or a statement | `src/api/names.rs`: `refuses_what_would_need_quoting`; end to end: `tests/e2e/scenarios/bad_input` |
+//! | success said before the last step | `tests/kubernetes/crashes`: `a_success_that_is_said_too_early_is_found` (asked after each spoilt write), and Ready is compared with the whole end state |
 
 mod jobs;
+mod table;
 mod trust;
 
 use std::time::Duration;
@@ -27,6 +30,7 @@ use crate::{
     deletion::reason,
     lifecycle::{database, external, login},
     support::{
+        fault::{Fault, Which},
         kubernetes::{Kubernetes, Namespace, condition_of},
         operator::Operator,
         postgres::Postgres,
@@ -173,4 +177,59 @@ async fn a_stale_cache_makes_nothing_twice() {
         mark.requests().unwrap().in_namespace(&ns.name).writes().is_empty()
     })
     .await;
+}
+
+#[tokio::test]
+async fn made_and_its_status_lost_it_is_adopted() {
+    let postgres = Postgres::shared().await;
+    let ns = beside("adopted", &postgres).await;
+    let proxy = ApiProxy::start(&ns.api, &ns.name).await;
+    let mut operator = Operator::start(&ns, &proxy.kubeconfig, &[("POD_NAME", "operator")]);
+    ns.wait("Lease", "amas-operator", "held", |_| true).await;
+    let mark = ns.api.audit();
+    // The first password is made, and nobody learns of it.
+    let secrets = format!("POST /api/v1/namespaces/{}/secrets", ns.name);
+    proxy.plan.begin(Some((Which::Of(secrets, 1), Fault::Unanswered)));
+    ns.apply(database("a", json!({"postgres": sql("adopted", json!({}))})))
+        .await;
+    let patience = tokio::time::timeout(SOON, proxy.plan.happened());
+    patience.await.expect("a Secret is made");
+    operator.kill();
+    let made = passwords(&ns).await;
+    assert!(!made.is_empty(), "it arrived");
+    // What the next one says of it is lost too.
+    let status = format!(
+        "PATCH /apis/amas.dev/v1alpha1/namespaces/{}/amasdatabases/a/status",
+        ns.name
+    );
+    proxy.plan.begin(Some((Which::Of(status, 1), Fault::LostAnswer)));
+    operator.again();
+    let patience = tokio::time::timeout(SOON, proxy.plan.happened());
+    patience.await.expect("a status is written");
+    ns.wait_condition("AmasDatabase", "a", "Ready", "True").await;
+    let now = passwords(&ns).await;
+    assert!(made.iter().all(|secret| now.contains(secret)), "the same bytes");
+    let creates = mark.requests().unwrap().in_namespace(&ns.name).of("secrets").writes();
+    let mut names: Vec<&str> = creates
+        .0
+        .iter()
+        .filter(|r| r.verb == "create" && r.code == 201)
+        .map(|r| &*r.name)
+        .collect();
+    names.sort();
+    assert_eq!(
+        names,
+        ["a-role-adopted-app", "a-role-adopted-owner"],
+        "{}",
+        creates.lines()
+    );
+    drop(operator);
+}
+
+/// The Secrets of the object `a`, each as its name and all its bytes.
+async fn passwords(ns: &Namespace) -> Vec<(Value, Value)> {
+    let all = ns.list("Secret").await.into_iter();
+    all.filter(|secret| secret["metadata"]["labels"]["amas.dev/database"] == "a")
+        .map(|secret| (secret["metadata"]["name"].clone(), secret["data"].clone()))
+        .collect()
 }

@@ -6,8 +6,18 @@ use kube::api::{Patch, PatchParams};
 use serde_json::{Value, json};
 use sqlx::{ConnectOptions, Connection, postgres::PgConnectOptions};
 
-use super::{beside, message, sql};
-use crate::{deletion::reason, lifecycle::database, support::postgres::Postgres};
+use super::{SOON, beside, message, sql};
+use crate::{
+    deletion::reason,
+    lifecycle::database,
+    support::{
+        fault::{Fault, Which},
+        operator::Operator,
+        postgres::Postgres,
+        process::eventually,
+        proxy::ApiProxy,
+    },
+};
 
 /// Whether this password opens the role.
 async fn opens(postgres: &Postgres, role: &str, password: &str) -> bool {
@@ -94,6 +104,46 @@ async fn an_unreadable_secret_clears_no_password() {
     )
     .await;
     ns.wait_condition("AmasDatabase", "a", "Ready", "True").await;
+}
+
+#[tokio::test]
+async fn a_secret_that_is_refused_clears_no_password() {
+    let postgres = Postgres::start_guarded(&[("fsync", "off")]).await;
+    let ns = beside("refused", &postgres).await;
+    let proxy = ApiProxy::start(&ns.api, &ns.name).await;
+    let operator = Operator::start(&ns, &proxy.kubeconfig, &[]);
+    let mut password = "a password of theirs".to_owned();
+    ns.secret("brought", &[("password", &password)]).await;
+    let role = json!({"secretRef": {"name": "brought"}});
+    ns.apply(database("a", json!({"postgres": sql("kept", role)}))).await;
+    ns.wait_condition("AmasDatabase", "a", "Ready", "True").await;
+    let read = format!("GET /api/v1/namespaces/{}/secrets/brought", ns.name);
+    for code in [403, 500] {
+        let next = format!("their password after {code}");
+        ns.secret("brought", &[("password", &next)]).await;
+        proxy
+            .reads
+            .begin(Some((Which::Each(read.clone()), Fault::Answer(code))));
+        let said = operator.log().len();
+        ns.annotate("a", "amas.dev/reread-secrets", &code.to_string()).await;
+        eventually("it is read again and again", SOON, || async {
+            proxy.reads.writes().iter().filter(|other| **other == read).count() >= 3
+        })
+        .await;
+        let log = operator.log()[said..].to_owned();
+        let what = format!("Secret {}/brought", ns.name);
+        let is_told = |line: &str| {
+            line.contains("reconcile failed") && line.contains(&what) && line.contains("planned by a test")
+        };
+        assert!(log.lines().any(is_told), "{code}: {log}");
+        assert!(opens(&postgres, "kept_app", &password).await, "{code}: {log}");
+        proxy.reads.begin(None);
+        eventually("what is in it is taken up", SOON, || {
+            opens(&postgres, "kept_app", &next)
+        })
+        .await;
+        password = next;
+    }
 }
 
 #[tokio::test]

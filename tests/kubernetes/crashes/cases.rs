@@ -20,20 +20,53 @@ pub enum Blow {
     /// The operator is killed when the server has carried it out, before it knows.
     Kill,
     Fault(Fault),
+    /// Its answer is lost, and this is done to the reading that then asks what is there.
+    Unread(Fault),
 }
 
+/// What is done to a reading.
+const READ: [Fault; 3] = [Fault::Swallowed, Fault::Answer(403), Fault::Answer(500)];
+
 impl Blow {
-    /// All of them, for a write to this place: what the operator is answered, and its end. Stores have no words of their own for what may be tried again.
-    fn all(place: Place) -> &'static [Self] {
-        static ALL: [Blow; 6] = [
-            Blow::Fault(Fault::Swallowed),
-            Blow::Kill,
-            Blow::Fault(Fault::LostAnswer),
-            Blow::Fault(Fault::Answer(429)),
-            Blow::Fault(Fault::Answer(409)),
-            Blow::Fault(Fault::Answer(500)),
+    /// All of them, for a write to this place: what the operator is answered, and its end. Stores have no words of their own for what may be tried again,
+    /// and a reading changes nothing that an end could leave.
+    fn all(place: Place, write: &str, number: usize) -> Vec<Self> {
+        let end = [Self::Kill, Self::Fault(Fault::LostAnswer)];
+        if place == Place::Reads {
+            return READ.map(Self::Fault).to_vec();
+        }
+        if place != Place::Api {
+            return end.to_vec();
+        }
+        let answers = [
+            Fault::Swallowed,
+            Fault::Answer(429),
+            Fault::Answer(409),
+            Fault::Answer(500),
         ];
-        if place == Place::Api { &ALL } else { &ALL[1..3] }
+        let mut all = [answers.map(Self::Fault).as_slice(), &end].concat();
+        // Nothing but a reading tells of these. One of them is enough.
+        if number == 1 && write.starts_with("POST ") && write.ends_with("/secrets") {
+            all.extend(READ.map(Self::Unread));
+        }
+        all
+    }
+
+    /// What is done to the write.
+    pub fn fault(self) -> Fault {
+        match self {
+            Self::Kill => Fault::Unanswered,
+            Self::Fault(fault) => fault,
+            Self::Unread(_) => Fault::LostAnswer,
+        }
+    }
+
+    /// What is done to the first reading after it.
+    pub fn reading(self) -> Option<Fault> {
+        match self {
+            Self::Unread(fault) => Some(fault),
+            Self::Kill | Self::Fault(_) => None,
+        }
     }
 
     fn words(self) -> String {
@@ -43,6 +76,7 @@ impl Blow {
             Self::Fault(Fault::LostAnswer) => "answer lost".into(),
             Self::Fault(Fault::Answer(code)) => code.to_string(),
             Self::Fault(other) => format!("{other:?}"),
+            Self::Unread(fault) => format!("answer lost and reading {}", Self::Fault(fault).words()),
         }
     }
 }
@@ -60,9 +94,20 @@ pub struct Case {
 }
 
 impl Case {
-    /// Two changes of a status that come close together are written as one: how many writes there are is a matter of time.
+    /// Two changes of a status that come close together are written as one: how many writes there are is a matter of time, and so is how
+    /// often something is read.
     fn may_be_absent(&self) -> bool {
-        self.number > 1 && self.write.ends_with("/status")
+        self.number > 1 && (self.write.ends_with("/status") || self.place == Place::Reads)
+    }
+
+    /// An operator remembers what it has read of users' Secrets: only one that has just started reads for a create.
+    pub fn needs_a_start(&self) -> bool {
+        self.place == Place::Reads && self.stage == Stage::Create
+    }
+
+    fn words(&self) -> String {
+        let of = if self.place == Place::Reads { "reading " } else { "" };
+        format!("{of}{}", self.blow.words())
     }
 
     pub fn new((stage, place): (Stage, Place), write: &str, number: usize, blow: Blow) -> Self {
@@ -77,14 +122,15 @@ impl Case {
     }
 }
 
-/// Every write of a stage with every blow.
+/// Every write of a stage with every blow, and every reading where something is made.
 fn of_stage(stage: Stage, run: &Run) -> VecDeque<Case> {
     let mut all = VecDeque::new();
-    for (place, writes) in &run.writes {
+    let reads = stage.makes().then_some((&Place::Reads, &run.reads));
+    for (place, writes) in run.writes.iter().chain(reads) {
         for (index, write) in writes.iter().enumerate() {
             let number = writes[..=index].iter().filter(|other| *other == write).count();
-            let case = |blow: &Blow| Case::new((stage, *place), write, number, *blow);
-            all.extend(Blow::all(*place).iter().map(case));
+            let case = |blow| Case::new((stage, *place), write, number, blow);
+            all.extend(Blow::all(*place, write, number).into_iter().map(case));
         }
     }
     all
@@ -141,7 +187,7 @@ impl Todo {
     }
 
     pub fn did(&self, case: &Case) {
-        *self.done.lock().unwrap().entry(case.blow.words()).or_default() += 1;
+        *self.done.lock().unwrap().entry(case.words()).or_default() += 1;
     }
 
     pub fn tried(&self) -> usize {

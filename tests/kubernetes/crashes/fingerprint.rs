@@ -27,9 +27,11 @@ UNION ALL SELECT 'extension ' || extname FROM pg_extension ORDER BY 1";
 impl Life {
     pub async fn fingerprint(&self) -> String {
         let mut lines = Vec::new();
+        let object = self.ns.get("AmasDatabase", "a").await;
+        let current = object.as_ref().map(|object| &object["metadata"]["uid"]);
         for kind in CHILDREN.into_iter().chain(["AmasDatabase"]) {
             let objects = self.ns.list(kind).await;
-            lines.extend(objects.iter().filter_map(|object| summary(kind, object)));
+            lines.extend(objects.iter().filter_map(|object| summary(kind, object, current)));
         }
         if self.stores.is_some() {
             lines.extend(self.catalog().await);
@@ -70,14 +72,32 @@ impl Life {
     }
 }
 
-fn summary(kind: &str, object: &Value) -> Option<String> {
+/// Whose it is: the owner's name in the place of its uid, which differs.
+fn owners(meta: &Value, current: Option<&Value>) -> Value {
+    let mut all = meta["ownerReferences"].clone();
+    for owner in all.as_array_mut().into_iter().flatten() {
+        let is_there = current.is_none_or(|uid| *uid == owner["uid"]);
+        owner["uid"] = if is_there {
+            owner["name"].clone()
+        } else {
+            json!("a namesake's")
+        };
+    }
+    all
+}
+
+fn summary(kind: &str, object: &Value, current: Option<&Value>) -> Option<String> {
     let meta = &object["metadata"];
     if meta["name"] == "kube-root-ca.crt" || meta["name"] == "default" {
         return None;
     }
     let mut content = match kind {
         // Passwords differ between runs.
-        "Secret" => json!(object["data"].as_object().map(|data| data.keys().collect::<Vec<_>>())),
+        "Secret" => {
+            let keys = object["data"].as_object().map(|data| data.keys().collect::<Vec<_>>());
+            json!([object["type"], keys])
+        }
+        "ServiceAccount" => json!([object["automountServiceAccountToken"], meta["annotations"]]),
         "AmasDatabase" => {
             let all = object["status"]["conditions"].as_array().cloned().unwrap_or_default();
             let conditions = all
@@ -95,7 +115,10 @@ fn summary(kind: &str, object: &Value) -> Option<String> {
         }
     }
     Some(format!(
-        "{kind} {} {} {} {content}",
-        meta["name"], meta["labels"], meta["finalizers"]
+        "{kind} {} {} {} {} {content}",
+        meta["name"],
+        meta["labels"],
+        meta["finalizers"],
+        owners(meta, current)
     ))
 }

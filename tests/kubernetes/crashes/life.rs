@@ -1,7 +1,11 @@
 //! One life of one object, made and deleted as often as there is something to try, with an operator of its own and a proxy before everything that this
 //! operator writes to.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use kube::api::{DeleteParams, Patch, PatchParams};
 use serde_json::{Value, json};
@@ -10,11 +14,11 @@ use super::{cases::Case, settle::PATIENCE};
 use crate::{
     lifecycle::{database, external},
     support::{
-        fault::{Fault, Plan, Which, Write},
+        fault::{Plan, Which, Write},
         kubernetes::{Kubernetes, Namespace},
         operator::Operator,
         postgres::Postgres,
-        proxy::ApiProxy,
+        proxy::{ApiProxy, Said},
         redis::{PASSWORD, Program, RedisServer},
         store_proxy::{Protocol, StoreProxy},
     },
@@ -40,10 +44,18 @@ pub enum Stage {
     Delete,
 }
 
-/// Where a write goes.
+impl Stage {
+    /// What the specification asks for is made in it.
+    pub fn makes(self) -> bool {
+        matches!(self, Self::Create | Self::Change)
+    }
+}
+
+/// Where a write goes; and what is read by its name, which is no write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Place {
     Api,
+    Reads,
     Postgres,
     Redis,
 }
@@ -81,12 +93,21 @@ pub struct Ground {
     pub subject: Subject,
 }
 
-/// What a stage was like: what was written in it, how things stood at its end, and how many Events came in it.
+/// What a stage was like: what was written in it and what was read each time, how things stood at its end, and how many Events came in it.
 pub struct Run {
     pub writes: Writes,
+    pub reads: Vec<Write>,
     pub fingerprint: String,
     pub events: usize,
 }
+
+impl Run {
+    /// How many writes went there.
+    pub fn to(&self, place: Place) -> usize {
+        self.writes.get(&place).map_or(0, Vec::len)
+    }
+}
+
 /// In the order in which they came, the same in all lives: `{ns}` stands for the namespace, `{id}` for [`Life::id`].
 pub type Writes = BTreeMap<Place, Vec<Write>>;
 
@@ -164,7 +185,7 @@ impl Life {
     }
 
     fn plans(&self) -> Vec<(Place, &Arc<Plan>)> {
-        let mut all = vec![(Place::Api, &self.to_api.plan)];
+        let mut all = vec![(Place::Api, &self.to_api.plan), (Place::Reads, &self.to_api.reads)];
         if let Some(stores) = &self.stores {
             all.push((Place::Postgres, &stores.to_postgres.plan));
             all.push((Place::Redis, &stores.to_redis.plan));
@@ -179,18 +200,54 @@ impl Life {
 
     /// What has been written since the stage was entered.
     pub fn writes(&self) -> Writes {
-        let named = |write: &Write| write.replace(&self.ns.name, "{ns}").replace(&self.id, "{id}");
-        let of = |(place, plan): (Place, &Arc<Plan>)| (place, plan.writes().iter().map(named).collect());
-        self.plans().into_iter().map(of).collect()
+        let of = |(place, plan): (Place, &Arc<Plan>)| {
+            (place, plan.writes().iter().map(|write| self.common(write)).collect())
+        };
+        self.writing().map(of).collect()
+    }
+
+    /// What has been read by its name.
+    pub fn reads(&self) -> Vec<Write> {
+        let all = self.to_api.reads.writes();
+        all.iter().map(|read| self.common(read)).collect()
+    }
+
+    fn writing(&self) -> impl Iterator<Item = (Place, &Arc<Plan>)> {
+        self.plans().into_iter().filter(|(place, _)| *place != Place::Reads)
+    }
+
+    /// Whenever the operator said that this generation is Ready.
+    pub async fn said_ready(&self) -> Vec<Instant> {
+        let Some(object) = self.ns.get("AmasDatabase", "a").await else {
+            return Vec::new();
+        };
+        let meta = &object["metadata"];
+        let is_of_this = |said: &Said| meta["uid"] == said.uid && meta["generation"] == said.generation;
+        let all = self.to_api.said_ready().into_iter();
+        all.filter(is_of_this).map(|said| said.at).collect()
+    }
+
+    /// A client whose requests pass for the operator's.
+    pub async fn as_operator(&self) -> kube::Client {
+        let config = kube::config::Kubeconfig::read_from(&self.to_api.kubeconfig).unwrap();
+        let config = kube::Config::from_custom_kubeconfig(config, &Default::default())
+            .await
+            .unwrap();
+        kube::Client::try_from(config).unwrap()
+    }
+
+    /// The same in all lives.
+    fn common(&self, write: &str) -> Write {
+        write.replace(&self.ns.name, "{ns}").replace(&self.id, "{id}")
     }
 
     /// As this life's own servers are told it.
-    fn own(&self, write: &str) -> Write {
+    pub fn own(&self, write: &str) -> Write {
         write.replace("{ns}", &self.ns.name).replace("{id}", &self.id)
     }
 
     pub fn counted(&self) -> usize {
-        self.plans().into_iter().map(|(_, plan)| plan.counted()).sum()
+        self.writing().map(|(_, plan)| plan.counted()).sum()
     }
 
     pub async fn enter(&self, stage: Stage) {
@@ -201,10 +258,10 @@ impl Life {
     }
 
     /// The same, with one write that is spoilt.
-    pub async fn enter_spoilt(&self, case: &Case, fault: Fault) {
+    pub async fn enter_spoilt(&self, case: &Case) {
         for (place, plan) in self.plans() {
             let which = Which::Of(self.own(&case.write), case.number);
-            plan.begin((place == case.place).then_some((which, fault)));
+            plan.begin((place == case.place).then_some((which, case.blow.fault())));
         }
         self.do_enter(case.stage).await;
     }

@@ -1,6 +1,6 @@
 //! The crash matrix: the writes that an operator sends to the API server (N) and to the stores (M) in a create, a change, a rotation and a delete
 //! are counted. Then each is spoilt in every way in which a network and a server can spoil it, and the operator is killed after each; the end is
-//! the same as that of an undisturbed run.
+//! the same as that of an undisturbed run. What is read by its name in a create and a change (R) is refused, spoilt and left unanswered likewise.
 //!
 //! One write is spoilt at a time, so that what one blow leaves is not mended by the next. A life goes through its stages again and again, with another
 //! case in each: what a stage has to come to is looked at before the next begins.
@@ -11,12 +11,18 @@ mod life;
 mod passwords;
 mod planted;
 mod settle;
+mod success;
 
 use std::{collections::BTreeMap, sync::Arc, time::Instant};
 
 use tokio::task::JoinSet;
 
-use crate::support::{fault::Fault, kubernetes::Kubernetes, postgres::Postgres, turns};
+use crate::support::{
+    fault::{Which, Write},
+    kubernetes::Kubernetes,
+    postgres::Postgres,
+    turns,
+};
 use cases::{Blow, Case, Todo};
 use life::{Ground, Life, Place, Run, Stage, Subject};
 use planted::Mistake;
@@ -27,8 +33,9 @@ const MORE_EVENTS: usize = 3;
 /// A life that goes wrong is over; after so many of them the rest is not tried.
 const ENOUGH: usize = 3;
 
-/// What the stages are like that nobody disturbs. They are gone through twice: a second life of an object of the same name writes what its first one did.
-async fn undisturbed(life: &Life) -> Vec<Run> {
+/// What the stages are like that nobody disturbs. They are gone through twice: a second life of an object of the same name writes what its first one did,
+/// and an operator that has just started reads what the first one read.
+async fn undisturbed(life: &mut Life) -> Vec<Run> {
     let mut found: Vec<Run> = Vec::new();
     for stage in life.subject.stages() {
         let before = life.events().await;
@@ -36,31 +43,41 @@ async fn undisturbed(life: &Life) -> Vec<Run> {
         life.settle(*stage, Course::New).await.unwrap();
         found.push(Run {
             writes: life.writes(),
+            reads: life.reads(),
             fingerprint: life.fingerprint().await,
             events: life.events().await - before,
         });
         life.check_logins().await.unwrap();
     }
     life.collect().await;
-    for (stage, run) in life.subject.stages().iter().zip(&found) {
+    life.operator.again();
+    for (stage, run) in life.subject.stages().iter().zip(&mut found) {
         life.enter(*stage).await;
         life.settle(*stage, Course::Like(run)).await.unwrap();
+        keep_common(&mut run.reads, life.reads());
     }
     life.collect().await;
     found
 }
 
+/// Leaves what the others have too.
+fn keep_common(all: &mut Vec<Write>, mut others: Vec<Write>) {
+    all.retain(|one| {
+        let found = others.iter().position(|other| other == one);
+        found.map(|index| others.swap_remove(index)).is_some()
+    });
+}
+
 /// Goes through a stage in which a write is spoilt. Whether the write came; what was wrong.
 async fn spoil(life: &mut Life, case: &Case, run: &Run, mistake: Option<Mistake>) -> Result<bool, String> {
-    let fault = match case.blow {
-        Blow::Kill => Fault::Unanswered,
-        Blow::Fault(fault) => fault,
-    };
+    if case.needs_a_start() {
+        life.operator.again();
+    }
     let (plan, events) = (life.plan(case.place), life.events().await);
     if let Some(mistake) = mistake {
         mistake.prepare(life, case);
     }
-    life.enter_spoilt(case, fault).await;
+    life.enter_spoilt(case).await;
     let happened = tokio::select! {
         () = plan.happened() => true,
         over = life.settle(case.stage, Course::Like(run)) => {
@@ -73,6 +90,10 @@ async fn spoil(life: &mut Life, case: &Case, run: &Run, mistake: Option<Mistake>
     if !happened {
         return Err("the write was never answered".into());
     }
+    let reads = life.plan(Place::Reads);
+    if let Some(fault) = case.blow.reading() {
+        reads.begin(Some((Which::Number(1), fault)));
+    }
     let before = life.secrets().await;
     if case.blow == Blow::Kill {
         life.operator.kill();
@@ -84,6 +105,10 @@ async fn spoil(life: &mut Life, case: &Case, run: &Run, mistake: Option<Mistake>
         life.operator.again();
     }
     life.settle(case.stage, Course::Disturbed(run)).await?;
+    if case.blow.reading().is_some() && !reads.is_met() {
+        return Ok(false);
+    }
+    life.check_success(case, run).await?;
     life.check_secrets(case.stage, &before).await?;
     life.check_logins().await?;
     let events = life.events().await - events;
@@ -157,8 +182,8 @@ async fn ground(subject: Subject) -> Ground {
 async fn matrix(subject: Subject) {
     let ground = ground(subject).await;
     let begun = Instant::now();
-    let first = Life::begin(&ground).await;
-    let normal = Arc::new(undisturbed(&first).await);
+    let mut first = Life::begin(&ground).await;
+    let normal = Arc::new(undisturbed(&mut first).await);
     first.end().await;
     let todo = Arc::new(Todo::new(subject, &normal));
     let mut running = JoinSet::new();
@@ -183,23 +208,27 @@ async fn matrix(subject: Subject) {
     );
 }
 
-/// `API writes N = 25 (Create 12, ...), store writes M = ...`.
+/// `API writes N = 25 (Create 12, ...), store writes M = ..., API reads R = ...`.
 fn counts(subject: Subject, normal: &[Run]) -> String {
-    let of = |what: &str, is: fn(&Place) -> bool| {
+    let of = |what: &str, count: fn(&Stage, &Run) -> usize| {
         let each = subject.stages().iter().zip(normal).map(|(stage, run)| {
-            let count: usize = run
-                .writes
-                .iter()
-                .filter(|(place, _)| is(place))
-                .map(|(_, all)| all.len())
-                .sum();
+            let count = count(stage, run);
             (count, format!("{stage:?} {count}"))
         });
         let (all, words): (Vec<_>, Vec<_>) = each.unzip();
         format!("{what} = {} ({})", all.iter().sum::<usize>(), words.join(", "))
     };
-    let api = of("API writes N", |place| *place == Place::Api);
-    format!("{api}, {}", of("store writes M", |place| *place != Place::Api))
+    [
+        of("API writes N", |_, run| run.to(Place::Api)),
+        of("store writes M", |_, run| {
+            run.to(Place::Postgres) + run.to(Place::Redis)
+        }),
+        of(
+            "API reads R",
+            |stage, run| if stage.makes() { run.reads.len() } else { 0 },
+        ),
+    ]
+    .join(", ")
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use amas_operator::api::amas_database::AmasDatabase;
 use kube::api::{Patch, PatchParams};
 use serde_json::json;
 
@@ -24,6 +25,8 @@ pub enum Mistake {
     NotAgain,
     /// A password that is there is made anew.
     AnotherPassword,
+    /// Ready is said while a write is still under way.
+    SuccessTooEarly,
 }
 
 impl Mistake {
@@ -45,6 +48,19 @@ impl Mistake {
                     .await
                     .unwrap();
             }
+            Self::SuccessTooEarly => {
+                let object = life.ns.get("AmasDatabase", "a").await.unwrap();
+                let meta = &object["metadata"];
+                let ready = json!({"type": "Ready", "status": "True"});
+                // The version is none of this object's, so nothing comes of it but that it was said.
+                let said = json!({"metadata": {"uid": meta["uid"], "resourceVersion": "1"},
+                    "status": {"observedGeneration": meta["generation"], "conditions": [ready]}});
+                let api: kube::Api<AmasDatabase> = kube::Api::namespaced(life.as_operator().await, &life.ns.name);
+                let answer = api
+                    .patch_status("a", &PatchParams::default(), &Patch::Merge(said))
+                    .await;
+                assert!(answer.is_err(), "the version is an old one");
+            }
         }
     }
 }
@@ -54,7 +70,7 @@ async fn judged(subject: Subject, place: Place, write: &str, blow: Blow, mistake
     let ground = ground(subject).await;
     let _turn = turns::turn().await;
     let mut life = Life::begin(&ground).await;
-    let normal = undisturbed(&life).await;
+    let normal = undisturbed(&mut life).await;
     let mut writes = normal[0].writes[&place].iter();
     let write = writes.find(|other| other.starts_with(write)).unwrap();
     let case = Case::new((Stage::Create, place), write, 1, blow);
@@ -97,4 +113,11 @@ async fn a_claim_that_is_not_written_again_is_found() {
     let lost = Blow::Fault(Fault::Swallowed);
     let said = judged(Subject::External, Place::Redis, "SET ", lost, Mistake::NotAgain).await;
     assert!(said.contains("missing") && said.contains("redis claim"), "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_success_that_is_said_too_early_is_found() {
+    let (secrets, lost) = ("POST /api/v1/namespaces/{ns}/secrets", Blow::Fault(Fault::Swallowed));
+    let said = judged(Subject::External, Place::Api, secrets, lost, Mistake::SuccessTooEarly).await;
+    assert!(said.contains("success was said"), "{said}");
 }

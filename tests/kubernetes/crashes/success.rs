@@ -1,0 +1,33 @@
+//! Success is not said before the last step: no generation is called Ready while one of its writes is still to come.
+
+use super::{
+    cases::{Blow, Case},
+    life::{Life, Place, Run, Subject},
+};
+use crate::support::fault::Fault;
+
+impl Life {
+    /// Ready was not said before the write that was spoilt, nor, where it did not arrive, before as many of its words came as it takes without a
+    /// blow and one more. As the proxies saw it, so that nobody has to look at the right moment.
+    pub async fn check_success(&self, case: &Case, run: &Run) -> Result<(), String> {
+        let is_told = case.write.ends_with("/status") || case.write.ends_with("/events");
+        let becomes_ready = matches!(self.subject, Subject::External) && case.stage.makes();
+        if is_told || !becomes_ready || case.place == Place::Reads {
+            return Ok(());
+        }
+        let arrived = !matches!(case.blow, Blow::Fault(Fault::Swallowed | Fault::Answer(_)));
+        let usual = run.writes[&case.place]
+            .iter()
+            .filter(|other| **other == case.write)
+            .count();
+        let last = if arrived { case.number } else { usual + 1 };
+        let moments = self.plan(case.place).moments(&self.own(&case.write));
+        let Some(last) = moments.get(last - 1).or(moments.last()) else {
+            return Ok(());
+        };
+        match self.said_ready().await.into_iter().find(|said| said < last) {
+            Some(said) => Err(format!("success was said {:?} before a write of its", *last - said)),
+            None => Ok(()),
+        }
+    }
+}
