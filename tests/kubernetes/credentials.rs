@@ -212,6 +212,8 @@ async fn migrate(node: &Node) -> String {
     let pod = Pod::new(&node.ns, &job, &FILES).await.knowing(&node.hosts());
     let (code, log) = pod.run().await;
     assert_eq!(code, Some(0), "{log}");
+    // Read before the Job is known to have ended: there is no second one.
+    by_hand::at_version(&node.ns, 1).await;
     job::complete(&node.ns, name_of(&job)).await;
     log
 }

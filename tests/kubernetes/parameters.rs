@@ -79,7 +79,10 @@ async fn a_parameter_of_a_redis_is_taken_up_refused_or_brought_by_one_restart() 
     let refused = |object: &Value| reason(object) == "InvalidParameter";
     let told = ns.wait("AmasDatabase", "a", "InvalidParameter", refused).await;
     let message = condition_of(&told, "Ready").unwrap()["message"].to_string();
-    assert!(message.contains("spec.redis.managed.parameters: hz"), "{message}");
+    assert!(
+        message.contains("spec.redis.managed.parameters") && message.contains("'hz'"),
+        "{message}"
+    );
     assert_eq!(condition_of(&told, "Available").unwrap()["status"], "True");
     assert_eq!(shown(&node, "hz").await, "20");
     assert_eq!(

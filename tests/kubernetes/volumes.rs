@@ -209,7 +209,8 @@ async fn a_volume_that_does_not_say_what_is_in_it_is_told_by_its_server_and_stay
         .patch_status("a-postgres-0", &PatchParams::default(), &status)
         .await
         .unwrap();
-    let told = |object: &Value| reason(object) == "CrashLoop" && message(object, "Ready").contains(incompatible);
+    let told =
+        |object: &Value| reason(object) == "DataVersionMismatch" && message(object, "Ready").contains(incompatible);
     let object = ns.wait("AmasDatabase", "a", "told in the server's words", told).await;
     println!("{}", message(&object, "Ready"));
     let now = ns.get(CLAIM, "a-postgres").await.unwrap();
