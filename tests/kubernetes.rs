@@ -28,6 +28,8 @@ mod deletion;
 mod drift;
 #[path = "kubernetes/encryption.rs"]
 mod encryption;
+#[path = "kubernetes/externals.rs"]
+mod externals;
 #[path = "kubernetes/image.rs"]
 mod image;
 #[path = "kubernetes/isolation.rs"]
@@ -48,8 +50,12 @@ mod lost_secrets;
 mod mutation;
 #[path = "kubernetes/newer.rs"]
 mod newer;
+#[path = "kubernetes/parameters.rs"]
+mod parameters;
 #[path = "kubernetes/strings.rs"]
 mod strings;
+#[path = "kubernetes/take_over.rs"]
+mod take_over;
 #[path = "kubernetes/transitions.rs"]
 mod transitions;
 #[path = "kubernetes/upgrades.rs"]

@@ -41,6 +41,12 @@ impl Events {
 
     /// Publishes one Event. A failure is logged and not retried: conditions tell the same, for longer.
     pub async fn publish<K: Own>(&self, object: &K, news: &News) {
+        self.publish_about(object, None, news).await;
+    }
+
+    /// The same of a child of the object. Each child has an Event of its own: as one series, all but the first would go without a name, and those
+    /// that are told at the same time without being counted.
+    pub async fn publish_about<K: Own>(&self, object: &K, child: Option<ObjectReference>, news: &News) {
         let reference: ObjectReference = object.object_ref(&());
         let event = Event {
             type_: if news.warning {
@@ -51,7 +57,7 @@ impl Events {
             reason: news.reason.clone(),
             note: Some(shorten(&news.note, NOTE_LIMIT)),
             action: "Reconcile".into(),
-            secondary: None,
+            secondary: child,
         };
         let what = format!(
             "Event {} about {} {}",

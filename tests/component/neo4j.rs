@@ -139,6 +139,7 @@ async fn neo4j() {
     verifies_the_server_and_shows_a_certificate(&server).await;
     the_start_time_is_the_same_in_every_answer(&server).await;
     a_foreign_claim_stops_everything(&server, &graph).await;
+    what_is_retained_is_adopted_by_the_next_of_the_name(&server, &graph).await;
     brings_a_schema_in_and_then_writes_nothing(&server, &graph).await;
     adopts_and_reports(&server, &graph).await;
     tells_what_an_external_server_does_not_allow(&server).await;
@@ -336,6 +337,63 @@ async fn a_foreign_claim_stops_everything(server: &Neo4jServer, graph: &Graph) {
     assert!(settled(&duty).await.claim_conflict.is_some());
     assert_eq!(Neo4j::part(&other.base, Parting::Release).await.unwrap(), [""; 0]);
     assert_eq!(settled(&duty).await.claim_conflict, None);
+}
+
+/// The record of the one claim that there is.
+async fn claim(graph: &Graph) -> String {
+    let text = "MATCH (c:__AmasClaim) RETURN c.record AS record";
+    let mut rows = Box::pin(graph.execute(query(text))).await.unwrap();
+    let row = Box::pin(rows.next()).await.unwrap().unwrap();
+    assert!(Box::pin(rows.next()).await.unwrap().is_none(), "there is one");
+    row.get("record").unwrap()
+}
+
+async fn what_is_retained_is_adopted_by_the_next_of_the_name(server: &Neo4jServer, graph: &Graph) {
+    let old = duty(server, vec![unique("kept_id_unique", "Kept", "id")], Vec::new());
+    settled(&old).await;
+    run(graph, "CREATE (:Kept {id: 1})").await;
+    let kept = async || {
+        let constraints = "SHOW CONSTRAINTS YIELD name WHERE name = 'kept_id_unique' RETURN count(*) AS n";
+        let nodes = "MATCH (k:Kept) RETURN count(k) AS n";
+        (number(graph, constraints).await, number(graph, nodes).await)
+    };
+    let held = claim(graph).await;
+    assert!(held.contains("\"uid\":\"u1\"") && !held.contains("released"), "{held}");
+
+    // The object is made anew on the volume that the one before it left.
+    let mut new = old.clone();
+    new.base.claim.uid = "u2".into();
+    let facts = settled(&new).await;
+    assert_eq!(
+        (facts.claim_conflict, facts.duty_in),
+        (None, Some(new.base.fingerprint()))
+    );
+    assert_eq!(
+        claim(graph).await,
+        held.replace("u1", "u2"),
+        "the same name with a new uid is an adoption"
+    );
+    assert_eq!(kept().await, (1, 1));
+    let before = server.last_write();
+    settled(&new).await;
+    assert_eq!(server.last_write(), before, "adopted, nothing is left to do");
+
+    // Whoever was before it has nothing left to let go of; and what is let go is not dropped: it would go with its volume.
+    assert_eq!(Neo4j::part(&old.base, Parting::Drop).await.unwrap(), [""; 0]);
+    assert_eq!(claim(graph).await, held.replace("u1", "u2"));
+    assert_eq!(Neo4j::part(&new.base, Parting::Drop).await.unwrap(), [""; 0]);
+    assert!(claim(graph).await.contains("\"released\":"));
+    assert_eq!(kept().await, (1, 1));
+
+    // Let go or not, it is found again by the same object.
+    let mut again = old.clone();
+    again.base.claim.uid = "u3".into();
+    settled(&again).await;
+    assert_eq!(claim(graph).await, held.replace("u1", "u3"));
+    // For what comes after.
+    settled(&duty(server, Vec::new(), Vec::new())).await;
+    run(graph, "MATCH (k:Kept) DELETE k").await;
+    run(graph, "DROP CONSTRAINT kept_id_unique").await;
 }
 
 async fn brings_a_schema_in_and_then_writes_nothing(server: &Neo4jServer, graph: &Graph) {

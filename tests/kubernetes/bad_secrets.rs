@@ -242,15 +242,58 @@ async fn what_is_wrong_with_the_secret_of_a_postgresql_is_told() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_wrong_with_the_certificate_of_a_postgresql_is_told() {
+    let (ours, other) = (Authority::new(), Authority::new().pem());
+    let issue = |name, years| ours.issue(name, "IP:127.0.0.1", years);
+    let (late, own) = (issue("late", Years::PAST), issue("own", Years::NOW));
+    let mut server = Postmaster::prepare();
+    server.encrypt_as(&late.certificate, &late.key);
+    server.launch();
+    server.wait_until_ready().await;
+    let (port, ca) = (server.port, ours.pem());
+    let uri =
+        |host: &str, password: &str| format!("postgresql://postgres:{password}@{host}:{port}/postgres").into_bytes();
+    let (wrong, named) = (uri("127.0.0.1", CANARY), uri("localhost", CANARY));
+    let right = uri("127.0.0.1", &server.password);
+    let mut scene = Scene::open("postgres", json!({}), json!({"database": "made"})).await;
+    let words = "expired on 2020-01-01";
+    scene
+        .each_is_told(vec![Mistake(trusting(&wrong, ca.as_bytes()), UNTRUSTED, words)])
+        .await;
+    server.kill();
+    server.renew(&own.certificate, &own.key);
+    server.launch();
+    server.wait_until_ready().await;
+    scene
+        .each_is_told(vec![
+            Mistake(trusting(&wrong, other.as_bytes()), UNTRUSTED, "unknown authority"),
+            Mistake(
+                trusting(&named, ca.as_bytes()),
+                UNTRUSTED,
+                "host name localhost is not among",
+            ),
+            Mistake(
+                trusting(&wrong, ca.as_bytes()),
+                REFUSED,
+                "refuses the login in the Secret",
+            ),
+        ])
+        .await;
+    assert!(!server.log().contains("CREATE "), "nothing was made");
+    scene.right(trusting(&right, ca.as_bytes())).await;
+    scene.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_wrong_with_the_secret_of_a_neo4j_or_its_certificate_is_told() {
-    let Some(server) = Neo4jServer::start().await else {
+    let Some(mut server) = Neo4jServer::start().await else {
         return;
     };
     let other = Authority::new().pem();
-    let ca = server.authority.pem();
+    let (ca, port) = (server.authority.pem(), server.port);
     let uri = |host: &str, password: &str| {
         let password = password.replace(' ', "%20");
-        format!("bolt+s://neo4j:{password}@{host}:{}", server.port).into_bytes()
+        format!("bolt+s://neo4j:{password}@{host}:{port}").into_bytes()
     };
     let (right, wrong) = (uri("127.0.0.1", neo4j::PASSWORD), uri("127.0.0.1", CANARY));
     let named = uri("localhost", CANARY);
@@ -281,5 +324,13 @@ async fn what_is_wrong_with_the_secret_of_a_neo4j_or_its_certificate_is_told() {
         ])
         .await;
     scene.right(trusting(&right, ca.as_bytes())).await;
+    // Its time comes to an end.
+    let late = server.authority.issue("late", "IP:127.0.0.1", Years::PAST);
+    server.renew(&late.certificate, &late.key);
+    server.restart().await;
+    let words = "expired on 2020-01-01";
+    scene
+        .each_is_told(vec![Mistake(trusting(&right, ca.as_bytes()), UNTRUSTED, words)])
+        .await;
     scene.end().await;
 }

@@ -23,8 +23,11 @@ use sqlx::{ConnectOptions, Connection, postgres::PgConnectOptions};
 use tokio::task::JoinSet;
 
 use crate::{
+    by_hand,
+    jobs::name_of,
     lifecycle::{database, external, redis},
     support::{
+        job::{self, Pod},
         kubernetes::{Kubernetes, Namespace, condition_of},
         managed::{Node, entries},
         neo4j::{self, Neo4jServer, base},
@@ -40,6 +43,23 @@ use crate::{
 const RECOVERY: Duration = Duration::from_secs(5);
 /// For this long both passwords are valid here; an application has half of it to reload.
 const OVERLAP: Duration = Duration::from_secs(6);
+
+/// The extension that counts statements, and its view.
+const STATEMENTS: &str = "pg_stat_statements";
+const FILES: [(&str, &str); 1] = [("0001_a.sql", "CREATE TABLE a (id int);")];
+/// What people may read who may not read Secrets.
+const READABLE: [&str; 10] = [
+    "AmasDatabase",
+    "StatefulSet",
+    "Job",
+    "ConfigMap",
+    "Service",
+    "ServiceAccount",
+    "NetworkPolicy",
+    "PodDisruptionBudget",
+    "PersistentVolumeClaim",
+    "Event",
+];
 
 type Entries = BTreeMap<String, String>;
 
@@ -122,6 +142,9 @@ async fn an_application_that_reloads_is_never_locked_out_by_a_rotation() {
     let mut spec = json!({"postgres": managed, "redis": managed, "credentials": {"rotation": {"overlap": "6s"}}});
     spec["postgres"]["database"] = json!("amas");
     spec["postgres"]["roles"] = json!([{"name": "app", "access": "ReadWrite"}]);
+    spec["postgres"]["extensions"] = json!([STATEMENTS]);
+    spec["migrations"] = json!({"source": {"configMaps": ["files"]}});
+    spec["disruption"] = json!("Block");
     let mut stores = vec!["postgres", "redis"];
     let mut secrets = vec!["role-app", "redis-connection"];
     if std::env::var_os("AMAS_NEO4J_LIB").is_some() {
@@ -129,11 +152,14 @@ async fn an_application_that_reloads_is_never_locked_out_by_a_rotation() {
         stores.push("neo4j");
         secrets.push("neo4j-connection");
     }
+    ns.config_map("files", &FILES).await;
     ns.apply(database("a", spec)).await;
     node.run(&stores).await;
+    let job_log = migrate(&node).await;
     let ready = ready_since(&ns.wait_condition("AmasDatabase", "a", "Ready", "True").await);
 
     let first: Vec<Entries> = futures::future::join_all(secrets.iter().map(|store| node.secret(store))).await;
+    let mut passwords = passwords_of_all(&ns).await;
     let mut applications = JoinSet::new();
     let counts: Vec<_> = secrets
         .iter()
@@ -161,14 +187,11 @@ async fn an_application_that_reloads_is_never_locked_out_by_a_rotation() {
     eventually("the first passwords are over", Duration::from_secs(10), all_refused).await;
     drop(applications);
     assert_eq!(ready_since(&rotated), ready, "Ready the whole time");
-    let all = futures::future::join_all(secrets.iter().map(|store| node.secret(store))).await;
-    let of_secret = |secret: &Entries| {
-        let keys = secret.iter().filter(|(key, _)| key.ends_with("PASSWORD"));
-        keys.map(|(_, password)| password.clone()).collect::<Vec<_>>()
-    };
-    let passwords: BTreeSet<String> = first.iter().chain(&all).flat_map(of_secret).collect();
-    assert_eq!(passwords.len(), 2 * secrets.len());
-    seen_nowhere(&node, &operator, &passwords).await;
+    let before = passwords.len();
+    passwords.append(&mut passwords_of_all(&ns).await);
+    // Those of the superuser and the owner beside the applications'.
+    assert_eq!((before, passwords.len()), (secrets.len() + 2, 2 * secrets.len() + 4));
+    seen_nowhere(&node, &operator, job_log, &passwords).await;
     for (store, count) in counts {
         let (logins, refused) = (
             count.logins.load(Ordering::Relaxed),
@@ -183,9 +206,61 @@ async fn an_application_that_reloads_is_never_locked_out_by_a_rotation() {
     }
 }
 
-/// Looks for passwords in what the operator and the servers say, and in what everybody may read.
-async fn seen_nowhere(node: &Node, operator: &Operator, passwords: &BTreeSet<String>) {
-    let mut places = vec![("operator", operator.log())];
+/// Runs the migrations; what their Job said.
+async fn migrate(node: &Node) -> String {
+    let job = by_hand::job(&node.ns, "").await;
+    let pod = Pod::new(&node.ns, &job, &FILES).await.knowing(&node.hosts());
+    let (code, log) = pod.run().await;
+    assert_eq!(code, Some(0), "{log}");
+    // Read before the Job is known to have ended: there is no second one.
+    by_hand::at_version(&node.ns, 1).await;
+    job::complete(&node.ns, name_of(&job)).await;
+    log
+}
+
+/// The passwords in every Secret of ours.
+async fn passwords_of_all(ns: &Namespace) -> BTreeSet<String> {
+    let all = ns.list("Secret").await.into_iter();
+    let ours = all.filter(|secret| secret["metadata"]["labels"]["amas.dev/database"] == "a");
+    let words = ours.flat_map(|secret| entries(&secret));
+    words
+        .filter(|(key, value)| key.to_lowercase().ends_with("password") && !value.is_empty())
+        .map(|(_, password)| password)
+        .collect()
+}
+
+/// Every statement that the server has counted since its start.
+async fn counted(node: &Node) -> String {
+    let admin = PgConnectOptions::new_without_pgpass()
+        .host(&node.address)
+        .username("postgres")
+        .password(&node.secret("postgres-admin").await["PGPASSWORD"])
+        .database("amas");
+    let mut admin = admin.connect().await.unwrap();
+    let dropped: i64 = sqlx::query_scalar("SELECT dealloc FROM pg_stat_statements_info")
+        .fetch_one(&mut admin)
+        .await
+        .unwrap();
+    assert_eq!(dropped, 0, "all are there");
+    let all: Vec<String> = sqlx::query_scalar("SELECT query FROM pg_stat_statements")
+        .fetch_all(&mut admin)
+        .await
+        .unwrap();
+    let all = all.join("\n");
+    for first in ["CREATE DATABASE", "SCRAM-SHA-256$"] {
+        assert!(all.contains(first), "counted from the first statement on: {first}");
+    }
+    all
+}
+
+/// Looks for passwords in what the operator, the servers and Jobs say, and in what everybody may read.
+async fn seen_nowhere(node: &Node, operator: &Operator, job_log: String, passwords: &BTreeSet<String>) {
+    let mut places = vec![
+        ("operator", operator.log()),
+        ("Job's log", job_log),
+        (STATEMENTS, counted(node).await),
+    ];
+    places.extend(node.redis.iter().map(|server| ("Redis", server.log())));
     places.extend(
         node.postgres
             .iter()
@@ -196,7 +271,7 @@ async fn seen_nowhere(node: &Node, operator: &Operator, passwords: &BTreeSet<Str
             .iter()
             .map(|server| ("Neo4j, logs and volume", server.texts())),
     );
-    for kind in ["AmasDatabase", "StatefulSet", "ConfigMap", "Event"] {
+    for kind in READABLE {
         let all: Vec<String> = node.ns.list(kind).await.iter().map(Value::to_string).collect();
         places.push((kind, all.concat()));
     }
@@ -205,6 +280,7 @@ async fn seen_nowhere(node: &Node, operator: &Operator, passwords: &BTreeSet<Str
         let found = passwords.iter().filter(|password| text.contains(*password)).count();
         assert_eq!(found, 0, "{place} has passwords");
     }
+    println!("{} passwords in none of the places", passwords.len());
 }
 
 /// Waits until a login of the operator has gone through since `begun`; how long that took.
@@ -225,6 +301,22 @@ async fn recovered(relay: &Relay, begun: Instant, store: &str) -> Duration {
     took
 }
 
+/// Waits until applications are told the password that somebody else has set. An owner's own login is not published.
+async fn published(ns: &Namespace, (object, store): (&str, &str), password: &str, begun: Instant) {
+    if store == "owner" {
+        return;
+    }
+    let secret = format!("{object}-{store}-connection");
+    let told = |secret: &Value| {
+        let mut all = entries(secret).into_iter();
+        all.any(|(key, value)| key.ends_with("_PASSWORD") && value == password)
+    };
+    ns.wait("Secret", &secret, "published", told).await;
+    let took = begun.elapsed();
+    println!("{store}: Secret {secret} had the new password {took:?} after it was changed");
+    assert!(took < RECOVERY, "{secret}: {took:?}");
+}
+
 /// An external store, the way to it, and how its password is changed by somebody else.
 async fn outside(
     ns: &Namespace,
@@ -237,7 +329,11 @@ async fn outside(
     let uri = change("changed once").await;
     ns.secret(store, &[("uri", &uri)]).await;
     relay.cut();
-    recovered(relay, Instant::now(), store).await;
+    let begun = Instant::now();
+    tokio::join!(
+        recovered(relay, begun, store),
+        published(ns, (object, store), "changed once", begun)
+    );
     let now = ns.wait_condition("AmasDatabase", object, "Ready", "True").await;
     assert_eq!(ready_since(&now), ready, "{store}: Ready the whole time");
     // The Secret follows when the operator was already refused.
@@ -245,7 +341,11 @@ async fn outside(
     relay.cut();
     tokio::time::sleep(Duration::from_millis(1500)).await;
     ns.secret(store, &[("uri", &uri)]).await;
-    recovered(relay, Instant::now(), store).await;
+    let begun = Instant::now();
+    tokio::join!(
+        recovered(relay, begun, store),
+        published(ns, (object, store), "changed twice", begun)
+    );
     ns.wait_condition("AmasDatabase", object, "Ready", "True").await;
 }
 

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use jiff::Timestamp;
 use serde_json::{Value, json};
 use sqlx::{
     ConnectOptions, Connection,
@@ -24,7 +25,7 @@ use crate::{
 const NOTICED: Duration = Duration::from_secs(10 + 5);
 
 /// Whether an application that reads this Secret gets in.
-async fn opens(secret: &Value) -> bool {
+pub(super) async fn opens(secret: &Value) -> bool {
     let options: PgConnectOptions = entry(secret, "DATABASE_URL").parse().unwrap();
     let options = options.ssl_mode(PgSslMode::Disable).disable_statement_logging();
     match options.connect().await {
@@ -105,4 +106,36 @@ async fn an_old_password_is_replaced_by_itself() {
         !opens(&first).await
     })
     .await;
+}
+
+#[tokio::test]
+async fn a_password_is_replaced_when_the_calendar_says_so() {
+    const NAME: &str = "a-role-timed-app";
+    let (ns, _postgres, _operator) = ready("timed", json!({"schedule": "* * * * *", "overlap": "1s"})).await;
+    let first = ns.get("Secret", NAME).await.unwrap();
+    let told = |object: &Value| {
+        let all = object["status"]["credentials"].as_array()?;
+        all.iter().find(|one| one["name"] == "timed_app").cloned()
+    };
+    let time = |one: &Value, field: &str| one[field].as_str().and_then(|text| text.parse::<Timestamp>().ok());
+    let announced = |object: &Value| told(object).is_some_and(|one| time(&one, "nextRotationAt").is_some());
+    let object = ns.wait("AmasDatabase", "a", "the next time is told", announced).await;
+    let before = told(&object).unwrap();
+    let due = time(&before, "nextRotationAt").unwrap();
+    assert_eq!((due.as_second() % 60, &before["rotations"]), (0, &json!(0)), "{before}");
+
+    let until = Duration::try_from(due.duration_since(Timestamp::now())).unwrap_or_default();
+    tokio::time::sleep(until).await;
+    let rotated =
+        |object: &Value| told(object).is_some_and(|one| one["rotations"] != 0 && one["rotatedAt"].is_string());
+    let object = ns.wait("AmasDatabase", "a", "replaced", rotated).await;
+    let after = told(&object).unwrap();
+    assert_eq!(after["rotations"], 1, "once: {after}");
+    let (rotated, next) = (time(&after, "rotatedAt").unwrap(), time(&after, "nextRotationAt"));
+    println!("calendar: due at {due}, replaced at {rotated}");
+    assert!(rotated >= due, "{after}");
+    assert!(next.is_none_or(|next| next > rotated), "{after}");
+    let now = ns.get("Secret", NAME).await.unwrap();
+    assert_ne!(entry(&now, "PGPASSWORD"), entry(&first, "PGPASSWORD"));
+    assert!(opens(&now).await);
 }

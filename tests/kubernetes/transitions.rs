@@ -1,15 +1,16 @@
 //! What a specification may become: suspended, another operator's, without a store and with it again.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
 use crate::{
     deletion::reason,
-    lifecycle::{database, external, postgres},
+    lifecycle::{database, external, postgres, redis},
     support::{
         audit::Mark,
         kubernetes::{Kubernetes, Namespace, PATIENCE, condition_of},
+        postmaster::Postmaster,
         process::eventually,
     },
 };
@@ -97,6 +98,185 @@ async fn while_suspended_nothing_is_written_anywhere() {
     ns.delete("AmasDatabase", "a").await;
     ns.wait_gone("AmasDatabase", "a").await;
     assert!(roles().await.is_empty());
+}
+
+#[tokio::test]
+async fn while_suspended_a_servers_end_and_return_are_told() {
+    let api = Kubernetes::shared().await;
+    let ns = api.namespace("asleep").await;
+    let mut server = Postmaster::start().await;
+    let uri = format!(
+        "postgresql://postgres:{}@127.0.0.1:{}/postgres",
+        server.password, server.port
+    );
+    ns.secret("postgres", &[("uri", &uri)]).await;
+    let _operator = ns.operator(&[]).await;
+    let object = |suspend: bool| {
+        let sql = json!({"database": "asleep", "external": external("postgres")});
+        database("a", json!({"suspend": suspend, "postgres": sql}))
+    };
+    ns.apply(object(false)).await;
+    ns.wait_condition("AmasDatabase", "a", "Ready", "True").await;
+    ns.apply(object(true)).await;
+    let asleep = |object: &Value| {
+        reason(object) == "Suspended" && condition_of(object, "Ready").is_some_and(|ready| ready["status"] == "True")
+    };
+    ns.wait("AmasDatabase", "a", "suspended, with nothing that waits", asleep)
+        .await;
+
+    let statements = |server: &Postmaster| server.log().matches("statement: ").count();
+    server.kill();
+    let begun = Instant::now();
+    let lost = ns.wait_condition("AmasDatabase", "a", "PostgresReady", "False").await;
+    println!("suspended: a killed server was told after {:?}", begun.elapsed());
+    for condition in ["Ready", "Available"] {
+        assert_eq!(
+            condition_of(&lost, condition).unwrap()["status"],
+            "False",
+            "{condition}"
+        );
+    }
+    let before = statements(&server);
+    server.launch();
+    ns.wait("AmasDatabase", "a", "suspended, with nothing that waits", asleep)
+        .await;
+    let back = ns.wait_condition("AmasDatabase", "a", "PostgresReady", "True").await;
+    assert_eq!(condition_of(&back, "Available").unwrap()["status"], "True");
+    let log = server.log();
+    let written = log.split("statement: ").skip(before + 1);
+    for statement in written {
+        let word = statement.split_whitespace().next().unwrap_or_default();
+        assert!(
+            !["CREATE", "ALTER", "GRANT", "INSERT", "COMMENT"].contains(&word),
+            "{statement}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn policies_of_another_class_are_left_to_its_operator() {
+    let api = Kubernetes::shared().await;
+    let ns = api.namespace("classes").await;
+    let _redis = redis(&ns).await;
+    let _operator = ns.operator(&[]).await;
+    let graph = json!({"managed": {"storage": {"size": "1Gi"}}});
+    ns.apply(database(
+        "a",
+        json!({"redis": {"external": external("redis")}, "neo4j": graph}),
+    ))
+    .await;
+    ns.wait_condition("AmasDatabase", "a", "RedisReady", "True").await;
+    let rules = json!([{"name": "sessions", "pattern": "session:*", "ttl": "1h"}]);
+    let constraints = json!([{"name": "task_id", "label": "Task", "properties": ["id"], "type": "Unique"}]);
+    let kinds = [
+        ("CachePolicy", json!({"prefix": "app", "rules": rules})),
+        ("GraphSchema", json!({"constraints": constraints})),
+    ];
+    let object = |kind: &str, spec: &Value, class: Option<&str>| {
+        let mut spec = spec.clone();
+        spec["databaseRef"] = json!({"name": "a"});
+        if let Some(class) = class {
+            spec["controllerClass"] = json!(class);
+        }
+        json!({"apiVersion": "amas.dev/v1alpha1", "kind": kind, "metadata": {"name": "p"}, "spec": spec})
+    };
+    let mark = api.audit();
+    for (kind, spec) in &kinds {
+        ns.apply(object(kind, spec, Some("blue"))).await;
+    }
+    tokio::time::sleep(SILENCE).await;
+    let touched = |resource: &str| {
+        mark.requests()
+            .unwrap()
+            .in_namespace(&ns.name)
+            .writes()
+            .of(resource)
+            .len()
+    };
+    for resource in ["cachepolicies/status", "graphschemas/status"] {
+        assert_eq!(touched(resource), 0, "{resource}");
+    }
+    // Handed to ours.
+    for (kind, spec) in &kinds {
+        ns.apply(object(kind, spec, None)).await;
+    }
+    ns.wait_condition("CachePolicy", "p", "Ready", "True").await;
+    let waits = |object: &Value| reason(object) == "WaitingForStore";
+    ns.wait("GraphSchema", "p", "seen, and waits for its server", waits)
+        .await;
+    assert!(touched("cachepolicies/status") > 0 && touched("graphschemas/status") > 0);
+
+    // And away: what it says then stays as it is.
+    for (kind, spec) in &kinds {
+        ns.apply(object(kind, spec, Some("blue"))).await;
+    }
+    let seen = async |kind: &str| ns.get(kind, "p").await.unwrap()["status"]["observedGeneration"].clone();
+    tokio::time::sleep(SILENCE).await;
+    for (kind, _) in &kinds {
+        assert_eq!(seen(kind).await, 2, "{kind}");
+    }
+}
+
+#[tokio::test]
+async fn a_role_and_an_extension_that_are_taken_out_are_locked_and_told_and_come_back() {
+    let api = Kubernetes::shared().await;
+    let ns = api.namespace("removed").await;
+    let postgres = postgres(&ns).await;
+    let _operator = ns.operator(&[]).await;
+    let object = |roles: &[&str], extensions: &[&str]| {
+        let role = |name: &&str| json!({"name": name, "access": "ReadWrite"});
+        let roles: Vec<Value> = roles.iter().map(role).collect();
+        let sql = json!({"database": "removed", "owner": "removed_owner", "roles": roles, "extensions": extensions,
+            "external": external("postgres")});
+        database("a", json!({"postgres": sql}))
+    };
+    let (all, left) = (["removed_app", "removed_idle", "removed_more"], ["removed_app"]);
+    ns.apply(object(&all, &["citext", "pg_trgm"])).await;
+    ns.wait_condition("AmasDatabase", "a", "Ready", "True").await;
+    // One that owns something, and one that owns nothing.
+    postgres
+        .admin("removed", &["CREATE SCHEMA theirs AUTHORIZATION removed_more"])
+        .await;
+
+    ns.apply(object(&left, &["pg_trgm"])).await;
+    let secrets = ["a-role-removed-idle", "a-role-removed-more"];
+    let shown = |object: &Value| {
+        let status = &object["status"];
+        let store = &status["stores"]["postgres"];
+        let listed = |name: &&str| {
+            status["secrets"]
+                .as_array()
+                .is_some_and(|all| all.contains(&json!(name)))
+        };
+        store["retiredRoles"] == json!(["removed_more"])
+            && store["undeclaredExtensions"] == json!(["citext"])
+            && !secrets.iter().any(listed)
+    };
+    ns.wait("AmasDatabase", "a", "told what stays", shown).await;
+    ns.wait_condition("AmasDatabase", "a", "Ready", "True").await;
+    for secret in secrets {
+        ns.wait_gone("Secret", secret).await;
+    }
+    let column = async |query: &'static str| -> Vec<String> {
+        let mut admin = postgres.connect("postgres", "removed").await;
+        sqlx::query_scalar(query).fetch_all(&mut admin).await.unwrap()
+    };
+    let roles = "SELECT rolname || CASE WHEN rolcanlogin THEN '' ELSE ' (locked)' END FROM pg_roles WHERE rolname ~ '^removed_(app|idle|more)' ORDER BY 1";
+    let extensions = "SELECT extname::text FROM pg_extension WHERE extname IN ('citext', 'pg_trgm') ORDER BY 1";
+    assert_eq!(column(roles).await, ["removed_app", "removed_more (locked)"]);
+    assert_eq!(column(extensions).await, ["citext", "pg_trgm"], "never dropped");
+
+    ns.apply(object(&all, &["citext", "pg_trgm"])).await;
+    ns.wait_condition("AmasDatabase", "a", "Ready", "True").await;
+    assert_eq!(column(roles).await, all);
+    for secret in secrets {
+        ns.wait("Secret", secret, "made anew", |_| true).await;
+    }
+    let forgotten = |object: &Value| {
+        let store = &object["status"]["stores"]["postgres"];
+        store["retiredRoles"].is_null() && store["undeclaredExtensions"].is_null()
+    };
+    ns.wait("AmasDatabase", "a", "nothing left to tell", forgotten).await;
 }
 
 #[tokio::test]

@@ -8,7 +8,11 @@ use serde_json::{Value, json};
 use crate::{
     deletion::reason,
     lifecycle::database,
-    support::kubernetes::{Kubernetes, Namespace, condition_of},
+    support::{
+        kubernetes::{Kubernetes, Namespace, condition_of},
+        postmaster::Postmaster,
+        process::eventually,
+    },
 };
 
 const CLAIM: &str = "PersistentVolumeClaim";
@@ -161,4 +165,63 @@ async fn no_server_is_started_on_the_volume_of_another_version() {
     );
     tokio::time::sleep(Duration::from_secs(1)).await;
     assert!(ns.get("StatefulSet", "a-postgres").await.is_none());
+}
+
+#[tokio::test]
+async fn a_volume_that_does_not_say_what_is_in_it_is_told_by_its_server_and_stays_as_it_is() {
+    // A server meets the data of another version, and ends.
+    let mut server = Postmaster::prepare();
+    server.made_by("14");
+    server.launch();
+    let incompatible = "database files are incompatible with server";
+    eventually("the server has seen it", Duration::from_secs(20), async || {
+        server.log().contains(incompatible)
+    })
+    .await;
+    let words = server.log();
+
+    let api = Kubernetes::shared().await;
+    let ns = api.namespace("unmarked").await;
+    let _operator = ns.operator(&[]).await;
+    let labels = json!({"amas.dev/database": "a"});
+    let spec = json!({"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}});
+    let metadata = json!({"name": "a-postgres", "labels": labels});
+    let before = ns
+        .apply(json!({"apiVersion": "v1", "kind": CLAIM, "metadata": metadata, "spec": spec}))
+        .await;
+    ns.apply(
+        json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "a-postgres-admin", "labels": labels},
+        "stringData": {"PGUSER": "postgres", "PGPASSWORD": "kept with the volume"}}),
+    )
+    .await;
+    let sql = json!({"database": "app", "managed": {"version": "15", "storage": {"size": "1Gi"}}});
+    ns.apply(database("a", json!({"postgres": sql}))).await;
+    ns.wait("StatefulSet", "a-postgres", "there", |_| true).await;
+    // Nobody knew: the pod says so, as often as it is tried.
+    let spec = json!({"containers": [{"name": "postgres", "image": "postgres:15"}]});
+    ns.apply(json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "a-postgres-0", "labels": labels}, "spec": spec}))
+        .await;
+    let ended = json!({"name": "postgres", "ready": false, "restartCount": 3, "image": "postgres:15", "imageID": "",
+        "state": {"waiting": {"reason": "CrashLoopBackOff"}},
+        "lastState": {"terminated": {"exitCode": 1, "message": words}}});
+    let status = Patch::Merge(json!({"status": {"phase": "Running", "containerStatuses": [ended]}}));
+    ns.kind("Pod")
+        .patch_status("a-postgres-0", &PatchParams::default(), &status)
+        .await
+        .unwrap();
+    let told =
+        |object: &Value| reason(object) == "DataVersionMismatch" && message(object, "Ready").contains(incompatible);
+    let object = ns.wait("AmasDatabase", "a", "told in the server's words", told).await;
+    println!("{}", message(&object, "Ready"));
+    let now = ns.get(CLAIM, "a-postgres").await.unwrap();
+    assert_eq!(
+        now["metadata"]["resourceVersion"], before["metadata"]["resourceVersion"],
+        "{now}"
+    );
+
+    // The data is as it was: its own version starts on it.
+    server.kill();
+    server.made_by("15");
+    server.launch();
+    server.wait_until_ready().await;
 }

@@ -1,13 +1,13 @@
 //! The Jobs that the operator makes, without nodes: what the kubelet would run, as a process with the arguments and the environment of the Job's
 //! container, its volumes as folders; and what the Job controller writes when the pods have ended.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use kube::api::{Patch, PatchParams};
 use serde_json::{Value, json};
 use tokio::process::Command;
 
-use super::{kubernetes::Namespace, managed::entries, process::Folder};
+use super::{kubernetes::Namespace, managed::entries, operator::KNOWING, process::Folder};
 
 /// A pod of a Job: its folders, and its container.
 pub struct Pod {
@@ -54,6 +54,18 @@ impl Pod {
             let value = self.local(variable["value"].as_str().unwrap_or_default());
             self.container.env(variable["name"].as_str().unwrap(), value);
         }
+        self.container.kill_on_drop(true);
+        self
+    }
+
+    /// With this file in place of /etc/hosts.
+    pub fn knowing(mut self, hosts: &Path) -> Self {
+        let own = std::mem::replace(&mut self.container, Command::new("unshare"));
+        let own = own.as_std();
+        self.container.args(KNOWING).arg(hosts).arg(own.get_program());
+        self.container.args(own.get_args());
+        self.container
+            .envs(own.get_envs().filter_map(|(name, value)| Some((name, value?))));
         self.container.kill_on_drop(true);
         self
     }

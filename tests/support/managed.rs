@@ -3,6 +3,7 @@
 
 use std::{
     collections::BTreeMap,
+    path::PathBuf,
     sync::atomic::{AtomicU32, Ordering},
     time::Duration,
 };
@@ -41,6 +42,11 @@ impl Node {
 
     /// An operator for the namespace of this node.
     pub fn operator(&self, settings: &[(&str, &str)]) -> Operator {
+        Operator::start_knowing(Some(self.hosts()), &self.ns, &self.ns.api.kubeconfig(), settings)
+    }
+
+    /// A file for /etc/hosts that has the names of the Services.
+    pub fn hosts(&self) -> PathBuf {
         let line = |store: &str| format!("{} {}-{store}.{}.svc\n", self.address, self.database, self.ns.name);
         let hosts = format!(
             "127.0.0.1 localhost\n{}",
@@ -49,14 +55,14 @@ impl Node {
         let folder = self.ns.api.folder();
         let file = folder.join(format!("hosts-{}", self.ns.name));
         std::fs::write(&file, hosts).unwrap();
-        Operator::start_knowing(Some(file), &self.ns, &self.ns.api.kubeconfig(), settings)
+        file
     }
 
     /// Runs the pods that the operator asks for.
     pub async fn run(&mut self, stores: &[&str]) {
         for store in stores {
             let set = format!("{}-{store}", self.database);
-            self.ns.wait("StatefulSet", &set, "there", |_| true).await;
+            let made = self.ns.wait("StatefulSet", &set, "there", |_| true).await;
             match *store {
                 "postgres" => self.run_postgres().await,
                 "redis" => self.run_redis().await,
@@ -64,7 +70,8 @@ impl Node {
                 other => panic!("{other} is no store"),
             }
             // As the StatefulSet controller says when the pod is made from the template.
-            let status = json!({"status": {"observedGeneration": 1, "replicas": 1, "currentRevision": "1", "updateRevision": "1"}});
+            let status = json!({"status": {"observedGeneration": made["metadata"]["generation"], "replicas": 1,
+                "currentRevision": "1", "updateRevision": "1"}});
             let sets = self.ns.kind("StatefulSet");
             sets.patch_status(&set, &PatchParams::default(), &Patch::Merge(status))
                 .await
@@ -95,6 +102,8 @@ impl Node {
     async fn run_redis(&mut self) {
         let config = self.file("redis-config", "redis.conf").await;
         let acl = self.entry("redis-connection", "users.acl").await;
+        // One that runs has the address.
+        self.redis = None;
         self.redis = Some(RedisServer::start_at((&self.address, 6379), &config, &acl).await);
     }
 

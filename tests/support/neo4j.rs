@@ -125,6 +125,12 @@ impl Neo4jServer {
         std::fs::write(path, conf.join("\n")).unwrap();
     }
 
+    /// Other files in the place of the ones that it was first started with; it reads them at its next start.
+    pub fn renew(&self, certificate: &str, key: &str) {
+        self.folder.write("tls/tls.crt", certificate);
+        self.folder.write("tls/tls.key", key);
+    }
+
     /// Killed and started again on the same volume.
     pub async fn restart(&mut self) {
         self.process.kill();

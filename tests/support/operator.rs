@@ -13,6 +13,9 @@ use super::{
     process::{Process, free_port},
 };
 
+/// Runs its arguments with a file in place of /etc/hosts, which needs a mount namespace of its own.
+pub const KNOWING: [&str; 4] = ["-rm", "sh", "-c", "mount --bind \"$0\" /etc/hosts && exec \"$@\""];
+
 pub struct Operator {
     process: Process,
     settings: Vec<(String, String)>,
@@ -29,7 +32,7 @@ impl Operator {
         Self::start_knowing(None, namespace, kubeconfig, settings)
     }
 
-    /// The same with a file in place of /etc/hosts, which needs a mount namespace of its own.
+    /// The same with a file in place of /etc/hosts.
     pub fn start_knowing(
         hosts: Option<PathBuf>,
         namespace: &Namespace,
@@ -135,8 +138,7 @@ pub fn command(hosts: Option<&Path>) -> Command {
         None => Command::new(PROGRAM),
         Some(hosts) => {
             let mut command = Command::new("unshare");
-            command.args(["-rm", "sh", "-c", "mount --bind \"$0\" /etc/hosts && exec \"$@\""]);
-            command.arg(hosts).arg(PROGRAM);
+            command.args(KNOWING).arg(hosts).arg(PROGRAM);
             command
         }
     };

@@ -148,6 +148,11 @@ impl Postmaster {
         fs::write(self.data().join("amas.conf"), text).unwrap();
     }
 
+    /// What its data says of the version that made it; from the next launch on.
+    pub fn made_by(&self, version: &str) {
+        self.own("PG_VERSION", &format!("{version}\n"));
+    }
+
     /// Starts the process and does not wait.
     pub fn launch(&mut self) {
         let log = fs::File::options()

@@ -40,7 +40,7 @@ pub struct RedisServer {
     host: String,
     /// Present when the server was started with TLS.
     pub tls_port: Option<u16>,
-    _folder: Folder,
+    folder: Folder,
     certificates: Option<Folder>,
 }
 
@@ -161,7 +161,7 @@ impl RedisServer {
             host: address.0.to_owned(),
             port: address.1,
             tls_port,
-            _folder: folder,
+            folder,
             certificates: None,
         };
         eventually("the server answers", Duration::from_secs(20), || async {
@@ -179,6 +179,11 @@ impl RedisServer {
             user: "default".into(),
             password: Sensitive::new(PASSWORD),
         }
+    }
+
+    /// What it wrote until now.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.folder.path().join("log")).unwrap_or_default()
     }
 
     /// What this field of a section of INFO says; empty where it is not there.

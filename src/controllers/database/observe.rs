@@ -153,7 +153,7 @@ pub async fn observe(context: &Context, object: &AmasDatabase, wanted: &[SecretS
     context.answers.read(&namespace, &mut children);
     let mut observed = Observed {
         now: Timestamp::now(),
-        taken: context.taken.of(&namespace),
+        taken: taken(context, &namespace, &children),
         growth_refused: context.growth.of(&namespace),
         secrets: BTreeMap::new(),
         secret_owners: BTreeMap::new(),
@@ -217,6 +217,13 @@ pub async fn observe(context: &Context, object: &AmasDatabase, wanted: &[SecretS
     };
     observed.former_secrets = observed.status.secrets.iter().filter(former).cloned().collect();
     Ok(observed)
+}
+
+/// Names that somebody else's objects have. One that is ours again is not taken, however short a time ago it was.
+fn taken(context: &Context, namespace: &str, children: &children::Family) -> Vec<(ChildKind, String)> {
+    let mut taken = context.taken.of(namespace);
+    taken.retain(|key| !children.contains_key(key));
+    taken
 }
 
 /// A Secret of ours: from memory, or read by name when it may exist: listed in the status, made by this process, or beside data. A new object's

@@ -1,5 +1,6 @@
 //! Writes the children but for the Secrets, and takes in what became of each.
 
+use k8s_openapi::api::core::v1::ObjectReference;
 use kube::Resource;
 use serde_json::Value;
 
@@ -57,7 +58,7 @@ impl Children<'_> {
         if self.was_moved(kind, body) && as_written {
             let name = name_of(body);
             let note = format!("{kind:?} {name} had been changed, and is as specified again");
-            self.tell(false, "Corrected", note).await;
+            self.tell(false, "Corrected", (kind, name), note).await;
         }
         Ok(())
     }
@@ -66,7 +67,7 @@ impl Children<'_> {
         let kind = ChildKind::StatefulSet;
         let updated = self.context.writer.update(kind, self.namespace(), body).await?;
         self.take_answer(kind, body, &updated).await;
-        self.tell_of_restart(name_of(body), why).await;
+        self.tell_of_restart((kind, name_of(body)), why).await;
         Ok(())
     }
 
@@ -96,7 +97,7 @@ impl Children<'_> {
 
     pub async fn restart(&self, pod: &str, why: &str) -> Result<(), WriteError> {
         self.delete(ChildKind::Pod, pod).await?;
-        self.tell_of_restart(pod, why).await;
+        self.tell_of_restart((ChildKind::Pod, pod), why).await;
         Ok(())
     }
 
@@ -124,7 +125,7 @@ impl Children<'_> {
             let note = format!(
                 "{kind:?} {name}: a webhook or policy of the cluster changes {fields}; it is left so until that or the specification changes"
             );
-            self.tell(true, "ChildMutated", note).await;
+            self.tell(true, "ChildMutated", (kind, name), note).await;
         }
         verdict == Verdict::AsWritten
     }
@@ -140,17 +141,26 @@ impl Children<'_> {
         }
     }
 
-    async fn tell_of_restart(&self, name: &str, why: &str) {
-        self.tell(false, "Restarting", format!("{name} restarts: {why}")).await;
+    async fn tell_of_restart(&self, child: (ChildKind, &str), why: &str) {
+        let note = format!("{} restarts: {why}", child.1);
+        self.tell(false, "Restarting", child, note).await;
     }
 
-    async fn tell(&self, warning: bool, reason: &str, note: String) {
+    async fn tell(&self, warning: bool, reason: &str, (kind, name): (ChildKind, &str), note: String) {
+        let resource = kind.api_resource();
+        let child = ObjectReference {
+            api_version: Some(resource.api_version),
+            kind: Some(resource.kind),
+            namespace: Some(self.namespace().to_owned()),
+            name: Some(name.to_owned()),
+            ..ObjectReference::default()
+        };
         let news = News {
             warning,
             reason: reason.into(),
             note,
         };
-        self.context.events.publish(self.object, &news).await;
+        self.context.events.publish_about(self.object, Some(child), &news).await;
     }
 }
 
