@@ -48,6 +48,10 @@ mod lost_secrets;
 mod mutation;
 #[path = "kubernetes/newer.rs"]
 mod newer;
+#[path = "kubernetes/reverts.rs"]
+mod reverts;
+#[path = "kubernetes/seeds.rs"]
+mod seeds;
 #[path = "kubernetes/strings.rs"]
 mod strings;
 #[path = "kubernetes/transitions.rs"]
