@@ -52,6 +52,10 @@ mod mutation;
 mod newer;
 #[path = "kubernetes/parameters.rs"]
 mod parameters;
+#[path = "kubernetes/reverts.rs"]
+mod reverts;
+#[path = "kubernetes/seeds.rs"]
+mod seeds;
 #[path = "kubernetes/strings.rs"]
 mod strings;
 #[path = "kubernetes/take_over.rs"]

@@ -12,7 +12,8 @@ use super::{common::Resources, names::ItemName, units::Quantity};
 pub struct Migrations {
     /// Where the files come from.
     pub source: MigrationSource,
-    /// Version to be at. Default: the newest known when this specification was first seen; newer files wait for a change of it.
+    /// Version to be at. Default: the newest known when this specification was first seen; newer files wait for a change of it, and nothing that is
+    /// applied is taken back.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 9007199254740991i64))]
     pub target_version: Option<i64>,
@@ -42,7 +43,8 @@ pub struct Migrations {
     pub backup: BackupSettings,
     /// When a statement of a way up fails. `Stop` (default): the versions before it stay, and a corrected file goes on from there. `Rollback`: the
     /// versions that the same Job has applied are taken back by their down texts, newest first, to where it began; one without a way back, or a file
-    /// of several parts that is half way, ends that, and the message says where. Either way nothing runs again until files or specification change. Mutable.
+    /// of several parts that is half way, ends that, and the message says where. Either way nothing runs again until files or
+    /// specification change, or the annotation `amas.dev/reread-sources`. Mutable.
     #[serde(default)]
     pub on_failure: OnFailure,
     /// What a schema means that is not as the last run of migrations left it. Mutable.
@@ -145,7 +147,7 @@ pub struct MigrationSource {
     #[x_kube(merge_strategy = ListMerge::Set)]
     pub config_maps: Vec<String>,
     /// A folder of an image, of which nothing but the files is needed (`FROM scratch`, `COPY *.sql /migrations/`). Jobs mount it as an image
-    /// volume, which takes Kubernetes 1.36, or an older one with the feature gate ImageVolume.
+    /// volume, which takes Kubernetes 1.36, or an older one with the feature gate ImageVolume; or copy the files out of it (`image.mount: Copy`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub image: Option<ImageSource>,
 }
@@ -168,6 +170,18 @@ pub struct ImageSource {
     /// When the image is pulled. Default: `IfNotPresent`, since a digest never means another image.
     #[serde(default)]
     pub pull_policy: PullPolicy,
+    /// How Jobs get at the files. `Volume` (default): the image is mounted. `Copy`: a container of the image, in which nothing but the operator's
+    /// program runs, copies them; for clusters without image volumes. The files must be readable by everybody (mode 0644). Mutable.
+    #[serde(default)]
+    pub mount: ImageMount,
+}
+
+/// How the files of an image come to where a Job reads them.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, PartialEq, Eq, JsonSchema)]
+pub enum ImageMount {
+    #[default]
+    Volume,
+    Copy,
 }
 
 impl ImageSource {

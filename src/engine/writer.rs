@@ -132,16 +132,16 @@ impl Writer {
         Ok(to_value(&updated))
     }
 
-    /// Sets one annotation; an object that is gone is fine.
-    pub async fn annotate(
+    /// Merges these fields into an object; one that is gone is fine.
+    pub async fn patch(
         &self,
         kind: ChildKind,
         namespace: &str,
         name: &str,
-        (annotation, value): (&str, &str),
+        patch: Value,
     ) -> Result<Option<Value>, WriteError> {
         let what = describe(kind, namespace, name);
-        let patch = Patch::Merge(json!({"metadata": {"annotations": {annotation: value}}}));
+        let patch = Patch::Merge(patch);
         let params = PatchParams {
             field_manager: Some(MANAGER.into()),
             ..PatchParams::default()

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-pub use self::templates::{Template, TemplateKind, add_pod_settings, claim_spec, security, templates};
+pub use self::templates::{Template, TemplateKind, add_pod_settings, claim_spec, pod_labels, security, templates};
 use crate::api::common::{Disruption, NetworkAccess, PodSettings, Resources, Storage};
 
 /// Sixteen hexadecimal digits that name a text, the same in every release of this program: what is compared with what an older one wrote.

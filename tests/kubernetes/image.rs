@@ -1,7 +1,9 @@
-//! Migrations of an image: a Job that mounts it brings the files, and from then on they are planned and run like any others. No node mounts
-//! images or runs Jobs here: the test does.
+//! Migrations of an image: a Job that mounts it, or copies its files, brings them, and from then on they are planned and run like any others. No
+//! node mounts images or runs Jobs here: the test does.
 
 use serde_json::{Value, json};
+
+use kube::api::{Patch, PatchParams, PostParams};
 
 use super::jobs::Migrated;
 use crate::support::job::argument;
@@ -75,4 +77,60 @@ async fn migrations_come_from_an_image_of_nothing_but_files() {
     let runs = scene.job().await;
     scene.succeed(&runs, &more, ("current", 3)).await;
     scene.ready().await;
+}
+
+/// Whether a namespace of the restricted Pod Security Standard takes the pod of a Job.
+async fn is_restricted(scene: &Migrated, job: &Value) {
+    let ns = &scene.ns;
+    let labels = json!({"metadata": {"labels": {"pod-security.kubernetes.io/enforce": "restricted"}}});
+    let all = ns.everywhere("", "v1", "Namespace");
+    all.patch(&ns.name, &PatchParams::default(), &Patch::Merge(labels))
+        .await
+        .unwrap();
+    let pod = |spec: &Value| {
+        let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "trial"}, "spec": spec});
+        serde_json::from_value(pod).unwrap()
+    };
+    let params = PostParams {
+        dry_run: true,
+        ..PostParams::default()
+    };
+    let spec = &job["spec"]["template"]["spec"];
+    ns.kind("Pod").create(&params, &pod(spec)).await.unwrap();
+    let mut loose = spec.clone();
+    loose["initContainers"][1]["securityContext"] = json!({});
+    let refused = ns.kind("Pod").create(&params, &pod(&loose)).await.unwrap_err();
+    assert!(refused.to_string().contains("restricted"), "{refused}");
+}
+
+#[tokio::test]
+async fn where_nothing_mounts_images_their_files_are_copied() {
+    let scene = Migrated::new("copied").await;
+    let _operator = scene.ns.operator(&[]).await;
+    let image = |digit: char| {
+        let mut image = image(digit, "/sql/");
+        image["mount"] = "Copy".into();
+        image
+    };
+    scene.apply(of(&image('a'), &[2]), json!({})).await;
+    let brings = scene.job().await;
+    let pod = &brings["spec"]["template"]["spec"];
+    let volumes = pod["volumes"].as_array().unwrap();
+    assert!(volumes.iter().all(|volume| volume["image"].is_null()), "{volumes:?}");
+    assert_eq!(pod["initContainers"][1]["image"], image('a')["reference"]);
+    is_restricted(&scene, &brings).await;
+    let more = [FILES[0], FILES[1], ("README.md", "not for the database")];
+    scene.succeed(&brings, &more, ("target", 2)).await;
+
+    // This one saves tables first too, so its container runs in the server's image.
+    let runs = scene.job().await;
+    assert_eq!(argument(&runs, "--dir"), Some("/run/amas/source/sql"));
+    assert_eq!(argument(&runs, "--backup-before"), Some("destructive"));
+    scene.succeed(&runs, &more, ("current", 2)).await;
+    scene.ready().await;
+
+    scene.apply(of(&image('b'), &[2]), json!({})).await;
+    let (code, log) = scene.run(&scene.job().await, &[("README.md", "nothing else")]).await;
+    assert_eq!(code, Some(17), "{log}");
+    assert!(log.contains("no file that ends in .sql"), "{log}");
 }

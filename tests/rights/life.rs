@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use crate::{
     cluster::Cluster,
     support::{
+        job::given_up,
         managed,
         postgres::Postgres,
         process::{Process, eventually},
@@ -324,7 +325,7 @@ impl<'a> Life<'a> {
         self.until("delete", "certificates").await;
     }
 
-    /// Migrations from a ConfigMap in an external database, whose Job's name is then found taken.
+    /// Migrations from a ConfigMap in an external database, whose Jobs fail, so that the last one is kept; whose Job's name is then found taken.
     async fn migrated(&self) {
         let server = Postgres::start().await;
         server.admin("postgres", &["CREATE DATABASE app"]).await;
@@ -340,19 +341,31 @@ impl<'a> Life<'a> {
         let Some(name) = self.names("batch/v1", "Job").await.pop() else {
             return;
         };
-        // The next of the name needs the same Job, and somebody else has it by then.
         let (jobs, databases) = (
             self.cluster.api("batch/v1", "Job", WORK),
             self.cluster.api(OURS, "AmasDatabase", WORK),
         );
+        let first = name.strip_suffix("-1").unwrap();
+        for number in 1..=3 {
+            let job = format!("{first}-{number}");
+            eventually("the next Job", PATIENCE, async || {
+                jobs.get_opt(&job).await.unwrap().is_some()
+            })
+            .await;
+            self.status("batch/v1", "Job", &job, &given_up()).await;
+        }
+        self.until("patch", "jobs").await;
+        // The next of the name needs the same Job, and somebody else has it by then.
         databases.delete("ext", &DeleteParams::default()).await.unwrap();
         eventually("the database is gone", PATIENCE, async || {
             databases.get_opt("ext").await.unwrap().is_none()
         })
         .await;
-        jobs.delete(&name, &DeleteParams::background()).await.unwrap();
-        eventually("the Job is gone", PATIENCE, async || {
-            jobs.get_opt(&name).await.unwrap().is_none()
+        for job in self.names("batch/v1", "Job").await {
+            jobs.delete(&job, &DeleteParams::background()).await.unwrap();
+        }
+        eventually("the Jobs are gone", PATIENCE, async || {
+            self.names("batch/v1", "Job").await.is_empty()
         })
         .await;
         let pod = json!({"restartPolicy": "Never", "containers": [{"name": "c", "image": "i"}]});

@@ -9,53 +9,91 @@ use tokio::process::Command;
 
 use super::{kubernetes::Namespace, managed::entries, operator::KNOWING, process::Folder};
 
-/// A pod of a Job: its folders, and its container.
+/// A pod of a Job: its folders, its container, and those that run before it.
 pub struct Pod {
     folder: Folder,
+    first: Vec<Command>,
     pub container: Command,
 }
 
 impl Pod {
-    /// With these files where the Job expects its migrations, and the Secret that it has for its login.
+    /// With these files where the Job expects its migrations, and the Secret that it has for its login. Where a Job copies them out of an image, they
+    /// are what there is in the image.
     pub async fn new(ns: &Namespace, job: &Value, files: &[(&str, &str)]) -> Self {
-        let pod = Self {
+        let mut pod = Self {
             folder: Folder::new("pod"),
-            container: Command::new(env!("CARGO_BIN_EXE_amas-operator")),
+            first: Vec::new(),
+            container: Command::new(PROGRAM),
         };
         let spec = &job["spec"]["template"]["spec"];
-        let volumes = spec["volumes"].as_array().unwrap();
-        let login = volumes.iter().find(|volume| volume["name"] == "login").unwrap();
-        let secret = ns
-            .wait(
-                "Secret",
-                login["secret"]["secretName"].as_str().unwrap(),
-                "there",
-                |_| true,
-            )
-            .await;
-        for item in login["secret"]["items"].as_array().unwrap() {
-            let (key, path) = (item["key"].as_str().unwrap(), item["path"].as_str().unwrap());
-            pod.folder.write(&format!("login/{path}"), &entries(&secret)[key]);
-        }
-        let folder = pod.local(argument(job, "--dir").unwrap());
+        pod.mount(ns, spec).await;
+        std::fs::create_dir_all(pod.local(argument(job, "--dir").unwrap())).unwrap();
+        let first = spec["initContainers"].as_array().map_or(&[][..], Vec::as_slice);
+        let copied = first.iter().find_map(|container| flag(container, "--files"));
+        let folder = match copied {
+            Some(path) => pod.in_image(path),
+            None => pod.local(argument(job, "--dir").unwrap()),
+        };
         std::fs::create_dir_all(&folder).unwrap();
         for (name, text) in files {
             std::fs::write(folder.join(name), text).unwrap();
         }
-        pod.with_container(&spec["containers"][0])
+        std::fs::create_dir_all(pod.local("/run/amas/program")).unwrap();
+        pod.first = first.iter().map(|container| pod.command(container)).collect();
+        pod.container = pod.command(&spec["containers"][0]);
+        pod
     }
 
-    fn with_container(mut self, container: &Value) -> Self {
+    /// The login, and seeds out of ConfigMaps. Of migrations the test says itself what the Job shall find.
+    async fn mount(&self, ns: &Namespace, spec: &Value) {
+        for volume in spec["volumes"].as_array().unwrap() {
+            let mounts = spec["containers"][0]["volumeMounts"].as_array().unwrap();
+            let Some(mount) = mounts.iter().find(|mount| mount["name"] == volume["name"]) else {
+                continue;
+            };
+            let folder = self.local(mount["mountPath"].as_str().unwrap());
+            std::fs::create_dir_all(&folder).unwrap();
+            match volume["name"].as_str().unwrap() {
+                "login" => {
+                    let name = volume["secret"]["secretName"].as_str().unwrap();
+                    let secret = ns.wait("Secret", name, "there", |_| true).await;
+                    for item in volume["secret"]["items"].as_array().unwrap() {
+                        let (key, path) = (item["key"].as_str().unwrap(), item["path"].as_str().unwrap());
+                        std::fs::write(folder.join(path), &entries(&secret)[key]).unwrap();
+                    }
+                }
+                "seed-files" => {
+                    for source in volume["projected"]["sources"].as_array().unwrap() {
+                        let map = ns.get("ConfigMap", source["configMap"]["name"].as_str().unwrap()).await;
+                        for (name, text) in map.unwrap()["data"].as_object().unwrap() {
+                            std::fs::write(folder.join(name), text.as_str().unwrap()).unwrap();
+                        }
+                    }
+                }
+                _ => {}
+            }
+        }
+    }
+
+    fn command(&self, container: &Value) -> Command {
+        let mut command = match container["command"][0].as_str() {
+            Some(program) => Command::new(self.local(program)),
+            None => Command::new(PROGRAM),
+        };
+        let from_image = flag(container, "--files");
         for argument in container["args"].as_array().unwrap() {
-            let argument = self.local(argument.as_str().unwrap());
-            self.container.arg(argument);
+            let argument = argument.as_str().unwrap();
+            command.arg(match Some(argument) == from_image {
+                true => self.in_image(argument),
+                false => self.local(argument),
+            });
         }
         for variable in container["env"].as_array().into_iter().flatten() {
             let value = self.local(variable["value"].as_str().unwrap_or_default());
-            self.container.env(variable["name"].as_str().unwrap(), value);
+            command.env(variable["name"].as_str().unwrap(), value);
         }
-        self.container.kill_on_drop(true);
-        self
+        command.kill_on_drop(true);
+        command
     }
 
     /// With this file in place of /etc/hosts.
@@ -79,42 +117,63 @@ impl Pod {
         }
     }
 
-    /// Runs it to its end: the exit code, and what it said.
+    /// The same of a path inside of the image that brings the files.
+    fn in_image(&self, path: &str) -> PathBuf {
+        self.folder.path().join("image").join(path.trim_start_matches('/'))
+    }
+
+    /// Runs it to its end: the exit code of the container that ended it, and what that said.
     pub async fn run(mut self) -> (Option<i32>, String) {
-        let output = self.container.output().await.unwrap();
-        let said = String::from_utf8_lossy(&output.stderr).into_owned();
-        (output.status.code(), said)
+        let all = self.first.iter_mut().chain(std::iter::once(&mut self.container));
+        let mut end = (None, String::new());
+        for container in all {
+            let output = container.output().await.unwrap();
+            end = (
+                output.status.code(),
+                String::from_utf8_lossy(&output.stderr).into_owned(),
+            );
+            if !output.status.success() {
+                break;
+            }
+        }
+        end
     }
 }
 
+const PROGRAM: &str = env!("CARGO_BIN_EXE_amas-operator");
+
 /// The value of a flag of a Job's container.
 pub fn argument<'a>(job: &'a Value, flag: &str) -> Option<&'a str> {
-    let all = job.pointer("/spec/template/spec/containers/0/args")?.as_array()?;
+    self::flag(job.pointer("/spec/template/spec/containers/0")?, flag)
+}
+
+fn flag<'a>(container: &'a Value, flag: &str) -> Option<&'a str> {
+    let all = container["args"].as_array()?;
     let at = all.iter().position(|one| one == flag)?;
     all.get(at + 1)?.as_str()
 }
 
 /// As the Job controller leaves one whose pod succeeded.
 pub async fn complete(ns: &Namespace, job: &str) {
-    let status = json!({"completionTime": AT, "succeeded": 1});
-    end(
-        ns,
-        job,
-        status,
-        ["SuccessCriteriaMet", "Complete"].map(|kind| json!({"type": kind})),
-    )
-    .await;
+    let conditions = ["SuccessCriteriaMet", "Complete"].map(|kind| json!({"type": kind}));
+    let status = ended(json!({"completionTime": AT, "succeeded": 1}), conditions);
+    write(ns, job, status).await;
 }
 
 /// As it leaves one whose pods failed too often.
 pub async fn give_up(ns: &Namespace, job: &str) {
+    write(ns, job, given_up()).await;
+}
+
+/// The status of such a Job.
+pub fn given_up() -> Value {
     let why = |kind: &str| json!({"type": kind, "reason": "BackoffLimitExceeded", "message": "Job has reached the specified backoff limit"});
-    end(ns, job, json!({"failed": 4}), ["FailureTarget", "Failed"].map(why)).await;
+    ended(json!({"failed": 4}), ["FailureTarget", "Failed"].map(why))
 }
 
 const AT: &str = "2026-01-01T00:00:00Z";
 
-async fn end(ns: &Namespace, job: &str, mut status: Value, mut conditions: [Value; 2]) {
+fn ended(mut status: Value, mut conditions: [Value; 2]) -> Value {
     for condition in &mut conditions {
         condition["status"] = "True".into();
         condition["lastTransitionTime"] = AT.into();
@@ -122,6 +181,10 @@ async fn end(ns: &Namespace, job: &str, mut status: Value, mut conditions: [Valu
     }
     status["startTime"] = AT.into();
     status["conditions"] = json!(conditions);
+    status
+}
+
+async fn write(ns: &Namespace, job: &str, status: Value) {
     let patch = Patch::Merge(json!({"status": status}));
     ns.kind("Job")
         .patch_status(job, &PatchParams::default(), &patch)

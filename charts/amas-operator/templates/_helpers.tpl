@@ -78,9 +78,10 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 - apiGroups: [apps]
   resources: [statefulsets]
   verbs: [get, watch, create, update, delete]
+# The Job that tells of a failure is kept beyond the time after which others are collected.
 - apiGroups: [batch]
   resources: [jobs]
-  verbs: [get, watch, create]
+  verbs: [get, watch, create, patch]
 - apiGroups: [policy]
   resources: [poddisruptionbudgets]
   verbs: [get, watch, create, update, delete]

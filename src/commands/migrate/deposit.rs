@@ -1,6 +1,6 @@
 //! `deposit`: the files of an image, which the Job sees and nobody else, into the database. For the operator's Jobs.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use sqlx::Connection;
 
@@ -39,19 +39,23 @@ pub(super) async fn deposit(args: &DepositArgs) -> Result<(), Failure> {
 }
 
 async fn stored(args: &DepositArgs) -> Result<(), Failure> {
-    let mut files = read_sql_files(&args.dir)?;
-    if files.is_empty() {
-        return Err(Failure::Usage(format!(
-            "{} has no file that ends in .sql",
-            args.dir.display()
-        )));
-    }
-    for (name, _) in &mut files {
-        *name = base_name(name).to_owned();
-    }
+    let files = sql_files(&args.dir)?;
     let options = args.database.options();
     let mut conn = args.database.connect().await?;
     deposit::store(&mut conn, &options.schema, &args.source, &files).await?;
     conn.close().await?;
     Ok(())
+}
+
+/// The files of a folder by their names, which has to have some.
+pub(super) fn sql_files(dir: &Path) -> Result<Vec<(String, Vec<u8>)>, Failure> {
+    let mut files = read_sql_files(dir)?;
+    if files.is_empty() {
+        let message = format!("{} has no file that ends in .sql", dir.display());
+        return Err(Failure::Usage(message));
+    }
+    for (name, _) in &mut files {
+        *name = base_name(name).to_owned();
+    }
+    Ok(files)
 }

@@ -72,6 +72,7 @@ fn wave_of(step: &Step) -> u8 {
         | Step::Grow(..)
         | Step::SendConfig { .. }
         | Step::Restart { .. }
+        | Step::KeepJob { .. }
         | Step::Delete(..) => 3,
     }
 }
@@ -109,6 +110,7 @@ async fn apply_one(context: &Context, object: &AmasDatabase, family: &Family, st
             cleanup::delete_ours(context, family, ChildKind::Secret, name).await?;
             context.credentials.put(&family.namespace, name, Known::Absent);
         }
+        Step::KeepJob { job, stays } => children.keep_job(job, *stays).await?,
         Step::Delete(kind, name) => children.delete(*kind, name).await?,
     }
     Ok(Done::Yes)

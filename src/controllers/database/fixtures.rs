@@ -154,6 +154,7 @@ impl Situation {
             accept_drift: None,
             accept_empty: None,
             approved_plan: None,
+            try_again: None,
             plans: Arc::default(),
             issuance: None,
             renew: None,

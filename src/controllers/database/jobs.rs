@@ -1,5 +1,7 @@
 //! Migration Jobs: whether one is due. Pure: the history in the database, never a Job, is the truth.
 
+mod attempts;
+mod first;
 mod manifest;
 mod pending;
 
@@ -7,26 +9,23 @@ use std::sync::Arc;
 
 use sha2::Digest;
 
+use self::attempts::{Attempts, running};
 pub use self::{
-    manifest::{JobInput, job},
+    attempts::{Tried, keeping},
+    manifest::{JobInput, job, lifetime},
     pending::{MAP, Pending, Plans},
 };
 use crate::{
     api::migrations::{Approval, BackupBefore, DriftMode, Migrations},
-    engine::{child::ChildKind, children},
     migrate::{
         consent::{Consent, Unaccepted},
         drift::Drift,
         history::{Run, State},
         plan::{self, Direction, Options, Plan, PlanError},
-        report::{self, Termination},
         source::Source,
     },
     stores::workload::Family,
 };
-
-/// Jobs of one plan that are tried when they end without an outcome in the database (their pods were lost).
-const ATTEMPTS: i64 = 3;
 
 /// What is known when migrations are decided on.
 pub struct Known<'a> {
@@ -38,7 +37,7 @@ pub struct Known<'a> {
     /// Seed files that are not in yet, or have changed: their count, and a digest over all of them.
     pub seeds: Option<&'a Seeds>,
     pub target: Option<i64>,
-    pub children: &'a children::Family,
+    pub tried: Tried<'a>,
     /// What the specification says of approval and losses.
     pub migrations: &'a Migrations,
     /// What the schema differs in from what the last run left.
@@ -85,11 +84,13 @@ pub enum Decision {
         map: Option<String>,
         why: Hold,
     },
-    /// The last Job of this plan failed; it waits for a change of the files or the specification.
+    /// The last Job of this plan failed; it waits for a change of the files or the specification, or for a person who asks for one more.
     Failed {
         plan: String,
         pending: usize,
         failure: Failure,
+        /// The Job that says so, if its name is known.
+        job: Option<String>,
     },
     /// Files and history disagree.
     Impossible { problem: PlanError },
@@ -125,10 +126,9 @@ pub fn decide(family: &Family, known: &Known<'_>) -> Decision {
         Err(problem) => return Decision::Impossible { problem },
     };
     let pending = plan.steps.len();
-    let jobs = jobs_of(family, known.children);
-    if let Some(job) = jobs.iter().find(|job| job.finished.is_none()) {
+    if let Some(job) = running(family, known.tried.children) {
         return Decision::Running {
-            plan: job.plan.clone(),
+            plan: job.plan(),
             pending,
             job: job.name.to_owned(),
         };
@@ -145,13 +145,15 @@ pub fn decide(family: &Family, known: &Known<'_>) -> Decision {
     };
     let saves = saves(known.migrations, read.as_deref());
     let hash = job_hash(&steps, seeds, known.migrations, saves);
-    let ours: Vec<&Job<'_>> = jobs.iter().filter(|job| job.plan == plan::hash8(&hash)).collect();
-    let attempts = ours.iter().map(|job| job.attempt).max().unwrap_or_default();
-    if let Some(failure) = recorded_failure(known, &ours).or_else(|| lost_failure(known.children, &ours)) {
+    let attempts = Attempts::of(family, known.tried, &hash);
+    let same_files =
+        |run: &Run| run.failed_version.is_some() && run.plan_hash.is_some() && hash_before(known, run) == run.plan_hash;
+    if let Some((failure, job)) = attempts.failure(known.state, same_files) {
         return Decision::Failed {
             plan: hash,
             pending,
             failure,
+            job,
         };
     }
     if let Some(pending) = read
@@ -166,9 +168,8 @@ pub fn decide(family: &Family, known: &Known<'_>) -> Decision {
         };
     }
     let highest = known.state.map_or(0, |state| state.highest_history_id);
-    let job = family.child_name(&format!("migrate-{}-{highest}-{}", plan::hash8(&hash), attempts + 1));
     Decision::Start {
-        job,
+        job: attempts.next(highest),
         plan: hash,
         steps,
         direction: plan.direction,
@@ -178,26 +179,25 @@ pub fn decide(family: &Family, known: &Known<'_>) -> Decision {
 }
 
 /// What is to be done while the files of an image are not known: a Job brings them, three are tried.
-pub fn read(family: &Family, source: &str, children: &children::Family) -> Decision {
+pub fn read(family: &Family, source: &str, tried: Tried<'_>) -> Decision {
     let plan = hex::encode(sha2::Sha256::digest(source));
-    let jobs = jobs_of(family, children);
-    if let Some(job) = jobs.iter().find(|job| job.finished.is_none()) {
+    if let Some(job) = running(family, tried.children) {
         return Decision::Running {
             plan,
             pending: 0,
             job: job.name.to_owned(),
         };
     }
-    let ours: Vec<&Job<'_>> = jobs.iter().filter(|job| job.plan == plan::hash8(&plan)).collect();
-    if let Some(failure) = lost_failure(children, &ours) {
+    let attempts = Attempts::of(family, tried, &plan);
+    if let Some((failure, job)) = attempts.failure(None, |_| false) {
         return Decision::Failed {
             plan,
             pending: 0,
             failure,
+            job,
         };
     }
-    let attempts = ours.iter().map(|job| job.attempt).max().unwrap_or_default();
-    let job = family.child_name(&format!("migrate-{}-0-{}", plan::hash8(&plan), attempts + 1));
+    let job = attempts.next(0);
     Decision::Read { plan, job }
 }
 
@@ -266,30 +266,6 @@ fn hash_before(known: &Known<'_>, run: &Run) -> Option<String> {
     Some(plan.hash(known.identity, &Options::default()))
 }
 
-/// A migration Job as its name tells it: `<database>-migrate-<plan>-<history>-<attempt>`.
-struct Job<'a> {
-    name: &'a str,
-    plan: String,
-    attempt: i64,
-    finished: Option<bool>,
-}
-
-fn jobs_of<'a>(family: &Family, children: &'a children::Family) -> Vec<Job<'a>> {
-    let prefix = family.child_name("migrate-");
-    let all = children.iter().filter(|((kind, _), _)| *kind == ChildKind::Job);
-    let parse = |((_, name), seen): (&'a children::ChildKey, &children::Seen)| {
-        let mut parts = name.strip_prefix(&prefix)?.split('-');
-        let (plan, attempt) = (parts.next()?.to_owned(), parts.next_back()?.parse().ok()?);
-        Some(Job {
-            name,
-            plan,
-            attempt,
-            finished: seen.facts.finished,
-        })
-    };
-    all.filter_map(parse).collect()
-}
-
 /// The plan's hash, and that of the seeds and of how tables are saved, when there are any: what the Job is for. A backup that failed is thus tried again
 /// when its settings change.
 fn job_hash(steps: &str, seeds: Option<&Seeds>, migrations: &Migrations, saves: bool) -> String {
@@ -304,88 +280,16 @@ fn job_hash(steps: &str, seeds: Option<&Seeds>, migrations: &Migrations, saves: 
     }
 }
 
-/// The failure that the database has recorded, if it was of exactly these files: then only an edit can help.
-fn recorded_failure(known: &Known<'_>, ours: &[&Job<'_>]) -> Option<Failure> {
-    let state = known.state?;
-    let run = state
-        .latest_run
-        .as_ref()
-        .filter(|run| run.outcome.as_deref() == Some("failed") && !is_transient(run))?;
-    let same_files =
-        run.failed_version.is_some() && run.plan_hash.is_some() && hash_before(known, run) == run.plan_hash;
-    (same_files || ours.iter().any(|job| job.name == run.attempt)).then(|| run_failure(run))
-}
-
-/// A Job that ended badly without a word in the database: its pod's last words, or the end of patience.
-fn lost_failure(children: &children::Family, ours: &[&Job<'_>]) -> Option<Failure> {
-    let last = ours
-        .iter()
-        .max_by_key(|job| job.attempt)
-        .filter(|job| job.finished == Some(false))?;
-    match last_message(children, last.name) {
-        Some(message) if message.is_final || last.attempt >= ATTEMPTS => Some(message.failure),
-        None if last.attempt >= ATTEMPTS => {
-            let message = format!(
-                "Job {} failed without an outcome in the database; see its pods",
-                last.name
-            );
-            Some(Failure {
-                message,
-                ..Failure::default()
-            })
-        }
-        _ => None,
-    }
-}
-
-struct LastMessage {
-    failure: Failure,
-    is_final: bool,
-}
-
-/// What the Job's pod wrote when it ended: the only word there is when the runner never reached the database.
-fn last_message(children: &children::Family, job: &str) -> Option<LastMessage> {
-    let pods = children
-        .iter()
-        .filter(|((kind, name), _)| *kind == ChildKind::Pod && name.starts_with(job));
-    let text = pods
-        .filter_map(|(_, seen)| seen.facts.termination_message.as_deref())
-        .next_back()?;
-    let ended: Termination = serde_json::from_str(text).ok()?;
-    Some(LastMessage {
-        is_final: report::final_codes().any(|code| code == ended.code),
-        failure: Failure {
-            version: ended.version,
-            file: ended.file,
-            line: ended.line.and_then(|line| i64::try_from(line).ok()),
-            column: ended.column.and_then(|column| i64::try_from(column).ok()),
-            sqlstate: ended.sqlstate,
-            message: ended.message.unwrap_or_default(),
-        },
-    })
-}
-
-fn is_transient(run: &Run) -> bool {
-    run.sqlstate.as_deref().is_some_and(report::is_transient)
-}
-
-fn run_failure(run: &Run) -> Failure {
-    Failure {
-        version: run.failed_version,
-        file: run.file.clone(),
-        line: run.line.map(i64::from),
-        column: run.error_column.map(i64::from),
-        sqlstate: run.sqlstate.clone(),
-        message: run.message.clone().unwrap_or_default(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::super::fixtures::family;
     use super::*;
     use crate::{
-        engine::children::Children,
+        api::status::{MigrationFailure, MigrationsStatus},
+        engine::{
+            child::ChildKind,
+            children::{self, Children},
+        },
         migrate::{history::Applied, source::Checksum},
     };
 
@@ -442,21 +346,35 @@ mod tests {
         }
     }
 
-    /// A family with one Job in the given state.
-    fn children(job: Option<(&str, Option<&str>)>) -> children::Family {
+    /// A family with Jobs in the given states. They are collected a day after their end.
+    fn children(jobs: &[(&str, Option<&str>)]) -> children::Family {
         let index = Children::default();
-        if let Some((name, condition)) = job {
+        for (name, condition) in jobs {
             let conditions: Vec<Value> = condition
                 .iter()
                 .map(|kind| json!({"type": kind, "status": "True"}))
                 .collect();
-            let labels = json!({"amas.dev/database": "d"});
-            index.wrote(ChildKind::Job, &json!({"metadata": {"name": name, "namespace": "n", "labels": labels}, "status": {"conditions": conditions}}));
+            let metadata = json!({"name": name, "namespace": "n", "labels": {"amas.dev/database": "d"}});
+            let mut job = lifetime(false);
+            (job["metadata"], job["status"]) = (metadata, json!({"conditions": conditions}));
+            index.wrote(ChildKind::Job, &job);
         }
         index.of(&("n".into(), "d".into()))
     }
 
+    fn tried(children: &children::Family) -> Tried<'_> {
+        Tried {
+            children,
+            told: None,
+            again: false,
+        }
+    }
+
     fn decide_with(source: &Source, state: Option<&State>, children: &children::Family, settings: Value) -> Decision {
+        decide_after(source, state, tried(children), settings)
+    }
+
+    fn decide_after(source: &Source, state: Option<&State>, tried: Tried<'_>, settings: Value) -> Decision {
         let mut settings = settings;
         settings["source"] = json!({"bundle": "b"});
         decide(
@@ -467,7 +385,7 @@ mod tests {
                 identity: IDENTITY,
                 seeds: None,
                 target: Some(3),
-                children,
+                tried,
                 migrations: &serde_json::from_value(settings).unwrap(),
                 drift: None,
                 approved: None,
@@ -483,7 +401,7 @@ mod tests {
     #[test]
     fn a_job_is_started_once_and_then_awaited() {
         let source = source("SELECT 3");
-        let Decision::Start { job, pending, .. } = decision(&source, None, &children(None)) else {
+        let Decision::Start { job, pending, .. } = decision(&source, None, &children(&[])) else {
             panic!("start")
         };
         assert!(
@@ -492,7 +410,7 @@ mod tests {
         );
         // It has committed the first: what is left is another plan, and still this Job's.
         let state = state(&[(1, "SELECT 1")], None);
-        let now = decision(&source, Some(&state), &children(Some((&job, None))));
+        let now = decision(&source, Some(&state), &children(&[(&job, None)]));
         assert!(matches!(now, Decision::Running { pending: 2, .. }), "{now:?}");
     }
 
@@ -500,7 +418,7 @@ mod tests {
     fn done_needs_no_job() {
         let source = source("SELECT 3");
         let state = state(&[(1, "SELECT 1"), (2, "SELECT 2"), (3, "SELECT 3")], None);
-        assert_eq!(decision(&source, Some(&state), &children(None)), Decision::Done);
+        assert_eq!(decision(&source, Some(&state), &children(&[])), Decision::Done);
     }
 
     #[test]
@@ -511,7 +429,7 @@ mod tests {
             .hash(IDENTITY, &Options::default());
         let job = format!("d-migrate-{}-0-1", plan::hash8(&hash));
         let state = state(&[(1, "SELECT 1"), (2, "SELECT 2")], Some(failed_run(&job, hash)));
-        let ended = children(Some((&job, Some("Failed"))));
+        let ended = children(&[(&job, Some("Failed"))]);
         let Decision::Failed { failure, .. } = decision(&broken, Some(&state), &ended) else {
             panic!("failed")
         };
@@ -526,7 +444,7 @@ mod tests {
         );
         // The same after the Job is gone.
         assert!(matches!(
-            decision(&broken, Some(&state), &children(None)),
+            decision(&broken, Some(&state), &children(&[])),
             Decision::Failed { .. }
         ));
         // An edit starts the rest.
@@ -537,19 +455,129 @@ mod tests {
     #[test]
     fn lost_pods_are_tried_again_three_times() {
         let source = source("SELECT 3");
-        let Decision::Start { job, .. } = decision(&source, None, &children(None)) else {
+        let Decision::Start { job, .. } = decision(&source, None, &children(&[])) else {
             panic!("start")
         };
-        let again = decision(&source, None, &children(Some((&job, Some("Failed")))));
+        let again = decision(&source, None, &children(&[(&job, Some("Failed"))]));
         assert!(
             matches!(&again, Decision::Start { job, .. } if job.ends_with("-0-2")),
             "{again:?}"
         );
         let third = job.replace("-0-1", "-0-3");
         assert!(matches!(
-            decision(&source, None, &children(Some((&third, Some("Failed"))))),
+            decision(&source, None, &children(&[(&third, Some("Failed"))])),
             Decision::Failed { .. }
         ));
+    }
+
+    /// What a status tells of the plan of this Job.
+    fn status(job: &str, attempts: i64, failure: Option<&str>) -> MigrationsStatus {
+        MigrationsStatus {
+            plan: job.split('-').nth(2).map(Into::into),
+            attempts,
+            failure: failure.map(|message| MigrationFailure {
+                message: message.into(),
+                ..MigrationFailure::default()
+            }),
+            ..MigrationsStatus::default()
+        }
+    }
+
+    #[test]
+    fn the_name_of_a_job_that_is_gone_is_not_used_again() {
+        let source = source("SELECT 3");
+        let next = |children: &children::Family, told: &MigrationsStatus| {
+            let tried = Tried {
+                told: Some(told),
+                ..tried(children)
+            };
+            match decide_after(&source, None, tried, json!({})) {
+                Decision::Start { job, .. } => job,
+                other => panic!("{other:?}"),
+            }
+        };
+        let first = next(&children(&[]), &MigrationsStatus::default());
+        let numbered = |number: i64| first.replace("-0-1", &format!("-0-{number}"));
+        assert_eq!(next(&children(&[]), &status(&first, 2, None)), numbered(3));
+        let lost = children(&[(first.as_str(), Some("Failed"))]);
+        assert_eq!(next(&lost, &status(&first, 0, None)), numbered(2), "the status may lag");
+        assert_eq!(next(&lost, &status(&first, 4, None)), numbered(5));
+        let other = status("d-migrate-01234567-0-1", 2, Some("no"));
+        assert_eq!(next(&children(&[]), &other), first, "another plan's");
+    }
+
+    #[test]
+    fn a_failure_stands_without_its_job_until_a_person_asks_for_one_more() {
+        let source = source("SELECT 3");
+        let Decision::Start { job: first, .. } = decision(&source, None, &children(&[])) else {
+            panic!("start")
+        };
+        let told = status(&first, 3, Some("no way to the server"));
+        let decide = |children: &children::Family, again| {
+            let told = Some(&told);
+            decide_after(&source, None, Tried { children, told, again }, json!({}))
+        };
+        let Decision::Failed { failure, job, .. } = decide(&children(&[]), false) else {
+            panic!("failed")
+        };
+        assert_eq!((failure.message.as_str(), job), ("no way to the server", None));
+        let fourth = first.replace("-0-1", "-0-4");
+        assert!(matches!(decide(&children(&[]), true), Decision::Start { job, .. } if job == fourth));
+        // Asked once, and the status does not say so yet: it is no request for a fifth.
+        let ended = children(&[(fourth.as_str(), Some("Failed"))]);
+        assert!(matches!(decide(&ended, true), Decision::Failed { job, .. } if job == Some(fourth)));
+    }
+
+    #[test]
+    fn what_the_database_says_of_a_failure_can_be_tried_again_too() {
+        let broken = source("SELEC 3");
+        let hash = plan::plan(&broken, &[], Some(3)).unwrap();
+        let hash = hash.hash(IDENTITY, &Options::default());
+        let job = format!("d-migrate-{}-0-1", plan::hash8(&hash));
+        let state = state(&[(1, "SELECT 1"), (2, "SELECT 2")], Some(failed_run(&job, hash)));
+        let decide = |told: Option<&MigrationsStatus>, again| {
+            let none = children(&[]);
+            let tried = Tried {
+                told,
+                again,
+                children: &none,
+            };
+            decide_after(&broken, Some(&state), tried, json!({}))
+        };
+        let Decision::Failed { plan, job: said, .. } = decide(None, true) else {
+            panic!("what was not told yet cannot be meant")
+        };
+        assert_eq!(said, Some(job));
+        let told = status(&format!("d-migrate-{}", plan::hash8(&plan)), 0, Some("syntax error"));
+        assert!(matches!(decide(Some(&told), false), Decision::Failed { .. }));
+        let again = decide(Some(&told), true);
+        assert!(
+            matches!(&again, Decision::Start { job, pending: 1, .. } if job.ends_with("-0-1")),
+            "{again:?}"
+        );
+    }
+
+    #[test]
+    fn the_job_of_a_failure_stays_until_another_is_at_work() {
+        let source = source("SELECT 3");
+        let Decision::Start { job: first, .. } = decision(&source, None, &children(&[])) else {
+            panic!("start")
+        };
+        let [second, third] = [2, 3].map(|number| first.replace("-0-1", &format!("-0-{number}")));
+        let family = family();
+        let mut jobs = children(&[(first.as_str(), Some("Failed")), (second.as_str(), Some("Failed"))]);
+        let keeping = |jobs: &children::Family| keeping(&family, jobs, &decision(&source, None, jobs));
+        assert_eq!(keeping(&jobs), [], "they are tried again by themselves");
+        jobs.extend(children(&[(third.as_str(), Some("Failed"))]));
+        assert_eq!(keeping(&jobs), [(third.clone(), true)]);
+        let key = (ChildKind::Job, third.clone());
+        jobs.get_mut(&key).unwrap().facts.stays = true;
+        assert_eq!(keeping(&jobs), []);
+        let other = "d-migrate-01234567-0-1";
+        jobs.extend(children(&[(other, None)]));
+        assert_eq!(keeping(&jobs), [(third, false)]);
+        jobs.get_mut(&key).unwrap().facts.stays = false;
+        assert_eq!(keeping(&jobs), []);
     }
 
     #[test]
@@ -560,7 +588,7 @@ mod tests {
             if !approved.is_empty() {
                 settings["approvedPlan"] = approved.into();
             }
-            decide_with(&source, state, &children(None), settings)
+            decide_with(&source, state, &children(&[]), settings)
         };
         let Decision::Held { pending, why, .. } = manual("", None) else {
             panic!("held")
@@ -595,7 +623,7 @@ mod tests {
         let source = source("SELECT 1;\nDROP TABLE t");
         let with = |allowed: Value| {
             let settings = json!({"approval": "Manual", "allowDestructive": allowed});
-            decide_with(&source, None, &children(None), settings)
+            decide_with(&source, None, &children(&[]), settings)
         };
         let Decision::Held {
             why: Hold::Loss(refused),
@@ -622,7 +650,7 @@ mod tests {
         };
         let saved = |third: &str, before: &str| {
             let settings = json!({"allowDestructive": [3], "backupBefore": before});
-            match start(third, settings, &children(None), None) {
+            match start(third, settings, &children(&[]), None) {
                 Decision::Start { saves, job, .. } => (saves, job),
                 other => panic!("{other:?}"),
             }
@@ -639,10 +667,12 @@ mod tests {
         assert_ne!(job, saved("DROP TABLE t", "Never").1);
         let mut run = failed_run(&job, "x".into());
         (run.failed_version, run.sqlstate) = (None, None);
-        let ended = children(Some((&job, Some("Failed"))));
+        let ended = children(&[(&job, Some("Failed"))]);
         let settings = json!({"allowDestructive": [3]});
-        let failed = start("DROP TABLE t", settings, &ended, Some(run.clone()));
-        assert!(matches!(failed, Decision::Failed { .. }), "{failed:?}");
+        for jobs in [&ended, &children(&[])] {
+            let failed = start("DROP TABLE t", settings.clone(), jobs, Some(run.clone()));
+            assert!(matches!(failed, Decision::Failed { .. }), "{failed:?}");
+        }
         let larger = json!({"allowDestructive": [3], "backup": {"size": "20Gi"}});
         let again = start("DROP TABLE t", larger, &ended, Some(run));
         assert!(matches!(again, Decision::Start { saves: true, .. }), "{again:?}");
@@ -666,7 +696,7 @@ mod tests {
                     identity: IDENTITY,
                     seeds: None,
                     target: Some(3),
-                    children: &children(None),
+                    tried: tried(&children(&[])),
                     migrations: &serde_json::from_value(settings).unwrap(),
                     drift: Some(&Drift {
                         total,
@@ -683,14 +713,14 @@ mod tests {
 
     #[test]
     fn the_files_of_an_image_are_brought_by_a_job_of_their_own() {
-        let read = |job: Option<(&str, Option<&str>)>| super::read(&family(), "image /migrations", &children(job));
-        let Decision::Read { job, plan } = read(None) else {
+        let read = |jobs: &[(&str, Option<&str>)]| super::read(&family(), "image /migrations", tried(&children(jobs)));
+        let Decision::Read { job, plan } = read(&[]) else {
             panic!("read")
         };
         assert_eq!(job, format!("d-migrate-{}-0-1", plan::hash8(&plan)));
-        assert!(matches!(read(Some((&job, None))), Decision::Running { .. }));
+        assert!(matches!(read(&[(&job, None)]), Decision::Running { .. }));
         // One that was lost is made again, three at most; so is one whose files somebody has removed.
-        let next = |job: &str, ending| match read(Some((job, Some(ending)))) {
+        let next = |job: &str, ending| match read(&[(job, Some(ending))]) {
             Decision::Read { job, .. } => Some(job),
             Decision::Failed { .. } => None,
             other => panic!("{other:?}"),
@@ -709,7 +739,7 @@ mod tests {
     #[test]
     fn an_edited_migration_is_impossible() {
         let state = state(&[(1, "SELECT 0")], None);
-        let decision = decision(&source("SELECT 3"), Some(&state), &children(None));
+        let decision = decision(&source("SELECT 3"), Some(&state), &children(&[]));
         assert!(matches!(
             decision,
             Decision::Impossible {

@@ -52,6 +52,8 @@ const HANDLED_LIMIT: usize = 253;
 pub const HANDLED_TAKE_OVER: &str = "take-over";
 /// The same of the one that accepts a changed schema.
 pub const HANDLED_DRIFT: &str = "accept-drift";
+/// The same of the one by which sources are read again.
+pub const HANDLED_REREAD: &str = "reread-sources";
 
 /// An external server as its Secret describes it, or what is wrong with that.
 pub type ExternalServer = Result<external::Server, String>;
@@ -104,6 +106,8 @@ pub struct Observed {
     pub accept_drift: Option<String>,
     /// The plan that the annotation approves.
     pub approved_plan: Option<String>,
+    /// The annotation by which sources are read again, until it is handled: what failed is tried once more.
+    pub try_again: Option<String>,
     /// The annotation that asks for new certificates.
     pub renew: Option<String>,
     /// What an issuer has given; `None` where none is asked.
@@ -176,6 +180,7 @@ pub async fn observe(context: &Context, object: &AmasDatabase, wanted: &[SecretS
         policies: policies::of(context, object),
         restart: one_shot(object, RESTART),
         approved_plan: one_shot(object, APPROVE_PLAN),
+        try_again: one_shot(object, REREAD).filter(|value| status.handled.get(HANDLED_REREAD) != Some(value)),
         plans: context.plans.clone(),
         issuance: None,
         renew: one_shot(object, RENEW),

@@ -15,7 +15,10 @@ use crate::{
         sources::Files,
     },
     engine::{child::ChildKind, children::owner_of},
-    migrate::seed::{Profile, Recorded},
+    migrate::{
+        history::State,
+        seed::{Profile, Recorded},
+    },
     stores::{
         postgres::PostgresDuty,
         revisions::{self, Stamp},
@@ -28,7 +31,7 @@ use super::{
     configuration::{self, Judged, Writing},
     duties::{Duties, duties},
     issuance,
-    jobs::{self, Decision, JobInput, Pending, Seeds},
+    jobs::{self, Decision, JobInput, Pending, Seeds, Tried},
     losses,
     observe::Observed,
     rollout::{self, Asked, Rollout},
@@ -70,6 +73,11 @@ pub enum Step {
         why: String,
     },
     Delete(ChildKind, String),
+    /// Whether a finished Job stays, or is collected some time after its end.
+    KeepJob {
+        job: String,
+        stays: bool,
+    },
 }
 
 /// Everything to do. No steps: nothing is written.
@@ -448,7 +456,7 @@ fn migration_steps(spec: &AmasDatabaseSpec, valid: &Valid, observed: &Observed, 
         identity: &facts.identity,
         seeds: seeds.as_ref(),
         target: Some(target),
-        children: &observed.children,
+        tried: tried(observed),
         migrations,
         drift: snapshot.facts.drift.as_ref(),
         approved: observed.approved_plan.as_deref(),
@@ -489,6 +497,7 @@ fn migration_steps(spec: &AmasDatabaseSpec, valid: &Valid, observed: &Observed, 
         plan.steps
             .push(Step::Create(ChildKind::Job, jobs::job(&input, job, is_managed(spec))));
     }
+    keep_jobs(valid, observed, &decision, plan);
     match &decision {
         Decision::Held { pending, map, .. } => {
             plan_maps(valid, observed, map.as_ref().map(|name| (name, pending)), plan)
@@ -498,6 +507,20 @@ fn migration_steps(spec: &AmasDatabaseSpec, valid: &Valid, observed: &Observed, 
         _ => {}
     }
     plan.migrations = Some(decision);
+}
+
+fn tried(observed: &Observed) -> Tried<'_> {
+    Tried {
+        children: &observed.children,
+        told: observed.status.migrations.as_ref(),
+        again: observed.try_again.is_some(),
+    }
+}
+
+fn keep_jobs(valid: &Valid, observed: &Observed, decision: &Decision, plan: &mut Plan) {
+    let all = jobs::keeping(&valid.family, &observed.children, decision);
+    plan.steps
+        .extend(all.into_iter().map(|(job, stays)| Step::KeepJob { job, stays }));
 }
 
 fn is_managed(spec: &AmasDatabaseSpec) -> bool {
@@ -526,7 +549,8 @@ fn read_step(
     if !looked || !snapshot.health.is_up() || duty_in.is_none() || snapshot.facts.duty_in != duty_in {
         return;
     }
-    let decision = jobs::read(&valid.family, source, &observed.children);
+    let decision = jobs::read(&valid.family, source, tried(observed));
+    keep_jobs(valid, observed, &decision, plan);
     if let Decision::Read { job, .. } = &decision {
         let server = observed.externals.get(&StoreKind::Postgres);
         let input = JobInput {
@@ -570,7 +594,8 @@ fn plan_maps(valid: &Valid, observed: &Observed, wanted: Option<(&String, &Arc<P
     }
 }
 
-/// The version asked for. Without one: the newest known when this generation was first seen, so that an upgrade of the operator starts nothing.
+/// The version asked for. Without one: the newest known when this generation was first seen, so that an upgrade of the operator starts nothing; and
+/// none below what is applied, since nothing is taken back that nobody asks to.
 pub fn target(spec: &AmasDatabaseSpec, observed: &Observed, newest: i64) -> i64 {
     let asked = spec
         .migrations
@@ -581,9 +606,10 @@ pub fn target(spec: &AmasDatabaseSpec, observed: &Observed, newest: i64) -> i64 
         .migrations
         .as_ref()
         .and_then(|migrations| migrations.target);
-    asked
-        .or(recorded.filter(|_| observed.same_generation))
-        .unwrap_or(newest)
+    let facts = (observed.postgres.as_ref()).and_then(|snapshot| snapshot.facts.migrations.as_ref());
+    let current = facts.and_then(|facts| facts.state.as_ref()).map_or(0, State::current);
+    let unasked = || recorded.filter(|_| observed.same_generation).unwrap_or(newest);
+    asked.unwrap_or_else(|| unasked().max(current))
 }
 
 /// The seed files of the profile with how many are not in.
@@ -621,6 +647,20 @@ mod tests {
         assert_eq!(count(|step| matches!(step, Step::Create(ChildKind::StatefulSet, _))), 3);
         assert_eq!(count(|step| matches!(step, Step::Create(ChildKind::Job, _))), 0);
         assert_eq!(plan.duties, Duties::default(), "no password is known yet");
+    }
+
+    #[test]
+    fn nothing_is_taken_back_that_nobody_asks_for() {
+        let mut situation = Situation::converged(platform());
+        situation.observed.same_generation = false;
+        let target = |situation: &Situation, newest| target(&situation.object.spec, &situation.observed, newest);
+        assert_eq!(
+            (target(&situation, 4), target(&situation, 0)),
+            (4, 1),
+            "it is at version 1"
+        );
+        situation.object.spec.migrations.as_mut().unwrap().target_version = Some(0);
+        assert_eq!(target(&situation, 4), 0);
     }
 
     #[test]

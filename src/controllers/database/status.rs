@@ -22,7 +22,7 @@ use super::{
     facts, issuance,
     jobs::Decision,
     losses,
-    observe::{HANDLED_DRIFT, HANDLED_TAKE_OVER, Observed},
+    observe::{HANDLED_DRIFT, HANDLED_REREAD, HANDLED_TAKE_OVER, Observed},
     pins,
     plan::{HANDLED_RESTART, Plan, role_secrets},
     secrets,
@@ -381,6 +381,12 @@ impl Draft<'_> {
             && (self.observed.postgres.as_ref()).is_some_and(|one| one.facts.drift_accepted.as_ref() == Some(value))
         {
             handled.insert(HANDLED_DRIFT.into(), value.clone());
+        }
+        // A failure that is told now has not been asked about yet, and one that was is tried again.
+        if let (Some(value), Some(Decision::Running { .. } | Decision::Done | Decision::Failed { .. })) =
+            (&self.observed.try_again, &self.plan.migrations)
+        {
+            handled.insert(HANDLED_REREAD.into(), value.clone());
         }
         if let Some(value) = self.observed.take_over.as_ref().filter(|value| self.taken_over(value)) {
             handled.insert(HANDLED_TAKE_OVER.into(), value.clone());

@@ -15,7 +15,9 @@ pub struct Facts {
     pub trouble: Option<(String, String)>,
     /// Job: its pod ended for good, successfully (true) or not (false).
     pub finished: Option<bool>,
-    /// Pod: what its first container wrote when it ended.
+    /// Job: nothing collects it some time after its end.
+    pub stays: bool,
+    /// Pod: what its first container wrote when it ended, or one that runs before it.
     pub termination_message: Option<String>,
     /// Service: the address inside the cluster.
     pub cluster_ip: Option<String>,
@@ -82,6 +84,7 @@ pub(super) fn facts(kind: ChildKind, object: &Value) -> Facts {
         },
         ChildKind::Job => Facts {
             finished: job_finished(&object["status"]["conditions"]),
+            stays: object["spec"]["ttlSecondsAfterFinished"].is_null(),
             ..Facts::default()
         },
         ChildKind::Service => Facts {
@@ -179,9 +182,9 @@ fn pod_facts(status: &Value) -> Facts {
         (None, Some(condition)) => Some(("Unschedulable".to_owned(), word(&condition["message"]))),
         (None, None) => None,
     };
-    let termination_message = items("containerStatuses")
-        .first()
-        .and_then(|container| Some(container["state"]["terminated"]["message"].as_str()?.to_owned()));
+    let message = |container: &Value| Some(container["state"]["terminated"]["message"].as_str()?.to_owned());
+    let before = || items("initContainerStatuses").iter().find_map(message);
+    let termination_message = items("containerStatuses").first().and_then(message).or_else(before);
     Facts {
         trouble,
         termination_message,
@@ -204,6 +207,26 @@ fn last_words(log: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn a_pod_s_last_word_is_its_container_s_or_that_of_one_before_it() {
+        let ended = |message: Option<&str>| json!({"state": {"terminated": {"message": message}}});
+        let message = |first: Value, main: Value| {
+            let status = json!({"initContainerStatuses": [ended(None), first], "containerStatuses": [main]});
+            facts(ChildKind::Pod, &json!({"status": status})).termination_message
+        };
+        let waits = json!({"state": {"waiting": {"reason": "PodInitializing"}}});
+        assert_eq!(message(ended(Some("first")), waits).as_deref(), Some("first"));
+        assert_eq!(message(ended(None), ended(Some("main"))).as_deref(), Some("main"));
+        assert_eq!(message(ended(None), ended(None)), None);
+    }
+
+    #[test]
+    fn a_job_without_a_time_to_live_stays() {
+        let stays = |spec: Value| facts(ChildKind::Job, &json!({"spec": spec})).stays;
+        assert!(stays(json!({})) && !stays(json!({"ttlSecondsAfterFinished": 1})));
+    }
 
     #[test]
     fn the_last_words_of_a_server_are_its_own() {

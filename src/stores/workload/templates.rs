@@ -144,7 +144,7 @@ fn stateful_set(family: &Family, workload: &Workload, shared: Shared<'_>, stamp:
 }
 
 fn pod_metadata(family: &Family, workload: &Workload, pods: &PodSettings, stamp: &Stamp) -> Value {
-    let mut labels = json!(pods.labels);
+    let labels = pod_labels(pods, family.labels(workload.application, workload.component));
     let mut annotations = json!(pods.annotations);
     annotations[CONFIG] = json!(stamp.config);
     if let Some(asked) = &stamp.restart {
@@ -157,13 +157,16 @@ fn pod_metadata(family: &Family, workload: &Workload, pods: &PodSettings, stamp:
     if let Some(at) = &stamp.restarted_at {
         annotations[RESTARTED_AT] = json!(at);
     }
-    if let (Some(labels), Some(ours)) = (
-        labels.as_object_mut(),
-        family.labels(workload.application, workload.component).as_object(),
-    ) {
-        labels.extend(ours.clone());
-    }
     json!({"labels": labels, "annotations": annotations})
+}
+
+/// The labels of a pod: the user's, and ours, which win.
+pub fn pod_labels(pods: &PodSettings, ours: Value) -> Value {
+    let mut labels = json!(pods.labels);
+    if let (Some(labels), Value::Object(ours)) = (labels.as_object_mut(), ours) {
+        labels.extend(ours);
+    }
+    labels
 }
 
 fn pod_spec(family: &Family, workload: &Workload, pods: &PodSettings, stamp: &Stamp) -> Value {

@@ -2,12 +2,12 @@
 
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::Resource;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::Done;
 use crate::{
     api::{CONFIG_SENT, amas_database::AmasDatabase},
-    controllers::Context,
+    controllers::{Context, database::jobs},
     engine::{
         answers::Verdict,
         child::ChildKind,
@@ -87,10 +87,20 @@ impl Children<'_> {
     }
 
     pub async fn send_config(&self, pod: &str, config: &str) -> Result<(), WriteError> {
-        let (kind, annotation) = (ChildKind::Pod, (CONFIG_SENT, config));
-        let patched = self.context.writer.annotate(kind, self.namespace(), pod, annotation);
-        if let Some(patched) = patched.await? {
-            self.context.children.wrote(kind, &patched);
+        let patch = json!({"metadata": {"annotations": {CONFIG_SENT: config}}});
+        self.patch(ChildKind::Pod, pod, patch).await
+    }
+
+    pub async fn keep_job(&self, job: &str, stays: bool) -> Result<(), WriteError> {
+        self.patch(ChildKind::Job, job, jobs::lifetime(stays)).await
+    }
+
+    /// Changes one that may be gone by now.
+    async fn patch(&self, kind: ChildKind, name: &str, patch: Value) -> Result<(), WriteError> {
+        let patched = self.context.writer.patch(kind, self.namespace(), name, patch);
+        match patched.await? {
+            Some(patched) => self.context.children.wrote(kind, &patched),
+            None => self.forget(kind, name),
         }
         Ok(())
     }
@@ -103,9 +113,13 @@ impl Children<'_> {
 
     pub async fn delete(&self, kind: ChildKind, name: &str) -> Result<(), WriteError> {
         self.context.writer.delete(kind, self.namespace(), name).await?;
+        self.forget(kind, name);
+        Ok(())
+    }
+
+    fn forget(&self, kind: ChildKind, name: &str) {
         let owner = (self.family.namespace.clone(), self.family.database.clone());
         self.context.children.forget(&owner, &(kind, name.to_owned()));
-        Ok(())
     }
 
     /// Takes in what became of a write. False where the cluster has made something else of it, which is told once.

@@ -2,22 +2,24 @@
 
 use serde_json::{Value, json};
 
-use super::Seeds;
+use super::{
+    Seeds,
+    first::{self, BACKUPS, PROGRAM},
+};
 use crate::{
     api::{
         amas_database::AmasDatabaseSpec,
-        migrations::{BackupBefore, MigrationSource, OnFailure, SeedHash, SeedProfile},
+        migrations::{BackupBefore, ImageSource, MigrationSource, OnFailure, SeedHash, SeedProfile},
     },
-    controllers::database::{backups, external, validate::role_secret},
+    controllers::database::{external, validate::role_secret},
     migrate::{plan::Direction, report::final_codes},
-    stores::workload::{CA_CERTIFICATE, Family, add_pod_settings, certificates_secret, security},
+    stores::workload::{CA_CERTIFICATE, Family, add_pod_settings, certificates_secret, pod_labels, security},
 };
 
+/// Where a Job has the files of a source that is no bundle.
+pub(super) const SOURCE: &str = "/run/amas/source";
 /// Where a Job has the seed files that come in ConfigMaps, in a folder named as the profile.
 const SEED_FILES: &str = "/run/amas/seed-files";
-/// Where a Job that makes a backup has its program, which its image does not bring, and the volume.
-const PROGRAM: &str = "/run/amas/program";
-const BACKUPS: &str = "/run/amas/backups";
 /// How long a finished Job is kept.
 const KEEP_SECONDS: u32 = 86_400;
 
@@ -64,15 +66,13 @@ pub fn job(input: &JobInput<'_>, name: &str, managed: bool) -> Value {
     if !environment.is_empty() {
         pod["containers"][0]["env"] = json!(environment);
     }
-    if let Some(image) = &input.saves {
-        run_in(image, input, &migrations.source, &mut pod);
-    }
+    first::add(input, &migrations.source, &mut pod);
     let of_server = managed.then(|| family.child_name("postgres"));
     if let Some(account) = migrations.job.service_account_name.clone().or(of_server) {
         pod["serviceAccountName"] = json!(account);
     }
     add_pod_settings(&mut pod, &spec.pods);
-    let labels = family.labels("postgresql", "migrations");
+    let labels = pod_labels(&spec.pods, family.labels("postgresql", "migrations"));
     json!({"metadata": family.metadata(name, "postgresql", "migrations", true), "spec": {
         "backoffLimit": 3,
         "podReplacementPolicy": "Failed",
@@ -87,30 +87,9 @@ pub fn job(input: &JobInput<'_>, name: &str, managed: bool) -> Value {
     }})
 }
 
-/// The container runs in another image, which has pg_dump; the program and the bundle come into it from ours.
-fn run_in(image: &str, input: &JobInput<'_>, source: &MigrationSource, pod: &mut Value) {
-    let mut arguments: Vec<String> = ["migrate", "provide", "--to", PROGRAM].map(Into::into).into();
-    if let Some(bundle) = &source.bundle {
-        arguments.extend(["--bundle".into(), format!("/migrations/{bundle}")]);
-    }
-    let main = &mut pod["containers"][0];
-    let provider = json!({
-        "name": "program", "image": input.image, "imagePullPolicy": "IfNotPresent", "args": arguments,
-        "resources": main["resources"], "securityContext": security(true),
-        "volumeMounts": [{"name": "program", "mountPath": PROGRAM}],
-    });
-    main["image"] = json!(image);
-    main["command"] = json!([format!("{PROGRAM}/amas-operator")]);
-    if let Some(mounts) = main["volumeMounts"].as_array_mut() {
-        mounts.push(json!({"name": "program", "mountPath": PROGRAM, "readOnly": true}));
-        mounts.push(json!({"name": "backups", "mountPath": BACKUPS}));
-    }
-    pod["initContainers"] = json!([provider]);
-    if let Some(volumes) = pod["volumes"].as_array_mut() {
-        volumes.push(json!({"name": "program", "emptyDir": {}}));
-        let claim = json!({"claimName": backups::claim_name(input.family)});
-        volumes.push(json!({"name": "backups", "persistentVolumeClaim": claim}));
-    }
+/// A patch of a Job that stays, or of one that need not any more.
+pub fn lifetime(stays: bool) -> Value {
+    json!({"spec": {"ttlSecondsAfterFinished": (!stays).then_some(KEEP_SECONDS)}})
 }
 
 fn arguments(input: &JobInput<'_>, source: &MigrationSource, name: &str) -> Vec<String> {
@@ -119,11 +98,8 @@ fn arguments(input: &JobInput<'_>, source: &MigrationSource, name: &str) -> Vec<
         .bundle
         .as_ref()
         .map(|bundle| format!("{root}/migrations/{bundle}"));
-    let below = source
-        .image
-        .as_ref()
-        .map_or("", |image| image.path.trim_end_matches('/'));
-    let folder = bundle.clone().unwrap_or_else(|| format!("/run/amas/source{below}"));
+    let given = || source.image.as_ref().map_or_else(|| SOURCE.to_owned(), source_folder);
+    let folder = bundle.clone().unwrap_or_else(given);
     if let Some(source) = input.brings {
         let arguments = [
             "migrate",
@@ -189,6 +165,11 @@ fn arguments(input: &JobInput<'_>, source: &MigrationSource, name: &str) -> Vec<
         }
     }
     arguments
+}
+
+/// Where a Job has the files of an image: below the volume, as in the image.
+pub(super) fn source_folder(image: &ImageSource) -> String {
+    format!("{SOURCE}{}", image.path.trim_end_matches('/'))
 }
 
 /// What is saved first, and where. A Job that saves nothing says so, since the runner would ask for a folder.
@@ -312,7 +293,7 @@ fn volume_mounts(input: &JobInput<'_>, source: &MigrationSource) -> Vec<Value> {
     let mount = |name: &str, path: &str| json!({"name": name, "mountPath": path, "readOnly": true});
     let mut mounts = vec![mount("login", "/run/amas/login")];
     if source.bundle.is_none() {
-        mounts.push(mount("source", "/run/amas/source"));
+        mounts.push(mount("source", SOURCE));
     }
     if seed_secret(input).is_some() {
         mounts.push(mount("seed", "/run/amas/seed"));
@@ -343,7 +324,9 @@ fn volumes(input: &JobInput<'_>, source: &MigrationSource) -> Vec<Value> {
         let maps: Vec<Value> = maps.iter().map(|name| json!({"configMap": {"name": name}})).collect();
         json!({"name": volume, "projected": {"sources": maps}})
     };
-    if let Some(image) = &source.image {
+    if first::copied(source).is_some() {
+        volumes.push(json!({"name": "source", "emptyDir": {}}));
+    } else if let Some(image) = &source.image {
         let volume = json!({"reference": image.reference, "pullPolicy": image.pull_policy});
         volumes.push(json!({"name": "source", "image": volume}));
     } else if source.bundle.is_none() {
@@ -384,6 +367,155 @@ mod tests {
         object.spec.tls = encrypted.then(Default::default);
         let input = input(&family, &object.spec, Direction::Up);
         job(&input, "d-migrate-1", true)["spec"]["template"]["spec"].clone()
+    }
+
+    /// A platform whose migrations come from this source.
+    fn from(source: Value) -> AmasDatabaseSpec {
+        let mut spec = platform().spec;
+        spec.migrations.as_mut().unwrap().source = serde_json::from_value(source).unwrap();
+        spec.seed = None;
+        spec
+    }
+
+    #[test]
+    fn a_job_is_what_the_specification_says_of_pods_and_restricted() {
+        let mut spec = from(json!({"configMaps": ["files"]}));
+        spec.pods = serde_json::from_value(json!({
+            "labels": {"team": "data", "amas.dev/database": "other"}, "annotations": {"note": "n"}, "nodeSelector": {"disk": "fast"},
+            "tolerations": [{"key": "data", "operator": "Exists", "effect": "NoSchedule"}],
+            "priorityClassName": "high", "imagePullSecrets": [{"name": "registry"}],
+        }))
+        .unwrap();
+        let resources = json!({"requests": {"cpu": "100m"}, "limits": {"memory": "1Gi"}});
+        let settings = json!({"resources": resources, "serviceAccountName": "runner"});
+        spec.migrations.as_mut().unwrap().job = serde_json::from_value(settings).unwrap();
+        let family = family();
+        let made = job(&input(&family, &spec, Direction::Up), "d-migrate-1", true);
+        let labels = json!({
+            "amas.dev/database": "d", "app.kubernetes.io/managed-by": "amas-operator", "app.kubernetes.io/name": "postgresql",
+            "app.kubernetes.io/instance": "d", "app.kubernetes.io/component": "migrations",
+        });
+        let owner = json!({
+            "apiVersion": "amas.dev/v1alpha1", "kind": "AmasDatabase", "name": "d", "uid": "u", "controller": true, "blockOwnerDeletion": true,
+        });
+        let mut of_pod = labels.clone();
+        of_pod["team"] = "data".into();
+        let wanted = json!({
+            "metadata": {"name": "d-migrate-1", "namespace": "n", "labels": labels, "ownerReferences": [owner]},
+            "spec": {
+                "backoffLimit": 3, "podReplacementPolicy": "Failed", "ttlSecondsAfterFinished": 86400,
+                "podFailurePolicy": {"rules": [
+                    {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget"}]},
+                    {"action": "FailJob", "onExitCodes": {"operator": "In", "values": [2, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 31]}},
+                    {"action": "Count", "onExitCodes": {"operator": "In", "values": [20, 21, 22, 23, 24, 25, 26, 27, 28, 29]}},
+                ]},
+                "template": {"metadata": {"labels": of_pod, "annotations": {"note": "n"}}, "spec": {
+                    "restartPolicy": "Never", "automountServiceAccountToken": false, "enableServiceLinks": false,
+                    "serviceAccountName": "runner", "nodeSelector": {"disk": "fast"}, "priorityClassName": "high",
+                    "tolerations": [{"key": "data", "operator": "Exists", "effect": "NoSchedule"}],
+                    "imagePullSecrets": [{"name": "registry"}],
+                    "securityContext": {
+                        "runAsNonRoot": true, "runAsUser": 65532, "runAsGroup": 65532, "fsGroup": 65532,
+                        "seccompProfile": {"type": "RuntimeDefault"},
+                    },
+                    "containers": [{
+                        "name": "migrate", "image": "i", "imagePullPolicy": "IfNotPresent", "resources": resources,
+                        "args": [
+                            "migrate", "up", "--dir", "/run/amas/source", "--attempt", "d-migrate-1",
+                            "--database-url-file", "/run/amas/login/DATABASE_URL", "--termination-message", "/dev/termination-log",
+                            "--plan-hash", "s", "--backup-before", "never", "--allow-destructive", "all",
+                        ],
+                        "securityContext": {
+                            "allowPrivilegeEscalation": false, "capabilities": {"drop": ["ALL"]}, "readOnlyRootFilesystem": true,
+                        },
+                        "volumeMounts": [
+                            {"name": "login", "mountPath": "/run/amas/login", "readOnly": true},
+                            {"name": "source", "mountPath": "/run/amas/source", "readOnly": true},
+                        ],
+                    }],
+                    "volumes": [
+                        {"name": "login", "secret": {
+                            "secretName": "d-role-amas-owner", "defaultMode": 0o440, "items": [{"key": "DATABASE_URL", "path": "DATABASE_URL"}],
+                        }},
+                        {"name": "source", "projected": {"sources": [{"configMap": {"name": "files"}}]}},
+                    ],
+                }},
+            },
+        });
+        assert_eq!(made, wanted);
+        // Without one of the user's: the managed server's account, else that of the namespace.
+        spec.migrations.as_mut().unwrap().job.service_account_name = None;
+        let account = |managed| {
+            let made = job(&input(&family, &spec, Direction::Up), "j", managed);
+            made["spec"]["template"]["spec"]["serviceAccountName"].clone()
+        };
+        assert_eq!((account(true), account(false)), (json!("d-postgres"), Value::Null));
+    }
+
+    #[test]
+    fn the_files_of_an_image_are_mounted_or_copied_by_our_program_in_it() {
+        let reference = format!("registry.example.com/app@sha256:{}", "a".repeat(64));
+        let pod = |mount: &str, saves: Option<&str>| {
+            let image = json!({"reference": reference, "path": "/sql/", "pullPolicy": "Always", "mount": mount});
+            let (spec, family) = (from(json!({"image": image})), family());
+            let mut input = input(&family, &spec, Direction::Up);
+            input.saves = saves.map(Into::into);
+            job(&input, "j", true)["spec"]["template"]["spec"].clone()
+        };
+        let volume = |pod: &Value, name: &str| {
+            let all = pod["volumes"].as_array().unwrap();
+            all.iter().find(|volume| volume["name"] == name).cloned()
+        };
+        let (mounted, copied) = (pod("Volume", None), pod("Copy", None));
+        assert!(mounted["initContainers"].is_null());
+        let image = json!({"reference": reference, "pullPolicy": "Always"});
+        assert_eq!(
+            volume(&mounted, "source"),
+            Some(json!({"name": "source", "image": image}))
+        );
+        // The runner itself sees no difference.
+        assert_eq!(mounted["containers"], copied["containers"]);
+        assert!(
+            copied["containers"]
+                .to_string()
+                .contains("\"--dir\",\"/run/amas/source/sql\"")
+        );
+        for name in ["source", "program"] {
+            assert_eq!(volume(&copied, name), Some(json!({"name": name, "emptyDir": {}})));
+        }
+        let [program, files] = copied["initContainers"].as_array().unwrap().as_slice() else {
+            panic!("{copied}")
+        };
+        assert_eq!(
+            program["args"],
+            json!(["migrate", "provide", "--to", "/run/amas/program"])
+        );
+        let restricted = json!({"allowPrivilegeEscalation": false, "capabilities": {"drop": ["ALL"]}, "readOnlyRootFilesystem": true});
+        let wanted = json!({
+            "name": "files", "image": reference, "imagePullPolicy": "Always", "command": ["/run/amas/program/amas-operator"],
+            "args": [
+                "migrate", "provide", "--files", "/sql/", "--to", "/run/amas/source/sql", "--termination-message", "/dev/termination-log",
+            ],
+            "workingDir": "/", "resources": {}, "securityContext": restricted,
+            "volumeMounts": [
+                {"name": "program", "mountPath": "/run/amas/program", "readOnly": true}, {"name": "source", "mountPath": "/run/amas/source"},
+            ],
+        });
+        assert_eq!(files, &wanted);
+        assert_eq!(
+            (&program["image"], &program["securityContext"]),
+            (&json!("i"), &restricted)
+        );
+
+        // The same where the runner needs pg_dump.
+        let saving = pod("Copy", Some("postgres:x"));
+        assert_eq!(saving["initContainers"], copied["initContainers"]);
+        let main = &saving["containers"][0];
+        assert_eq!(main["image"], "postgres:x");
+        assert_eq!(main["command"], json!(["/run/amas/program/amas-operator"]));
+        for mount in main["volumeMounts"].as_array().unwrap() {
+            assert!(volume(&saving, mount["name"].as_str().unwrap()).is_some(), "{mount}");
+        }
     }
 
     #[test]

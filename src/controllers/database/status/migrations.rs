@@ -8,7 +8,7 @@ use crate::{
         conditions::{ConditionType, Reason, shorten},
         status::{AppliedMigration, MigrationFailure, MigrationsStatus, PendingPlan},
     },
-    controllers::sources::Files,
+    controllers::sources::{Files, REREAD},
     engine::child::ChildKind,
     migrate::{
         plan::{PlanError, hash8},
@@ -237,8 +237,13 @@ impl Draft<'_> {
         let Some(Files::Read(source)) = &self.observed.files else {
             // The newest version of other files is not known yet.
             let other = matches!(self.observed.files, Some(Files::Unread)) && !self.observed.same_generation;
+            let plan = self.plan_hash();
+            let old = old.or_else(|| plan.map(|_| MigrationsStatus::default()));
             return old.map(|old| MigrationsStatus {
                 target: old.target.filter(|_| !other),
+                attempts: self.attempts(plan.or(old.plan.as_deref()), &old),
+                failure: self.failure(&old),
+                plan: plan.map(str::to_owned).or_else(|| old.plan.clone()),
                 ..old
             });
         };
@@ -260,38 +265,26 @@ impl Draft<'_> {
             .migrations()
             .filter(|migration| migration.version <= target)
             .count();
-        let (plan, pending, failure) = match &self.plan.migrations {
-            Some(Decision::Running { plan, pending, .. } | Decision::Start { plan, pending, .. }) => {
-                (Some(plan), *pending, None)
-            }
-            Some(Decision::Held { pending, .. }) => (None, pending.status.migrations as usize, None),
-            Some(Decision::Failed { plan, pending, failure }) => (Some(plan), *pending, Some(failure)),
-            _ => (None, 0, None),
+        let pending = match &self.plan.migrations {
+            Some(
+                Decision::Running { pending, .. } | Decision::Start { pending, .. } | Decision::Failed { pending, .. },
+            ) => *pending,
+            Some(Decision::Held { pending, .. }) => pending.status.migrations as usize,
+            _ => 0,
         };
-        let plan = plan
-            .map(|plan| hash8(plan).to_owned())
-            .or_else(|| old.as_ref()?.plan.clone());
+        let old = old.unwrap_or_default();
+        let plan = self.plan_hash().or(old.plan.as_deref());
         let history = applied.iter().rev().take(10).map(|applied| AppliedMigration {
             version: applied.version,
             description: shorten(&applied.description, DESCRIPTION_BYTES),
             applied_at: Some(whole_seconds(applied.applied_at)),
-        });
-        let attempts = self.observed.children.keys().filter(|(kind, name)| {
-            *kind == ChildKind::Job
-                && plan
-                    .as_ref()
-                    .is_some_and(|plan| name.contains(&format!("-migrate-{plan}-")))
         });
         Some(MigrationsStatus {
             current: self.current_version(),
             target: Some(target),
             pending: i64::try_from(pending).unwrap_or(i64::MAX),
             progress: format!("{}/{known}", applied.iter().filter(|applied| applied.success).count()),
-            attempts: i64::try_from(attempts.count()).unwrap_or_default().max(
-                old.as_ref()
-                    .filter(|old| old.plan == plan)
-                    .map_or(0, |old| old.attempts),
-            ),
+            attempts: self.attempts(plan, &old),
             seeded: self
                 .object
                 .spec
@@ -302,10 +295,46 @@ impl Draft<'_> {
                 .map(Into::into),
             pending_plan: self.pending_plan(),
             drift: self.drift_status(),
-            failure: failure.map(failure_status),
+            failure: self.failure(&old),
             history: history.collect(),
-            plan,
+            plan: plan.map(str::to_owned),
         })
+    }
+
+    /// The plan whose Job is at work, due or failed: the first digits of its hash.
+    fn plan_hash(&self) -> Option<&str> {
+        match self.plan.migrations.as_ref()? {
+            Decision::Running { plan, .. }
+            | Decision::Start { plan, .. }
+            | Decision::Read { plan, .. }
+            | Decision::Failed { plan, .. } => Some(hash8(plan)),
+            Decision::Held { .. } | Decision::Done | Decision::Impossible { .. } => None,
+        }
+    }
+
+    /// The highest number that a Job of a plan has had. The status remembers it, since Jobs go.
+    fn attempts(&self, plan: Option<&str>, old: &MigrationsStatus) -> i64 {
+        let part = plan.map(|plan| format!("-migrate-{plan}-"));
+        let number = |(kind, name): &(ChildKind, String)| {
+            let ours = *kind == ChildKind::Job && part.as_ref().is_some_and(|part| name.contains(part));
+            name.rsplit('-').next()?.parse::<i64>().ok().filter(|_| ours)
+        };
+        let of_jobs = self.observed.children.keys().filter_map(number).max();
+        let told = (old.plan.as_deref() == plan).then_some(old.attempts);
+        of_jobs.max(told).unwrap_or_default()
+    }
+
+    /// Why the last Job failed. What was told of a plan stands until another Job of it is at work.
+    fn failure(&self, old: &MigrationsStatus) -> Option<MigrationFailure> {
+        let told = |plan: &str| old.failure.clone().filter(|_| old.plan.as_deref() == Some(hash8(plan)));
+        match &self.plan.migrations {
+            Some(Decision::Failed { failure, .. }) => Some(failure_status(failure)),
+            Some(Decision::Start { plan, .. } | Decision::Read { plan, .. } | Decision::Held { plan, .. }) => {
+                told(plan)
+            }
+            Some(Decision::Running { .. } | Decision::Done | Decision::Impossible { .. }) => None,
+            None => old.failure.clone(),
+        }
     }
 }
 
@@ -333,9 +362,13 @@ fn failure_text(failure: &Failure) -> String {
         text += &format!(" (SQLSTATE {code})");
     }
     let remedy = failure.sqlstate.as_deref().and_then(report::remedy);
+    let mend = match failure.file {
+        Some(_) => "mend the file",
+        None => "mend that",
+    };
     format!(
-        "{text}; {}, then change the specification or the annotation amas.dev/reread-sources",
-        remedy.unwrap_or("mend the file")
+        "{text}; {}, then give the annotation {REREAD} a new value",
+        remedy.unwrap_or(mend)
     )
 }
 
@@ -355,7 +388,9 @@ mod tests {
         };
         let text = failure_text(&syntax);
         assert!(
-            text.starts_with("0003_m.up.sql:4:8: syntax error (SQLSTATE 42601); mend the file, then change"),
+            text.starts_with(
+                "0003_m.up.sql:4:8: syntax error (SQLSTATE 42601); mend the file, then give the annotation"
+            ),
             "{text}"
         );
         let standby = Failure {

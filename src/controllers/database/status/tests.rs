@@ -467,6 +467,51 @@ fn a_loss_waits_for_its_version_and_says_what_to_write() {
 }
 
 #[test]
+fn a_failure_that_was_told_is_tried_again_once_when_somebody_asks() {
+    let mut situation = with_pending(json!({}), 1, &["SELECT 2"]);
+    let due = |situation: &Situation| {
+        let name = |step: &Step| match step {
+            Step::Create(ChildKind::Job, body) => body["metadata"]["name"].as_str().map(str::to_owned),
+            _ => None,
+        };
+        situation.plan().steps.iter().find_map(name)
+    };
+    let see = |situation: &mut Situation, name: &str, conditions: serde_json::Value| {
+        let metadata = json!({"name": name, "namespace": "amas", "uid": "j", "labels": {"amas.dev/database": "amas"}});
+        let spec = json!({"ttlSecondsAfterFinished": 86400});
+        let job = json!({"metadata": metadata, "spec": spec, "status": {"conditions": conditions}});
+        situation.see(ChildKind::Job, &job);
+    };
+    let first = due(&situation).unwrap();
+    let numbered = |number: u8| format!("{}-{number}", first.strip_suffix("-1").unwrap());
+    see(
+        &mut situation,
+        &numbered(3),
+        json!([{"type": "Failed", "status": "True"}]),
+    );
+    let keep = Step::KeepJob {
+        job: numbered(3),
+        stays: true,
+    };
+    assert_eq!(situation.plan().steps, [keep]);
+    let told = situation.settle().migrations.unwrap();
+    assert_eq!((situation.ready().0.as_str(), told.attempts), ("MigrationFailed", 3));
+    situation.observed.children.remove(&(ChildKind::Job, numbered(3)));
+    assert_eq!(due(&situation), None, "it is told still");
+
+    situation.observed.try_again = Some("please".into());
+    assert_eq!(due(&situation), Some(numbered(4)));
+    // As long as it could not be made, the request stands.
+    let waits = situation.settle();
+    assert!(waits.handled.is_empty() && waits.migrations.unwrap().failure.is_some());
+    see(&mut situation, &numbered(4), json!([]));
+    let runs = situation.settle();
+    assert_eq!(runs.handled["reread-sources"], "please");
+    let migrations = runs.migrations.unwrap();
+    assert_eq!((migrations.attempts, migrations.failure), (4, None));
+}
+
+#[test]
 fn a_status_is_bounded_whatever_is_applied_or_pending() {
     let long = format!("SELECT '{}'", "\u{1F600}\"".repeat(300));
     let mut situation = with_pending(json!({"approval": "Manual"}), 10_000, &vec![long.as_str(); 5_000]);
