@@ -31,8 +31,29 @@ pub struct Blocker {
     pub user: Option<String>,
     /// `active`, `idle in transaction`; hidden by the server from roles that may not see it, as is the age.
     pub state: Option<String>,
-    /// How long its transaction, or its query, has been going on.
+    /// How long its transaction has been going on.
     pub seconds: Option<i64>,
+    /// How long ago its query began, which may be over.
+    pub query_seconds: Option<i64>,
+}
+
+impl Blocker {
+    /// What it does and for how long, the query told apart where it is not as old as the transaction.
+    fn age(&self) -> Option<String> {
+        let seconds = self.seconds.or(self.query_seconds);
+        let age = match (&self.state, seconds) {
+            (Some(state), Some(seconds)) => format!("{state}, for {seconds} s"),
+            (Some(state), None) => state.clone(),
+            (None, Some(seconds)) => format!("for {seconds} s"),
+            (None, None) => return None,
+        };
+        let query = self.query_seconds.filter(|query| Some(*query) != seconds);
+        Some(match (query, self.state.as_deref()) {
+            (Some(query), Some("active")) => format!("{age}, its query for {query} s"),
+            (Some(query), _) => format!("{age}, its last query began {query} s ago"),
+            (None, _) => age,
+        })
+    }
 }
 
 impl fmt::Display for Blocker {
@@ -44,12 +65,7 @@ impl fmt::Display for Blocker {
         }
         details.extend(self.application.clone().filter(|name| !name.is_empty()));
         details.extend(self.user.as_ref().map(|user| format!("user {user}")));
-        match (&self.state, self.seconds) {
-            (Some(state), Some(seconds)) => details.push(format!("{state}, for {seconds} s")),
-            (Some(state), None) => details.push(state.clone()),
-            (None, Some(seconds)) => details.push(format!("for {seconds} s")),
-            (None, None) => {}
-        }
+        details.extend(self.age());
         if !details.is_empty() {
             write!(f, " ({})", details.join(", "))?;
         }
@@ -74,7 +90,8 @@ pub fn list(blockers: &[Blocker]) -> String {
 /// autovacuum worker is, but it is the only one with a database and without a user.
 const WHO: &str = "a.application_name, a.usename::text, a.state, \
     COALESCE(a.usesysid IS NULL AND a.datid IS NOT NULL, false) AS autovacuum, \
-    (EXTRACT(epoch FROM pg_catalog.clock_timestamp() - COALESCE(a.xact_start, a.query_start)))::pg_catalog.int8 AS seconds";
+    (EXTRACT(epoch FROM pg_catalog.clock_timestamp() - a.xact_start))::pg_catalog.int8 AS seconds, \
+    (EXTRACT(epoch FROM pg_catalog.clock_timestamp() - a.query_start))::pg_catalog.int8 AS query_seconds";
 
 /// Who holds what conflicts with any of these locks, on the tables and on those below them.
 pub async fn holders(conn: &mut PgConnection, wanted: &[Wanted]) -> Result<Vec<Blocker>, sqlx::Error> {
@@ -126,6 +143,7 @@ fn blocker(row: &PgRow) -> Result<Blocker, sqlx::Error> {
         user: row.try_get("usename")?,
         state: row.try_get("state")?,
         seconds: row.try_get("seconds")?,
+        query_seconds: row.try_get("query_seconds")?,
     })
 }
 
@@ -145,12 +163,23 @@ mod tests {
             user: Some("app".into()),
             state: Some("idle in transaction".into()),
             seconds: Some(12),
+            query_seconds: Some(12),
         };
         assert_eq!(
             blocker.to_string(),
             "pid 7 (web, user app, idle in transaction, for 12 s) on public.t"
         );
+        blocker.query_seconds = Some(3);
+        assert!(
+            blocker
+                .to_string()
+                .contains("idle in transaction, for 12 s, its last query began 3 s ago)")
+        );
+        blocker.state = Some("active".into());
+        assert!(blocker.to_string().contains("active, for 12 s, its query for 3 s)"));
         (blocker.state, blocker.seconds, blocker.user) = (None, None, None);
+        assert_eq!(blocker.to_string(), "pid 7 (web, for 3 s) on public.t");
+        blocker.query_seconds = None;
         (blocker.autovacuum, blocker.application) = (true, Some(String::new()));
         assert_eq!(blocker.to_string(), "pid 7 (autovacuum) on public.t");
         assert!(list(&vec![blocker; 8]).ends_with("; 3 more"));

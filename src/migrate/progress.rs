@@ -99,7 +99,8 @@ pub fn table(outside: Option<&Outside>) -> Option<String> {
     })
 }
 
-fn as_login(sql: &str, role: Option<&str>) -> String {
+/// The records are written in the role that logged in, whatever the file has set.
+pub fn as_login(sql: &str, role: Option<&str>) -> String {
     match role {
         Some(role) => format!("RESET ROLE; {sql}; {role}"),
         None => sql.to_owned(),

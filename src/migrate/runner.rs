@@ -2,8 +2,8 @@
 //!
 //! A migration's text, its history rows, the progress row and the COMMIT travel in one simple-protocol message, several
 //! light migrations in one transaction; no commit waits for the disk but the run's last, which waits for all of them.
-//! `backups` saves what is lost, `steps` goes through the plan, `transact` and `ladder` come by the locks, `parts` and `leftovers` run what cannot be
-//! in one transaction, `pulse` shows signs of life meanwhile.
+//! `backups` saves what is lost, `steps` goes through the plan, `transact`, `waiting` and `ladder` come by the locks, `parts`, `lone` and `leftovers` run
+//! what cannot be in one transaction, `pulse` shows signs of life meanwhile.
 
 use std::time::Duration;
 
@@ -29,6 +29,7 @@ mod backups;
 mod closing;
 mod ladder;
 mod leftovers;
+mod lone;
 mod message;
 mod parts;
 mod pulse;
@@ -37,6 +38,7 @@ mod send;
 mod steps;
 mod take_back;
 mod transact;
+mod waiting;
 
 /// Where the schema shall go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -24,6 +24,10 @@ use crate::support::postgres::Postgres;
 mod command;
 #[path = "migrate_crashes.rs"]
 mod crashes;
+#[path = "migrate_durable.rs"]
+mod durable;
+#[path = "migrate_halted.rs"]
+mod halted;
 #[path = "migrate_model.rs"]
 mod model;
 #[path = "migrate_public.rs"]
@@ -32,6 +36,8 @@ mod public_sets;
 mod rollback;
 #[path = "migrate_running.rs"]
 mod running;
+#[path = "migrate_sqlx_cli.rs"]
+mod sqlx_cli;
 
 type File = (&'static str, &'static str, &'static str);
 

@@ -19,6 +19,8 @@ mod bad_input;
 mod drift;
 #[path = "migrate_plan.rs"]
 mod plan;
+#[path = "migrate_seeds.rs"]
+mod seeds;
 #[path = "migrate_verbs.rs"]
 mod verbs;
 
@@ -36,7 +38,7 @@ impl Dir {
         &self.0
     }
 
-    fn of(name: &str, files: &[File]) -> Self {
+    pub(super) fn of(name: &str, files: &[File]) -> Self {
         let dir = Self::new(name);
         for (name, sql) in bytes(files) {
             fs::write(dir.0.join(name), sql).unwrap();
@@ -58,7 +60,7 @@ impl Drop for Dir {
     }
 }
 
-fn command(db: &Database, args: &[&str], dirs: &[(&str, &Path)]) -> Command {
+pub(super) fn command(db: &Database, args: &[&str], dirs: &[(&str, &Path)]) -> Command {
     // another build of the binary can be put to the test
     let binary = std::env::var("AMAS_OPERATOR_BIN").unwrap_or(env!("CARGO_BIN_EXE_amas-operator").to_owned());
     let mut command = Command::new(binary);
@@ -72,7 +74,7 @@ fn command(db: &Database, args: &[&str], dirs: &[(&str, &Path)]) -> Command {
     command
 }
 
-async fn output(mut command: Command) -> (i32, String, String) {
+pub(super) async fn output(mut command: Command) -> (i32, String, String) {
     let output: Output = tokio::task::spawn_blocking(move || command.output().unwrap())
         .await
         .unwrap();
@@ -308,21 +310,55 @@ async fn the_migrations_we_ship() {
     let ours = Path::new(env!("CARGO_MANIFEST_DIR")).join("migrations/amas");
     let dir = Dir::new("shipped");
     let hash = format!("admin_password={}", dir.file("secret", "0123456789abcdef").display());
-    for profile in ["development", "test"] {
-        let [common, seed, last] = ["common", profile, "last"].map(|folder| ours.join("seed").join(folder));
-        let dirs = [
-            ("--dir", ours.as_path()),
-            ("--seed-dir", &common),
-            ("--seed-dir", &seed),
-            ("--seed-dir", &last),
-        ];
-        let (code, _, stderr) = output(command(&db, &["up", "--seed-hash", &hash], &dirs)).await;
+    let dirs = [("--dir", ours.as_path())];
+    for profile in ["development", "test", "production"] {
+        let up = ["up", "--seed-profile", profile, "--seed-hash", &hash];
+        let (code, _, stderr) = output(command(&db, &up, &dirs)).await;
         assert_eq!(code, 0, "{stderr}");
         let full = db.shape().await;
         let (code, _, stderr) = output(command(&db, &["down", "--to", "0"], &[])).await;
         assert_eq!(code, 0, "{stderr}");
-        let (code, _, stderr) = output(command(&db, &["up"], &dirs[..1])).await;
+        let (code, _, stderr) = output(command(&db, &["up"], &dirs)).await;
         assert_eq!((code, db.shape().await), (0, full), "{stderr}");
         db.ask("DELETE FROM amas_migrate.seeds").await;
     }
+}
+
+#[tokio::test]
+async fn on_a_terminal_a_bar_says_how_far_it_is() {
+    let db = Database::new("bar").await;
+    let dir = Dir::new("bar");
+    for file in ["1_a", "2_b", "3_c"] {
+        // each in a transaction of its own
+        dir.file(
+            &format!("{file}.sql"),
+            &format!("CREATE TABLE t{file} (); DO $$ BEGIN END $$;"),
+        );
+    }
+    let plain = command(&db, &["up", "--to", "1"], &[("--dir", dir.path())]);
+    let program = plain.get_program().to_str().unwrap().to_owned();
+    let (code, _, said) = output(plain).await;
+    assert!(code == 0 && !said.contains(['\r', '\u{1b}']), "no terminal: {said:?}");
+    let mut terminal = Command::new("script");
+    let line = format!("{program} migrate up --dir {}", dir.path().display());
+    terminal.args(["--quiet", "--return", "--command", &line, "/dev/null"]);
+    terminal
+        .env("DATABASE_URL", db.server.url(&db.owner(), &db.name))
+        .stdin(Stdio::null());
+    let (code, shown, _) = output(terminal).await;
+    assert_eq!(code, 0, "{shown}");
+    let mut rest = shown.as_str();
+    for part in [
+        "up from version 1 to 3: 2 migrations\r\n",
+        "\r\u{1b}[K[--------------------] 0/2 2_b.sql",
+        "\r\u{1b}[K2_b ",
+        "\r\u{1b}[K[##########----------] 1/2 3_c.sql",
+        "\r\u{1b}[K3_c ",
+    ] {
+        let at = rest
+            .find(part)
+            .unwrap_or_else(|| panic!("{part:?} is next in {shown:?}"));
+        rest = &rest[at + part.len()..];
+    }
+    assert!(!rest.contains('['), "no bar is left: {shown:?}");
 }

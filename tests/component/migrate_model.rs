@@ -1,12 +1,14 @@
-//! A random walk of up, down, edits, stamps, repairs and kills beside a model of what files, records and tables must say after each.
+//! Random walks of up, down, edits, stamps, repairs and kills in both directions beside a model of what files, records and
+//! tables must say after each.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use amas_operator::migrate::{
     adjust::{self, Verdicts},
+    plan::Direction,
     report::Report,
     runner::{self, Event, Goal, Request, Urgency},
     source::Source,
@@ -17,8 +19,10 @@ use super::{Database, public, request};
 
 /// Versions there are.
 const VERSIONS: i64 = 6;
+/// The one whose file is more than a transaction in both directions.
+const IN_PARTS: i64 = 3;
 const STEPS: usize = 160;
-/// Another walk is one number away: `AMAS_WALK=7`.
+/// The walk that is the same each time. The other one is of the clock's choice, and can be had again: `AMAS_WALK=7`.
 const WALK: u64 = 20_261_126;
 
 /// The edition of a file: which column its table has.
@@ -39,6 +43,8 @@ enum Act {
     Down(usize),
     /// The connection is cut on the way up, so many microseconds after so many files were begun.
     Kill(usize, u64),
+    /// The same on the way down, so many steps.
+    KillDown(usize, usize, u64),
     Edit(i64),
     Unedit(i64),
     Stamp(i64),
@@ -46,9 +52,24 @@ enum Act {
 }
 
 fn up_text(version: i64, edition: Edition) -> String {
-    // every other one shares no transaction, so that there are places between them
-    let apart = if version % 2 == 0 { " DO $$ BEGIN END $$;" } else { "" };
-    format!("CREATE TABLE t{version} (e{edition} int);{apart}")
+    let table = format!("CREATE TABLE t{version} (e{edition} int);");
+    match version {
+        IN_PARTS => format!("{table}\nCREATE INDEX CONCURRENTLY t{version}_i ON t{version} (e{edition});"),
+        // every other one shares no transaction, so that there are places between them
+        _ if version % 2 == 0 => format!("{table} DO $$ BEGIN END $$;"),
+        _ => table,
+    }
+}
+
+fn down_text(version: i64) -> String {
+    let table = format!("DROP TABLE t{version};");
+    match version {
+        // the first part is a transaction, which tells whether the table is there
+        IN_PARTS => {
+            format!("ALTER TABLE t{version} ADD going int;\nDROP INDEX CONCURRENTLY t{version}_i;\n{table}")
+        }
+        _ => table,
+    }
 }
 
 impl Model {
@@ -67,10 +88,7 @@ impl Model {
         let pair = |(&version, &edition): (&i64, &Edition)| {
             [
                 (format!("{version}_m.up.sql"), up_text(version, edition).into_bytes()),
-                (
-                    format!("{version}_m.down.sql"),
-                    format!("DROP TABLE t{version};").into_bytes(),
-                ),
+                (format!("{version}_m.down.sql"), down_text(version).into_bytes()),
             ]
         };
         Source::from_files(self.files.iter().flat_map(pair).collect()).unwrap()
@@ -80,7 +98,7 @@ impl Model {
     fn act(&mut self, act: Act) -> u8 {
         match act {
             Act::Up(target) => self.up(target, usize::MAX),
-            Act::Kill(..) => 0,
+            Act::Kill(..) | Act::KillDown(..) => 0,
             Act::Down(steps) => self.down(steps),
             Act::Edit(version) => {
                 *self.files.get_mut(&version).unwrap() += 1;
@@ -130,6 +148,19 @@ impl Model {
         0
     }
 
+    /// What a cut may have left of the way that it was on, and how many steps each is.
+    fn cuts(&self, act: Act) -> Vec<Model> {
+        let after = |steps: usize| {
+            let mut cut = self.clone();
+            match act {
+                Act::KillDown(most, ..) => cut.down(steps.min(most)),
+                _ => cut.up(None, steps),
+            };
+            cut
+        };
+        (0..=VERSIONS as usize).map(after).collect()
+    }
+
     fn down(&mut self, steps: usize) -> u8 {
         for _ in 0..steps {
             let current = self.current();
@@ -158,14 +189,19 @@ impl Dice {
     }
 
     fn act(&mut self) -> Act {
-        match self.below(16) {
+        match self.below(20) {
             0..4 => Act::Up(None),
             4..6 => Act::Up(Some(self.version())),
             6..9 => Act::Down(self.below(4) as usize),
-            9..12 => Act::Kill(self.below(VERSIONS as u64 + 1) as usize, self.below(5_000)),
-            12 => Act::Edit(self.version()),
-            13 => Act::Unedit(self.version()),
-            14 => Act::Stamp(self.below(VERSIONS as u64 + 1) as i64),
+            9..13 => Act::Kill(self.below(VERSIONS as u64) as usize, self.below(8_000)),
+            13..16 => Act::KillDown(
+                self.version() as usize,
+                self.below(VERSIONS as u64) as usize,
+                self.below(8_000),
+            ),
+            16 => Act::Edit(self.version()),
+            17 => Act::Unedit(self.version()),
+            18 => Act::Stamp(self.below(VERSIONS as u64 + 1) as i64),
             _ => Act::Repair(self.version()),
         }
     }
@@ -179,8 +215,15 @@ impl Database {
             Act::Up(target) => code(self.run(request(Goal::Up(target), source)).await),
             Act::Down(steps) => code(self.run(request(Goal::DownSteps(steps), Source::default())).await),
             Act::Kill(files, then) => {
-                let moment = (files, Duration::from_micros(then));
+                let pending = (VERSIONS - model.current()) as usize;
+                let moment = (files % (pending + 1), Duration::from_micros(then));
                 self.killed(request(Goal::Up(None), source), moment).await
+            }
+            Act::KillDown(steps, files, then) => {
+                let pending = steps.min(model.recorded.len());
+                let moment = (files % (pending + 1), Duration::from_micros(then));
+                self.killed(request(Goal::DownSteps(steps), Source::default()), moment)
+                    .await
             }
             Act::Stamp(to) => self.adjusted(|applied| adjust::stamp(&source, applied, to)).await,
             Act::Repair(version) if model.recorded.contains_key(&version) => {
@@ -206,7 +249,27 @@ impl Database {
         result.err().map_or(0, |failure| failure.exit_code())
     }
 
-    /// A way up whose session the server ends in the middle.
+    /// The file in parts that a cut has left half way is gone on with, in its direction. Whether there was one.
+    async fn settle(&self, model: &Model) -> bool {
+        if self.ask("SELECT to_regclass('_sqlx_migrations')::text").await == ["NULL"] {
+            return false;
+        }
+        let applied = self.state().await.applied;
+        let Some(half) = applied.iter().find(|row| !row.success) else {
+            return false;
+        };
+        assert_eq!(half.version, IN_PARTS, "{half:?}");
+        let request = match half.unfinished.as_ref().unwrap().direction {
+            Direction::Up => request(Goal::Up(Some(IN_PARTS)), model.source()),
+            Direction::Down => request(Goal::DownSteps(1), Source::default()),
+        };
+        // refused if nothing of it was done yet and its table stands in the way, or is not there
+        let code = self.run(request).await.exit_code();
+        assert!([0, 10].contains(&code), "{code}");
+        true
+    }
+
+    /// A way whose session the server ends in the middle.
     async fn killed(&self, request: Request, (files, then): (usize, Duration)) -> u8 {
         let mut conn = self.connect().await;
         let mut other = self.server.connect("postgres", &self.name).await;
@@ -258,6 +321,10 @@ impl Database {
         let tables = self
             .ask("SELECT substr(table_name, 2) || ' ' || substr(column_name, 2) FROM information_schema.columns WHERE table_schema = 'public' AND table_name ~ '^t[0-9]$'")
             .await;
+        let indexes = "SELECT relname::text || indisvalid FROM pg_index JOIN pg_class c ON c.oid = indexrelid WHERE relname ~ '^t[0-9]_i'";
+        let there = tables.iter().any(|table| table.starts_with(&format!("{IN_PARTS} ")));
+        let expected: Vec<String> = there.then(|| format!("t{IN_PARTS}_itrue")).into_iter().collect();
+        assert_eq!(self.ask(indexes).await, expected, "the index goes with its table");
         let last =
             "SELECT DISTINCT ON (version) version, direction FROM amas_migrate.history ORDER BY version, id DESC";
         let told = match applied.is_empty() {
@@ -283,32 +350,58 @@ impl Database {
     }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_random_walk_never_leaves_the_model() {
-    let walk = std::env::var("AMAS_WALK").map_or(WALK, |text| text.parse().unwrap());
-    let db = Database::new("walk").await;
-    let (mut dice, mut model, mut codes) = (Dice(walk | 1), Model::new(), BTreeSet::new());
-    let mut cut = BTreeSet::new();
-    for step in 0..STEPS {
+/// What a walk came by.
+#[derive(Debug, Default)]
+struct Seen {
+    codes: BTreeSet<u8>,
+    /// Steps that were done when the way up, or down, was cut.
+    cut_up: BTreeSet<usize>,
+    cut_down: BTreeSet<usize>,
+    halves: usize,
+}
+
+async fn walk(name: &str, seed: u64, steps: usize) -> Seen {
+    let db = Database::new(name).await;
+    let (mut dice, mut model, mut seen) = (Dice(seed | 1), Model::new(), Seen::default());
+    for step in 0..steps {
         let act = dice.act();
-        let place = format!("AMAS_WALK={walk}, step {step}, {act:?}, before it {model:?}");
+        let place = format!("AMAS_WALK={seed}, step {step}, {act:?}, before it {model:?}");
         let code = db.perform(&model, act).await;
-        if let Act::Kill(..) = act {
+        if let Act::Kill(..) | Act::KillDown(..) = act {
+            seen.halves += usize::from(db.settle(&model).await);
             let found = db.found(&model).await;
-            let done = (0..=VERSIONS as usize).find(|&steps| {
-                let mut cut = model.clone();
-                cut.up(None, steps);
-                cut == found
-            });
+            let done = model.cuts(act).iter().position(|cut| *cut == found);
             let done = done.unwrap_or_else(|| panic!("{place}: {found:?}"));
-            cut.insert(done);
-            model.up(None, done);
+            match act {
+                Act::KillDown(..) => seen.cut_down.insert(done),
+                _ => seen.cut_up.insert(done),
+            };
+            model = found;
         } else {
             assert_eq!(code, model.act(act), "{place}");
             assert_eq!(db.found(&model).await, model, "{place}");
-            codes.insert(code);
+            seen.codes.insert(code);
         }
     }
-    assert_eq!(codes, BTreeSet::from([0, 10, 12, 17]), "the walk saw every ending");
-    assert!(cut.len() > 2, "and was cut in different places: {cut:?}");
+    println!("AMAS_WALK={seed}: {steps} steps, {seen:?}");
+    seen
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_random_walk_never_leaves_the_model() {
+    let seen = walk("walk", WALK, STEPS).await;
+    assert_eq!(seen.codes, BTreeSet::from([0, 10, 12, 17]), "the walk saw every ending");
+    let places = (seen.cut_up.len(), seen.cut_down.len());
+    assert!(
+        places.0 > 2 && places.1 > 1,
+        "and was cut in different places: {seen:?}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nor_does_one_that_nobody_has_walked_before() {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
+    let seed = std::env::var("AMAS_WALK").map_or(now.as_micros() as u64, |text| text.parse().unwrap());
+    println!("AMAS_WALK={seed}");
+    walk("walk_anew", seed, STEPS / 2).await;
 }

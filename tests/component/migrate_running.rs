@@ -139,7 +139,7 @@ async fn a_deadlock_while_an_index_is_built_is_got_over() {
     let db = Database::new("deadlock").await;
     let table = "CREATE TABLE t (a int);";
     succeeded(&up(&db, &[table]).await);
-    // waits for the migration lock with an open transaction, as sqlx-cli does, and never gives way
+    // waits for the migration lock with an open transaction, as sqlx's migrator does, and never gives way
     let mut other = db.server.connect("postgres", "deadlock").await;
     run(
         &mut other,
@@ -253,6 +253,67 @@ async fn nobody_queues_behind_a_migration_that_waits() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nobody_queues_behind_a_statement_outside_of_a_transaction() {
+    let db = Database::new("lone").await;
+    // else the server hides what others do and for how long
+    db.server
+        .admin("lone", &["GRANT pg_read_all_stats TO lone_owner"])
+        .await;
+    let tables = "CREATE TABLE free (a int); CREATE TABLE busy (a int); INSERT INTO busy SELECT 1;";
+    succeeded(&up(&db, &[tables]).await);
+    let mut blocker = db.server.connect("lone_app", "lone").await;
+    run(
+        &mut blocker,
+        "SET application_name = 'slow report'; BEGIN; SELECT * FROM busy",
+    )
+    .await;
+    let file = "SELECT relfilenode::text FROM pg_class WHERE relname = 'busy'";
+    let before = db.ask(file).await;
+    let texts = [tables, "SELECT 1;\nVACUUM FULL busy;"];
+    let end = AtomicBool::new(false);
+    let migration = async {
+        // longer than it takes to say who it is, and not longer than the blocker stays
+        let blocked = up_telling(&db, &texts, Duration::from_millis(2500)).await;
+        let cleared = async {
+            let told = || async {
+                let waiting = db.state().await.latest_run.unwrap().waiting.unwrap_or_default();
+                waiting.contains("0002_m.sql waits for pid") && waiting.contains("slow report")
+            };
+            eventually("the record says who is in the way", Duration::from_secs(10), told).await;
+            run(&mut blocker, "ROLLBACK").await;
+        };
+        let (after, ()) = tokio::join!(up_telling(&db, &texts, Duration::from_secs(20)), cleared);
+        end.store(true, Ordering::Relaxed);
+        (blocked, after.0)
+    };
+    let (((report, told), after), longest) = tokio::join!(migration, readers(&db, &end));
+    let text = report.failure.as_ref().unwrap().to_string();
+    assert_eq!(report.exit_code(), 21, "{text}");
+    for part in [
+        "0002_m.sql:2",
+        "slow report",
+        "lone_app",
+        "on busy",
+        "pid ",
+        "idle in transaction, for ",
+    ] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+    assert!(
+        told.iter()
+            .any(|line| line.contains("0002_m.sql") && line.contains("slow report")),
+        "{told:?}"
+    );
+    assert!(
+        longest.iter().all(|time| *time < Duration::from_millis(500)),
+        "{longest:?}"
+    );
+    succeeded(&after);
+    assert_ne!(db.ask(file).await, before, "the table was written anew");
+    assert_eq!(db.state().await.latest_run.unwrap().waiting, None);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn short_readers_back_to_back_do_not_keep_it_out() {
     let db = Database::new("readers").await;
     let table = "CREATE TABLE busy (a int); INSERT INTO busy VALUES (1);";
@@ -343,6 +404,8 @@ async fn a_long_statement_shows_signs_of_life_and_who_is_in_the_way() {
     };
     let ((report, _), ()) = tokio::join!(up_telling(&db, &texts, patience), release);
     assert_eq!(report.exit_code(), 21, "{:?}", report.failure);
+    let text = report.failure.as_ref().unwrap().to_string();
+    assert!(text.contains("old one") && text.contains("on t"), "{text}");
     let invalid = "SELECT indexrelid::regclass::text FROM pg_index WHERE NOT indisvalid";
     assert_eq!(db.ask(invalid).await, Vec::<String>::new());
     old.close().await.unwrap();

@@ -23,6 +23,8 @@ pub struct Postmaster {
     pub password: String,
     directory: PathBuf,
     process: Option<Child>,
+    /// As in production; without, it is quicker.
+    fsync: bool,
 }
 
 impl Postmaster {
@@ -52,6 +54,7 @@ impl Postmaster {
             password: password.to_owned(),
             directory,
             process: None,
+            fsync: false,
         };
         let password_file = format!("--pwfile={}", server.directory.join("password").display());
         let initialised = server
@@ -153,6 +156,11 @@ impl Postmaster {
         self.own("PG_VERSION", &format!("{version}\n"));
     }
 
+    /// From the next launch on what is committed is written to the disk, as in production.
+    pub fn wait_for_disks(&mut self) {
+        self.fsync = true;
+    }
+
     /// Starts the process and does not wait.
     pub fn launch(&mut self) {
         let log = fs::File::options()
@@ -161,9 +169,21 @@ impl Postmaster {
             .open(self.directory.join("log"))
             .unwrap();
         let port = self.port.to_string();
+        let fsync = format!("fsync={}", if self.fsync { "on" } else { "off" });
         let process = self
             .command("postgres")
-            .args(["-p", &port, "-h", &self.host, "-k", "", "-F", "-c", "log_statement=all"])
+            .args([
+                "-p",
+                &port,
+                "-h",
+                &self.host,
+                "-k",
+                "",
+                "-c",
+                &fsync,
+                "-c",
+                "log_statement=all",
+            ])
             .args(["-c", "log_line_prefix=%a|%u|%m|", "-c", "log_connections=on", "-D"])
             .arg(self.data())
             .stderr(log)

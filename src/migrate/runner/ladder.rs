@@ -135,6 +135,14 @@ impl Ladder {
         }
     }
 
+    /// The time in a queue, if the next attempt is to stand in one.
+    pub fn queues(&self) -> Option<Duration> {
+        match self.rung {
+            Rung::NoWait => None,
+            Rung::Queue(_, time) => Some(time),
+        }
+    }
+
     /// Whether it is time to see who is in the way.
     pub fn wants_look(&self) -> bool {
         self.looked.is_none_or(|at| at.elapsed() >= LOOK) || self.waited() >= POLITE
@@ -180,7 +188,8 @@ impl Ladder {
     }
 }
 
-fn moment() -> Duration {
+/// In a queue, no longer than an application may stand still.
+pub(super) fn moment() -> Duration {
     Duration::from_millis(rand::random_range(MOMENT))
 }
 
@@ -222,6 +231,7 @@ mod tests {
             user: None,
             state: None,
             seconds: None,
+            query_seconds: None,
         }
     }
 

@@ -1,43 +1,17 @@
 //! A file of several parts: each is recorded as it is through, and a rerun goes on with the one it stopped at.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use crate::migrate::{
-    analysis::Outside,
     plan::Step,
     progress::{self, Unfinished},
     record::{self, Committed},
     report::Failure,
     session,
-    units::{Kind, Span, Unit},
+    units::{Kind, Unit},
 };
 
-use super::{
-    Runner,
-    leftovers::Standing,
-    message::Message,
-    send::Undelivered,
-    transact::{Work, given_up},
-};
-
-/// Between two attempts of a statement that met a deadlock or a lock.
-const PAUSE: Duration = Duration::from_millis(200);
-/// After a refusal the removal of leftovers waits this long for those who use the table.
-const TIDY: Duration = Duration::from_secs(5);
-/// A statement outside of a transaction that would make others wait stands in a queue no longer.
-const MOMENT: Duration = Duration::from_millis(100);
-
-/// A part outside of a transaction.
-struct Lone<'a> {
-    step: &'a Step,
-    span: Span,
-    outside: Option<&'a Outside>,
-    /// What it is recorded with, before and after.
-    begin: String,
-    advance: String,
-    lock_timeout: Option<Duration>,
-    settings: Vec<String>,
-}
+use super::{Runner, lone::Lone, send::Undelivered, transact::Work};
 
 impl Runner<'_, '_> {
     /// All parts that are not through yet, then the history rows.
@@ -106,78 +80,17 @@ impl Runner<'_, '_> {
             }
             Kind::Alone(outside) => {
                 let role = progress::role(&step.sql, &units[..index]);
-                let time = if unit.needs.blocks() {
-                    MOMENT
-                } else {
-                    self.request.lock_timeout
-                };
                 let lone = Lone {
                     step,
                     span: unit.span,
                     outside: outside.as_ref(),
+                    needs: &unit.needs,
                     begin: progress::begin(step.version, outside.as_ref(), role),
                     advance,
-                    // the file knows better
-                    lock_timeout: Some(time).filter(|_| !step.sql.contains("lock_timeout")),
                     settings,
+                    role,
                 };
                 self.lone(&lone, begun).await
-            }
-        }
-    }
-
-    /// A statement outside of a transaction. What it may have left behind is looked for before each attempt, and after
-    /// the last.
-    async fn lone(&mut self, lone: &Lone<'_>, begun: bool) -> Result<(), Undelivered> {
-        let started = Instant::now();
-        let mut standing = if begun {
-            let patience = self.request.lock_timeout;
-            self.standing(lone.step.version, lone.outside, patience).await?
-        } else {
-            self.sweep_before(lone.outside).await?;
-            Standing::Open
-        };
-        loop {
-            if standing == Standing::Through {
-                session::ask(self.conn, &lone.advance).await?;
-                return Ok(());
-            }
-            let timeout = lone
-                .lock_timeout
-                .map(|time| format!("; SET lock_timeout = '{}ms'", time.as_millis().max(1)));
-            let before = format!("{}{}", lone.begin, timeout.unwrap_or_default());
-            session::ask(self.conn, &before).await?;
-            let finalize = standing.instead();
-            let message = match &finalize {
-                Some(sql) => Message::alone(&lone.step.file, sql, (0, sql.len())),
-                None => Message::alone(&lone.step.file, &lone.step.sql, lone.span),
-            };
-            let Err(undelivered) = self.deliver(&message, Some(lone.step.version)).await else {
-                let reset = if lone.lock_timeout.is_some() {
-                    "RESET lock_timeout; "
-                } else {
-                    ""
-                };
-                session::ask(self.conn, &format!("{reset}{}", lone.advance)).await?;
-                return Ok(());
-            };
-            if !matches!(undelivered, Undelivered::Answered(_)) {
-                return Err(undelivered);
-            }
-            // what cannot be removed now is looked for by the next run
-            let left = self.standing(lone.step.version, lone.outside, TIDY).await;
-            let again = matches!(undelivered.sqlstate(), Some("40P01" | "55P03"));
-            if !again || started.elapsed() >= self.request.lock_timeout {
-                return Err(match undelivered.sqlstate() {
-                    Some("55P03") => given_up(undelivered, started.elapsed(), Vec::new()),
-                    _ => undelivered,
-                });
-            }
-            standing = left?;
-            self.rest(PAUSE).await?;
-            // the refusal has taken them back
-            if !lone.settings.is_empty() {
-                session::ask(self.conn, &lone.settings.join(";")).await?;
             }
         }
     }

@@ -16,7 +16,7 @@ use crate::migrate::{
     session::{self, Login},
 };
 
-use super::transact::describe;
+use super::waiting::describe;
 
 /// A statement that takes longer is watched.
 const LONG: Duration = Duration::from_secs(2);
