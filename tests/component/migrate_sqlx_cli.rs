@@ -211,6 +211,8 @@ async fn at_once_nothing_runs_twice() {
         dir: &dir,
         db: &db,
     };
+    // it makes the history table, which two that make it at once would stumble over before any file
+    assert_eq!(sqlx.info().await[0], "1/pending held");
     let mut owner = db.connect().await;
     let hold = "CREATE TABLE ran (version int); SELECT pg_advisory_lock(5)";
     raw_sql(AssertSqlSafe(hold)).execute(&mut owner).await.unwrap();
