@@ -79,7 +79,7 @@ impl Subject {
     /// How many lives there are at once. They wait for most of their time.
     pub fn lives(self) -> usize {
         match self {
-            Self::External => 11,
+            Self::External => 12,
             Self::Managed => 5,
         }
     }
