@@ -375,7 +375,7 @@ impl<'a> Life<'a> {
         drop(server);
     }
 
-    pub async fn deleted(&self, name: &str) {
+    async fn deleted(&self, name: &str) {
         let api = self.cluster.api(OURS, "AmasDatabase", WORK);
         api.delete(name, &DeleteParams::default()).await.unwrap();
         eventually("the database is gone", PATIENCE, async || {

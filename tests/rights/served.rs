@@ -29,7 +29,6 @@ impl Life<'_> {
         self.cluster.apply(WORK, pod).await;
         self.ours("AmasDatabase", TUNED, spec(json!({"hz": "20"}))).await;
         self.until("patch", "pods").await;
-        self.deleted(TUNED).await;
     }
 
     /// The server that the pod of a database would run.

@@ -1,11 +1,7 @@
 //! One life of one object, made and deleted as often as there is something to try, with an operator of its own and a proxy before everything that this
 //! operator writes to.
 
-use std::{
-    collections::BTreeMap,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use kube::api::{DeleteParams, Patch, PatchParams};
 use serde_json::{Value, json};
@@ -18,7 +14,7 @@ use crate::{
         kubernetes::{Kubernetes, Namespace},
         operator::Operator,
         postgres::Postgres,
-        proxy::{ApiProxy, Said},
+        proxy::ApiProxy,
         redis::{PASSWORD, Program, RedisServer},
         store_proxy::{Protocol, StoreProxy},
     },
@@ -79,7 +75,7 @@ impl Subject {
     /// How many lives there are at once. They wait for most of their time.
     pub fn lives(self) -> usize {
         match self {
-            Self::External => 11,
+            Self::External => 12,
             Self::Managed => 5,
         }
     }
@@ -128,7 +124,7 @@ pub struct Life {
     pub id: String,
     /// How long a stage may take.
     pub patience: Duration,
-    to_api: ApiProxy,
+    pub to_api: ApiProxy,
 }
 
 impl Life {
@@ -214,26 +210,6 @@ impl Life {
 
     fn writing(&self) -> impl Iterator<Item = (Place, &Arc<Plan>)> {
         self.plans().into_iter().filter(|(place, _)| *place != Place::Reads)
-    }
-
-    /// Whenever the operator said that this generation is Ready.
-    pub async fn said_ready(&self) -> Vec<Instant> {
-        let Some(object) = self.ns.get("AmasDatabase", "a").await else {
-            return Vec::new();
-        };
-        let meta = &object["metadata"];
-        let is_of_this = |said: &Said| meta["uid"] == said.uid && meta["generation"] == said.generation;
-        let all = self.to_api.said_ready().into_iter();
-        all.filter(is_of_this).map(|said| said.at).collect()
-    }
-
-    /// A client whose requests pass for the operator's.
-    pub async fn as_operator(&self) -> kube::Client {
-        let config = kube::config::Kubeconfig::read_from(&self.to_api.kubeconfig).unwrap();
-        let config = kube::Config::from_custom_kubeconfig(config, &Default::default())
-            .await
-            .unwrap();
-        kube::Client::try_from(config).unwrap()
     }
 
     /// The same in all lives.

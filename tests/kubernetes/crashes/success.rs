@@ -1,10 +1,12 @@
 //! Success is not said before the last step: no generation is called Ready while one of its writes is still to come.
 
+use std::time::Instant;
+
 use super::{
     cases::{Blow, Case},
     life::{Life, Place, Run, Subject},
 };
-use crate::support::fault::Fault;
+use crate::support::{fault::Fault, proxy::Said};
 
 impl Life {
     /// Ready was not said before the write that was spoilt, nor, where it did not arrive, before as many of its words came as it takes without a
@@ -29,5 +31,16 @@ impl Life {
             Some(said) => Err(format!("success was said {:?} before a write of its", *last - said)),
             None => Ok(()),
         }
+    }
+
+    /// Whenever the operator said that this generation is Ready.
+    async fn said_ready(&self) -> Vec<Instant> {
+        let Some(object) = self.ns.get("AmasDatabase", "a").await else {
+            return Vec::new();
+        };
+        let meta = &object["metadata"];
+        let is_of_this = |said: &Said| meta["uid"] == said.uid && meta["generation"] == said.generation;
+        let all = self.to_api.said_ready().into_iter();
+        all.filter(is_of_this).map(|said| said.at).collect()
     }
 }
