@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use sha2::Digest;
 
+use self::pending::Told;
 pub use self::{
     manifest::{JobInput, job},
     pending::{MAP, Pending, Plans},
@@ -22,7 +23,7 @@ use crate::{
         report::{self, Termination},
         source::Source,
     },
-    stores::workload::Family,
+    stores::{postgres::PlanEstimates, workload::Family},
 };
 
 /// Jobs of one plan that are tried when they end without an outcome in the database (their pods were lost).
@@ -46,6 +47,8 @@ pub struct Known<'a> {
     /// The plan that the annotation approves.
     pub approved: Option<&'a str>,
     pub plans: &'a Plans,
+    /// How large the tables of a plan are, once that was asked.
+    pub estimates: Option<&'a PlanEstimates>,
 }
 
 /// The seed files of the profile that is asked for.
@@ -208,9 +211,14 @@ fn read_plan(family: &Family, known: &Known<'_>, plan: &Plan, hash: &str) -> Res
     }
     let nothing = State::default();
     let state = known.state.unwrap_or(&nothing);
-    let read = known.plans.get(&family.uid, hash, || {
-        let statements = plan.statements(known.source, state)?;
-        Ok(Pending::new(plan, hash, statements))
+    let estimates = known.estimates.filter(|estimates| estimates.hash == hash);
+    let read = known.plans.get(&family.uid, hash, estimates.is_some(), || {
+        let told = Told {
+            hash,
+            warning: plan.warning(known.source),
+            estimates: estimates.map(|estimates| &estimates.tables),
+        };
+        Ok(Pending::new(plan, plan.statements(known.source, state)?, told))
     });
     read.map(Some)
 }
@@ -472,6 +480,7 @@ mod tests {
                 drift: None,
                 approved: None,
                 plans: &Plans::default(),
+                estimates: None,
             },
         )
     }
@@ -674,6 +683,7 @@ mod tests {
                     }),
                     approved: None,
                     plans: &Plans::default(),
+                    estimates: None,
                 },
             );
             let holds = matches!(decision, Decision::Held { why: Hold::Drift, .. });
