@@ -33,7 +33,10 @@ fn with_status_default(mut crd: CustomResourceDefinition) -> CustomResourceDefin
 
 #[cfg(test)]
 mod tests {
-    use std::path::{Path, PathBuf};
+    use std::{
+        collections::BTreeSet,
+        path::{Path, PathBuf},
+    };
 
     use serde_json::Value;
 
@@ -82,6 +85,42 @@ mod tests {
             };
             assert_eq!(result.map_err(|error| error.to_string()), Ok(Ok(())), "{place}");
         }
+    }
+
+    /// Paths below a schema, as kustomize writes them, that name a ConfigMap or a Secret.
+    fn references(schema: &Value, path: &str, found: &mut BTreeSet<String>) {
+        if let Some(items) = schema.get("items") {
+            references(items, path, found);
+        }
+        for (name, property) in schema["properties"].as_object().into_iter().flatten() {
+            let path = format!("{path}/{name}");
+            match name.to_lowercase() {
+                name if name.ends_with("secretref") || name == "imagepullsecrets" => {
+                    found.insert(format!("{path}/name"));
+                }
+                name if name == "configmaps" => {
+                    found.insert(path);
+                }
+                _ => references(property, &path, found),
+            }
+        }
+    }
+
+    #[test]
+    fn kustomize_knows_every_reference_to_a_config_map_or_secret() {
+        let definition = serde_json::to_value(AmasDatabase::crd()).unwrap();
+        let schema = &definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"];
+        let mut expected = BTreeSet::new();
+        references(schema, "spec", &mut expected);
+        assert!(expected.len() >= 14, "{expected:?}");
+        let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("manifests/kustomize/namereference.yaml");
+        let text = std::fs::read_to_string(file).unwrap();
+        let known: Value = serde_saphyr::from_str(&text).unwrap();
+        let targets = known["nameReference"].as_array().unwrap().iter();
+        let files = targets.filter(|target| target["kind"] == "ConfigMap" || target["kind"] == "Secret");
+        let paths = files.flat_map(|target| target["fieldSpecs"].as_array().unwrap());
+        let paths: BTreeSet<String> = paths.map(|one| one["path"].as_str().unwrap().to_owned()).collect();
+        assert_eq!(paths, expected);
     }
 
     fn database(spec: Value) -> AmasDatabase {

@@ -301,6 +301,13 @@ pub struct PlanStatement {
     /// `rewrite` or `scan` of a table, and what it loses.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub risk: Option<String>,
+    /// Lint rules that it meets and that no comment accepts: `rename, not-null-scan`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lint: Option<String>,
+    /// How large the tables are that it locks, as the catalog had it when the plan was first waited with:
+    /// `"users": about 1200 rows, 96 KiB`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tables: Option<String>,
 }
 
 /// The statement that failed.

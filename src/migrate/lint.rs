@@ -122,7 +122,25 @@ impl Rule {
     }
 }
 
-/// One risk of one statement.
+/// A rule that a statement meets, with what to write instead.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Risk {
+    pub rule: Rule,
+    pub what: &'static str,
+    pub instead: &'static str,
+    /// Of what is risky: the statement, or one in its body.
+    #[serde(skip)]
+    span: (usize, usize),
+}
+
+impl fmt::Display for Risk {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}; instead: {}", self.rule.name(), self.what, self.instead)
+    }
+}
+
+/// One risk of one statement, and where it is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Finding {
@@ -131,7 +149,7 @@ pub struct Finding {
     /// Of the statement's first word, from 1; in a body of the statement's first word there.
     pub line: usize,
     pub rule: Rule,
-    pub what: String,
+    pub what: &'static str,
     pub instead: &'static str,
     /// Its beginning.
     pub statement: String,
@@ -152,73 +170,100 @@ impl fmt::Display for Finding {
     }
 }
 
-/// The risks of one migration's way up, in the order of its statements.
-pub fn lint(migration: &Migration) -> Result<Vec<Finding>, Unrunnable> {
-    let script = &migration.up;
-    let (mut findings, mut made, mut before) = (Vec::new(), BTreeSet::new(), 0);
-    let statements = statements::split(&script.sql)?;
-    let mut reader = Reader::default();
-    let facts = |statement: &Statement| reader.read(&script.sql[statement.start..statement.end]);
-    let all: Vec<StatementFacts> = statements.iter().map(facts).collect();
-    let whole = statements::no_transaction(&script.sql) || all.iter().all(|facts| !facts.transactional);
-    for (statement, facts) in statements.iter().zip(all) {
-        let text = &script.sql[statement.start..statement.end];
-        let accepted = &script.sql[before..statement.start];
-        before = statement.end;
-        let mut find = |accepted: [&str; 2], at: (usize, &str), risks: Vec<(Rule, String)>| {
-            let open = risks
-                .into_iter()
-                .filter(|(rule, _)| !accepted.iter().any(|text| ignored(text, *rule)));
-            findings.extend(open.map(|risk| finding(migration.version, script, at, risk)));
+/// A file's statements with what each does, which is what their risks follow from.
+pub struct Judged<'a> {
+    sql: &'a str,
+    pub statements: Vec<(Statement, StatementFacts)>,
+    /// It has no transaction anyway.
+    whole: bool,
+}
+
+impl<'a> Judged<'a> {
+    pub fn read(sql: &'a str) -> Result<Self, Unrunnable> {
+        let mut reader = Reader::default();
+        let read = |statement: Statement| {
+            let facts = reader.read(&sql[statement.start..statement.end]);
+            (statement, facts)
         };
-        find([accepted, ""], (statement.start, text), risks(&facts, &made, whole));
+        let statements: Vec<_> = statements::split(sql)?.into_iter().map(read).collect();
+        let whole = statements::no_transaction(sql) || statements.iter().all(|(_, facts)| !facts.transactional);
+        Ok(Self { sql, statements, whole })
+    }
+
+    /// The risks of one of its statements that no comment accepts. What is in `made` has no rows that matter and no users yet.
+    pub fn risks(&self, index: usize, made: &BTreeSet<TableName>) -> Vec<Risk> {
+        let Some((statement, facts)) = self.statements.get(index) else {
+            return Vec::new();
+        };
+        let before = index.checked_sub(1).and_then(|before| self.statements.get(before));
+        let accepted = &self.sql[before.map_or(0, |(before, _)| before.end)..statement.start];
+        let text = &self.sql[statement.start..statement.end];
+        let mut all = risks(facts, made, self.whole, (statement.start, statement.end));
+        all.retain(|risk| !ignored(accepted, risk.rule));
         let mut read = 0;
         for one in &facts.inside {
             let (start, end) = one.span.unwrap_or((0, text.len()));
             let between = text.get(read..start).unwrap_or_default();
             read = one.span.map_or(read, |(_, end)| end);
-            let at = (statement.start + start, &text[start..end]);
-            find([accepted, between], at, risks(&one.facts, &made, true));
+            let span = (statement.start + start, statement.start + end);
+            // the server lets nothing into a body that has no transaction
+            let risks = risks(&one.facts, made, true, span).into_iter();
+            all.extend(risks.filter(|risk| ![accepted, between].iter().any(|text| ignored(text, risk.rule))));
         }
-        made.extend(facts.creates);
+        // what a routine does several times is told once
+        all.dedup();
+        all
     }
-    // what a routine does several times is told once
-    findings.dedup();
+}
+
+/// The risks of one migration's way up, in the order of its statements. What the same file has made is left out.
+pub fn lint(migration: &Migration) -> Result<Vec<Finding>, Unrunnable> {
+    let script = &migration.up;
+    let judged = Judged::read(&script.sql)?;
+    let (mut findings, mut made) = (Vec::new(), BTreeSet::new());
+    for (index, (_, facts)) in judged.statements.iter().enumerate() {
+        let risks = judged.risks(index, &made).into_iter();
+        findings.extend(risks.map(|risk| finding(migration.version, script, &risk)));
+        facts.add_to(&mut made);
+    }
     Ok(findings)
 }
 
-fn finding(version: i64, script: &Script, (start, text): (usize, &str), (rule, what): (Rule, String)) -> Finding {
-    let words: Vec<&str> = text.split_whitespace().collect();
+fn finding(version: i64, script: &Script, risk: &Risk) -> Finding {
+    let (start, end) = risk.span;
+    let words: Vec<&str> = script.sql[start..end].split_whitespace().collect();
     Finding {
         version,
         file: script.file.clone(),
         line: line_at(&script.sql, start),
-        rule,
-        what,
-        instead: rule.instead(),
+        rule: risk.rule,
+        what: risk.what,
+        instead: risk.instead,
         statement: words.join(" ").chars().take(SHOWN).collect(),
     }
 }
 
-/// A table that the same file has made has no rows that matter and no users yet; `whole` is a file that has no transaction, or
-/// a body, which the server lets in no other.
-fn risks(facts: &StatementFacts, made: &BTreeSet<TableName>, whole: bool) -> Vec<(Rule, String)> {
-    let mut risks = Vec::new();
+fn risks(facts: &StatementFacts, made: &BTreeSet<TableName>, whole: bool, span: (usize, usize)) -> Vec<Risk> {
     let own = facts.is_within(made);
-    if let Some(loss) = facts.destructive.filter(|_| !own) {
-        risks.push((Rule::Destructive, loss.what().to_owned()));
-    }
+    let loss = facts.destructive.filter(|_| !own);
+    let mut rules: Vec<(Rule, &'static str)> = loss.map(|loss| (Rule::Destructive, loss.what())).into_iter().collect();
+    let mut meets = |rule: Rule| rules.push((rule, rule.what()));
     if facts.dynamic {
-        risks.push((Rule::DynamicSql, Rule::DynamicSql.what().to_owned()));
+        meets(Rule::DynamicSql);
     }
     if !facts.transactional && !whole {
-        risks.push((Rule::NeedsNoTransaction, Rule::NeedsNoTransaction.what().to_owned()));
+        meets(Rule::NeedsNoTransaction);
     }
     if !own {
-        let rules = facts.causes.iter().filter_map(|&cause| Rule::of(cause));
-        risks.extend(rules.map(|rule| (rule, rule.what().to_owned())));
+        facts.causes.iter().filter_map(|&cause| Rule::of(cause)).for_each(meets);
     }
-    risks
+    let risk = |(rule, what): (Rule, &'static str)| Risk {
+        rule,
+        what,
+        instead: rule.instead(),
+        span,
+    };
+    rules.into_iter().map(risk).collect()
 }
 
 /// Whether a comment before the statement accepts the rule.

@@ -1,8 +1,10 @@
 //! What would run: pure. The operator and the runner call the same [`plan`] and the same [`Plan::hash`].
 
+mod estimates;
 mod hash;
 mod listing;
 
+pub use estimates::{Estimate, Estimates, estimates, tables};
 pub use hash::{Options, StepId, hash_steps, hash8};
 pub use listing::{Planned, PlannedLock};
 

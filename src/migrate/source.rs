@@ -14,6 +14,11 @@ use super::{
     statements::{column_at, line_at},
 };
 
+/// Versions from here on are dates or times: 20260412.
+const SERIAL: i64 = 10_000_000;
+/// So many holes are written out in a message.
+const NAMED: usize = 10;
+
 /// The SHA-384 of a file's raw bytes, as sqlx stores it.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct Checksum(Vec<u8>);
@@ -123,6 +128,18 @@ impl Source {
         digest(self.migrations().map(|one| (one.version, &one.up.checksum)))
     }
 
+    /// Numbers that no file has, the first and the last of each hole, where versions are serial: at least half of the steps
+    /// from one to the next are by one. Those that go up by ten, or are times, have holes by nature.
+    pub fn gaps(&self) -> Vec<(i64, i64)> {
+        let serial: Vec<i64> = self.migrations.range(..SERIAL).map(|(version, _)| *version).collect();
+        let pairs = serial.windows(2).map(|pair| (pair[0] + 1, pair[1] - 1));
+        let gaps: Vec<(i64, i64)> = pairs.filter(|(first, last)| first <= last).collect();
+        match 2 * gaps.len() < serial.len() {
+            true => gaps,
+            false => Vec::new(),
+        }
+    }
+
     /// The highest version, 0 when there is none.
     pub fn newest(&self) -> i64 {
         self.migrations.keys().next_back().copied().unwrap_or(0)
@@ -137,6 +154,25 @@ pub(super) fn digest<'a>(applied: impl Iterator<Item = (i64, &'a Checksum)>) -> 
         hash.update(checksum.as_bytes());
     }
     hex::encode(hash.finalize())
+}
+
+/// What to think of holes between serial versions, if there are any. It is no error: somebody may have taken a file back.
+pub fn gap_warning(gaps: Vec<(i64, i64)>) -> Option<String> {
+    let numbers = |(first, last): &(i64, i64)| match first == last {
+        true => first.to_string(),
+        false => format!("{first} to {last}"),
+    };
+    let mut named: Vec<String> = gaps.iter().take(NAMED).map(numbers).collect();
+    if gaps.len() > NAMED {
+        named.push(format!("and {} more", gaps.len() - NAMED));
+    }
+    (!gaps.is_empty()).then(|| {
+        format!(
+            "no file has version {}, though the versions are serial; if a file was lost put it back before a later one is applied, \
+             since it is refused after that",
+            named.join(", ")
+        )
+    })
 }
 
 /// The `*.sql` files of one folder by name, with the folder before the name.
@@ -384,6 +420,39 @@ mod tests {
         assert!(error.to_string().starts_with("1_x.sql:2:3: is not UTF-8"), "{error}");
         let error = Source::from_files(vec![("1_x.sql".into(), b"\xFF\xFES\0".to_vec())]).unwrap_err();
         assert_eq!(error.to_string(), "1_x.sql: is UTF-16; save it as UTF-8");
+    }
+
+    #[test]
+    fn holes_between_serial_versions_are_told_and_no_others() {
+        let gaps = |versions: &[i64]| {
+            let files = versions
+                .iter()
+                .map(|version| (format!("{version}_x.sql"), b"SELECT 1".to_vec()));
+            Source::from_files(files.collect()).unwrap().gaps()
+        };
+        let cases: &[(&[i64], &[(i64, i64)])] = &[
+            (&[1], &[]),
+            (&[1, 2, 3], &[]),
+            (&[1, 2, 4], &[(3, 3)]),
+            (&[5, 6, 7, 10, 11, 13], &[(8, 9), (12, 12)]),
+            (&[1, 2, 4, 20_260_412_081_500], &[(3, 3)]),
+            // not numbered by one
+            (&[1, 3], &[]),
+            (&[10, 20, 30, 31], &[]),
+            (&[20_260_412, 20_260_413, 20_260_415], &[]),
+            (&[20_260_412_081_500, 20_260_412_081_501, 20_260_412_081_503], &[]),
+        ];
+        for (versions, expected) in cases {
+            assert_eq!(&gaps(versions), expected, "{versions:?}");
+        }
+        assert_eq!(gap_warning(Vec::new()), None);
+        let warning = gap_warning(vec![(3, 3), (7, 9)]).unwrap();
+        assert!(
+            warning.starts_with("no file has version 3, 7 to 9, though"),
+            "{warning}"
+        );
+        let many = gap_warning((1..=12).map(|at| (2 * at, 2 * at)).collect()).unwrap();
+        assert!(many.contains("18, 20, and 2 more, though"), "{many}");
     }
 
     #[test]

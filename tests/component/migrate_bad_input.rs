@@ -67,6 +67,64 @@ async fn what_needs_psql_is_refused_before_anything_runs() {
     }
 }
 
+#[tokio::test]
+async fn what_is_no_file_or_no_set_is_refused_before_anything_runs() {
+    let db = Database::new("no_set").await;
+    let cases: [(&str, &[u8], &str); 5] = [
+        (
+            "0002_m.sql",
+            b"\xEF\xBB\xBFSELECT 1;",
+            "0002_m.sql: starts with a byte order mark",
+        ),
+        ("0002_m.sql", b"\xFF\xFES\0E\0", "0002_m.sql: is UTF-16"),
+        ("0002_m.sql", b"SELECT 1;\n-- caf\xE9\n", "0002_m.sql:2:7: is not UTF-8"),
+        ("0002_m.sql", b" \r\n", "0002_m.sql: is empty"),
+        ("001_again.sql", b"SELECT 1;", "version 1 is already taken by"),
+    ];
+    let records = "SELECT count(*)::text || ' ' || max(installed_on) FROM _sqlx_migrations \
+                   UNION ALL SELECT count(*)::text || ' ' || coalesce(max(id), 0) FROM amas_migrate.runs";
+    let refused = async |expected: &[&str], look: &str| {
+        for (name, content, words) in cases {
+            let dir = folder("no_set", &[TABLE]);
+            fs::write(dir.path().join(name), content).unwrap();
+            let (code, said) = up(&db, &dir).await;
+            assert_eq!(code, 11, "{words}: {said}");
+            says(&said, &[words]);
+            assert_eq!(db.ask(look).await, expected, "{words}");
+        }
+    };
+    let made = "SELECT to_regclass('t')::text UNION ALL SELECT to_regclass('_sqlx_migrations')::text \
+                UNION ALL SELECT to_regnamespace('amas_migrate')::text";
+    refused(&["NULL", "NULL", "NULL"], made).await;
+    // the same where the records are there
+    let (code, said) = up(&db, &folder("no_set", &[TABLE])).await;
+    assert_eq!(code, 0, "{said}");
+    let before = db.ask(records).await;
+    refused(&before.iter().map(String::as_str).collect::<Vec<_>>(), records).await;
+    assert_eq!(db.versions().await, [1]);
+}
+
+#[tokio::test]
+async fn line_ends_of_windows_count_as_one() {
+    let db = Database::new("windows_lines").await;
+    let sql = "-- made elsewhere\r\nINSERT INTO t VALUES (1);\r\n\r\nSELECT id,\r\n       nosuch\r\nFROM t;\r\n";
+    let (code, said) = up(&db, &folder("windows_lines", &[TABLE, sql])).await;
+    assert_eq!(code, 10, "{said}");
+    says(
+        &said,
+        &["0002_m.sql:5:8: column \"nosuch\" does not exist (SQLSTATE 42703)"],
+    );
+    // in a body, whose lines the server counts by itself
+    let body = "SELECT 1;\r\nDO $$\r\nBEGIN\r\n  PERFORM 1;\r\n  INSERT INTO nowhere VALUES (1);\r\nEND $$;\r\n";
+    let (code, said) = up(&db, &folder("windows_lines", &[TABLE, body])).await;
+    assert_eq!(code, 10, "{said}");
+    says(
+        &said,
+        &["0002_m.sql:5:15: relation \"nowhere\" does not exist (SQLSTATE 42P01)"],
+    );
+    assert_eq!(db.versions().await, [1]);
+}
+
 /// Two transactions of its own in one file: what the first has committed stays, the record says that it is half way.
 #[tokio::test]
 async fn a_file_that_commits_by_itself_goes_on_where_it_stopped() {

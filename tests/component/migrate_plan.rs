@@ -37,6 +37,84 @@ async fn the_hash_of_a_plan_is_what_up_takes() {
 }
 
 #[tokio::test]
+async fn rules_and_sizes_are_shown_and_move_no_hash() {
+    let db = Database::new("plan_sizes").await;
+    let dir = Dir::of("plan-sizes", &FIVE);
+    let run = |args: &[&str]| output(command(&db, args, &[("--dir", &dir.0)]));
+    assert_eq!(run(&["up"]).await.0, 0);
+    dir.file(
+        "0007_g.sql",
+        "SELECT 1;\n\nALTER TABLE users ADD CHECK (id > 0), ALTER name SET NOT NULL;",
+    );
+    dir.file(
+        "0008_h.sql",
+        "-- amas-lint: ignore rename\nALTER TABLE users RENAME name TO called;",
+    );
+    let told = async || {
+        let (code, json, err) = run(&["plan", "-o", "json"]).await;
+        assert_eq!(code, 0, "{err}");
+        serde_json::from_str::<serde_json::Value>(&json).unwrap()
+    };
+    let grow = async |from: u32, to: u32| {
+        let rows = format!("INSERT INTO users SELECT i, 'x' FROM generate_series({from}, {to}) i");
+        db.server.admin(&db.name, &[&rows, "ANALYZE users"]).await;
+    };
+    grow(2, 100).await;
+    let small = told().await;
+    grow(101, 5_000).await;
+    let large = told().await;
+    let users = |plan: &serde_json::Value| plan["tables"]["\"users\""].clone();
+    assert_eq!(
+        (&users(&small)["rows"], &users(&large)["rows"]),
+        (&100.into(), &5_000.into())
+    );
+    assert!(
+        users(&small)["bytes"].as_i64() < users(&large)["bytes"].as_i64(),
+        "{large}"
+    );
+    assert_eq!(small["hash"], large["hash"]);
+    let rules = |at: usize| {
+        let risks = large["statements"][at]["risks"].as_array();
+        let names = risks
+            .into_iter()
+            .flatten()
+            .map(|risk| risk["rule"].as_str().unwrap().to_owned());
+        names.collect::<Vec<_>>()
+    };
+    assert_eq!(
+        (rules(1), rules(2)),
+        (
+            vec!["check-not-deferred".to_owned(), "not-null-scan".to_owned()],
+            vec![]
+        )
+    );
+
+    let (_, text, err) = run(&["plan"]).await;
+    for part in [
+        "warning: no file has version 6, though",
+        "0007_g.sql:3: ALTER TABLE users",
+        "ACCESS EXCLUSIVE on \"users\" (about 5000 rows, ",
+        "not-null-scan: readers and writers wait until every row is checked; instead: ADD CONSTRAINT",
+    ] {
+        assert!(text.contains(part), "{part}: {text}{err}");
+    }
+    let (code, text, err) = run(&["validate"]).await;
+    assert_eq!(code, 0, "{err}");
+    assert!(
+        text.contains("2 pending") && err.contains("warning: no file has version 6,"),
+        "{text}{err}"
+    );
+
+    // whoever holds the table does not hold the plan
+    let mut holder = db.server.connect("postgres", &db.name).await;
+    let lock = "BEGIN; LOCK TABLE users IN ACCESS EXCLUSIVE MODE";
+    sqlx::raw_sql(lock).execute(&mut holder).await.unwrap();
+    let held = told().await;
+    assert_eq!(users(&held), serde_json::json!({"rows": 5_000, "bytes": null}));
+    assert_eq!(held["hash"], large["hash"]);
+}
+
+#[tokio::test]
 async fn without_a_database_the_hash_needs_its_identity() {
     const RISKY: [File; 1] = [("0001_risky", "SELECT 1;\nDROP TABLE t;", "SELECT 1;")];
     let dir = Dir::of("plan-offline", &RISKY);

@@ -147,7 +147,7 @@ async fn an_application_that_reloads_is_never_locked_out_by_a_rotation() {
     spec["disruption"] = json!("Block");
     let mut stores = vec!["postgres", "redis"];
     let mut secrets = vec!["role-app", "redis-connection"];
-    if std::env::var_os("AMAS_NEO4J_LIB").is_some() {
+    if neo4j::jars().is_some() {
         spec["neo4j"] = managed;
         stores.push("neo4j");
         secrets.push("neo4j-connection");

@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    ffi::OsString,
     path::{Path, PathBuf},
     process::Command,
     time::{Duration, SystemTime},
@@ -21,9 +22,19 @@ use amas_operator::{
 use super::{
     pki::{Authority, Years},
     process::{Folder, Process, eventually, free_port},
+    skip,
 };
 
 pub const PASSWORD: &str = "correct horse battery";
+
+/// The folder of jars; `None` where there is none; see [`skip`].
+pub fn jars() -> Option<OsString> {
+    let jars = std::env::var_os("AMAS_NEO4J_LIB");
+    if jars.is_none() {
+        skip("AMAS_NEO4J_LIB names no folder with the jars of Neo4j");
+    }
+    jars
+}
 
 const OPENS: [&str; 4] = ["java.nio", "java.io", "sun.nio.ch", "java.util.concurrent"];
 
@@ -37,7 +48,7 @@ pub struct Neo4jServer {
 }
 
 impl Neo4jServer {
-    /// A server that speaks Bolt with and without TLS; `None`, said aloud, where there are no jars.
+    /// A server that speaks Bolt with and without TLS; `None` where there are no jars; see [`skip`].
     pub async fn start() -> Option<Self> {
         let auth = auth_ini("neo4j", &Sensitive::new(PASSWORD), [7; 32]);
         let server = Self::start_at(("127.0.0.1", free_port()), &auth)?;
@@ -57,10 +68,7 @@ impl Neo4jServer {
     }
 
     fn launch_at((host, port): (&str, u16), auth: &str, variables: &BTreeMap<String, String>) -> Option<Self> {
-        let Some(jars) = std::env::var_os("AMAS_NEO4J_LIB") else {
-            println!("SKIPPED: AMAS_NEO4J_LIB names no folder with the jars of Neo4j");
-            return None;
-        };
+        let jars = jars()?;
         let folder = Folder::new("neo4j");
         folder.write("data/dbms/auth.ini", auth);
         let authority = Authority::new();

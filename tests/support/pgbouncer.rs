@@ -2,7 +2,10 @@
 
 use std::{process::Command, time::Duration};
 
-use super::process::{Folder, Process, eventually, free_port};
+use super::{
+    process::{Folder, Process, eventually, free_port},
+    skip,
+};
 
 pub struct PgBouncer {
     pub port: u16,
@@ -12,13 +15,13 @@ pub struct PgBouncer {
 
 impl PgBouncer {
     /// Lets in the given users with their passwords. `mode` is `transaction` or `session`; `ignore` names startup parameters to drop
-    /// rather than refuse. `None`, said aloud, where it is not installed.
+    /// rather than refuse. `None` where it is not installed; see [`skip`].
     pub async fn start(server: u16, users: &[(&str, &str)], mode: &str, ignore: &str) -> Option<Self> {
         let program = ["/usr/sbin/pgbouncer", "/usr/bin/pgbouncer"]
             .into_iter()
             .find(|path| std::path::Path::new(path).exists());
         let Some(program) = program else {
-            println!("SKIPPED: there is no pgbouncer");
+            skip("there is no pgbouncer");
             return None;
         };
         let (folder, port) = (Folder::new("pgbouncer"), free_port());

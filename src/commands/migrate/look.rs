@@ -4,7 +4,7 @@ use sqlx::Connection;
 
 use crate::migrate::{
     history::{self, Entry, State},
-    plan::{self, Planned},
+    plan::{self, Estimates, Planned},
     report::Failure,
     source::Source,
 };
@@ -92,7 +92,7 @@ pub(super) async fn show(args: &ShowArgs) -> Result<(), Failure> {
             }
             print!("{}", table(&entries));
             for statement in &statements {
-                print!("{}", statement.print(statement.text(), &|_| String::new()));
+                print!("{}", statement.print(statement.text(), &Estimates::new()));
             }
             if let Some(down) = entries.iter().find_map(|entry| entry.down_sql.as_ref()) {
                 println!("stored way back:\n{}", down.trim_end());

@@ -9,8 +9,12 @@ use crate::migrate::report::Failure;
 use super::args::NewArgs;
 
 pub(super) fn new(args: &NewArgs) -> Result<(), Failure> {
+    write_at(args, Timestamp::now())
+}
+
+fn write_at(args: &NewArgs, now: Timestamp) -> Result<(), Failure> {
     let name = file_name(&args.description.join(" "))?;
-    let now = Timestamp::now().to_zoned(TimeZone::UTC);
+    let now = now.to_zoned(TimeZone::UTC);
     let version = now.strftime("%Y%m%d%H%M%S");
     std::fs::create_dir_all(&args.dir).map_err(|error| unwritable(&args.dir, &error))?;
     for (direction, what) in [("up", "what to do"), ("down", "how to take it back")] {
@@ -67,14 +71,47 @@ mod tests {
         let dir = std::env::temp_dir().join(format!("amas-new-{}", std::process::id()));
         let args = NewArgs {
             dir: dir.clone(),
-            description: vec!["add".into(), "users".into()],
+            description: vec!["Add".into(), "users".into()],
         };
-        new(&args).unwrap();
-        let names: Vec<_> = std::fs::read_dir(&dir)
-            .unwrap()
-            .map(|entry| entry.unwrap().file_name())
-            .collect();
-        assert_eq!(names.len(), 2, "{names:?}");
+        // in UTC, whatever the zone of who asks
+        let now: Timestamp = "2026-03-01T00:30:05+02:00".parse().unwrap();
+        write_at(&args, now).unwrap();
+        let read = || {
+            let mut files: Vec<_> = std::fs::read_dir(&dir)
+                .unwrap()
+                .map(|entry| entry.unwrap().path())
+                .map(|path| {
+                    (
+                        path.file_name().unwrap().to_owned(),
+                        std::fs::read_to_string(&path).unwrap(),
+                    )
+                })
+                .collect();
+            files.sort();
+            files
+        };
+        let files = read();
+        let names: Vec<_> = files.iter().map(|(name, _)| name.to_str().unwrap()).collect();
+        assert_eq!(
+            names,
+            ["20260228223005_add_users.down.sql", "20260228223005_add_users.up.sql"]
+        );
+        for ((_, text), what) in files.iter().zip(["how to take it back", "what to do"]) {
+            let begins = format!("-- Add users: {what}. Made 2026-02-28 22:30:05 UTC. ");
+            assert!(
+                text.starts_with(&begins) && text.contains("'-- no-transaction'"),
+                "{text}"
+            );
+        }
+
+        let mine = "SELECT 'mine';";
+        std::fs::write(dir.join(names[1]), mine).unwrap();
+        let refused = write_at(&args, now).unwrap_err().to_string();
+        assert!(
+            refused.contains(names[1]) && refused.contains("cannot be written"),
+            "{refused}"
+        );
+        assert_eq!(read()[1].1, mine);
         std::fs::remove_dir_all(&dir).unwrap();
     }
 }

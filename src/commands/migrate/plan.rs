@@ -1,26 +1,26 @@
 //! `migrate plan`: what would run, statement by statement, and the hash that approves exactly that.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
-use serde::Serialize;
-use sqlx::{Connection, PgConnection};
+use sqlx::Connection;
 
 use crate::migrate::{
     consent::Consent,
     history::{self, State},
-    plan::{self, Direction, Plan, Planned},
+    plan::{self, Direction, Estimates, Plan, Planned},
     report::Failure,
     source::Source,
 };
 
 use super::args::{Output, PlanArgs};
 
-/// What the catalog says about a table, as of the last ANALYZE. Shown, never part of the hash.
-#[derive(Debug, Serialize)]
-struct Estimate {
-    /// None when the table was never analyzed.
-    rows: Option<i64>,
-    bytes: i64,
+/// A plan with what is told of it.
+struct Told {
+    plan: Plan,
+    hash: Option<String>,
+    statements: Vec<Planned>,
+    tables: Estimates,
+    warning: Option<String>,
 }
 
 pub(super) async fn plan(args: &PlanArgs) -> Result<(), Failure> {
@@ -40,72 +40,56 @@ pub(super) async fn plan(args: &PlanArgs) -> Result<(), Failure> {
     };
     let plan = plan::plan(&source, &state.applied, args.to)?;
     let statements = plan.statements(&source, &state)?;
-    let hash = identity.map(|identity| plan.hash(&identity, &options));
     let tables = match &mut conn {
-        Some(conn) => estimates(conn, &statements).await?,
-        None => BTreeMap::new(),
+        Some(conn) => plan::estimates(conn, &plan::tables(&statements), &options.search_path).await?,
+        None => Estimates::new(),
     };
     if let Some(conn) = conn {
         conn.close().await?;
     }
+    let told = Told {
+        hash: identity.map(|identity| plan.hash(&identity, &options)),
+        warning: plan.warning(&source),
+        plan,
+        statements,
+        tables,
+    };
     match args.output {
-        Output::Json => print_json(&plan, hash.as_deref(), &statements, &tables),
-        Output::Table => print!("{}", table(&plan, hash.as_deref(), &statements, &tables)),
+        Output::Json => println!("{:#}", json(&told)),
+        Output::Table => print!("{}", table(&told)),
     }
     Ok(())
 }
 
-/// Rows and sizes of the tables that are locked, in one query.
-async fn estimates(conn: &mut PgConnection, statements: &[Planned]) -> Result<BTreeMap<String, Estimate>, Failure> {
-    let mut names: Vec<String> = statements
-        .iter()
-        .flat_map(|statement| statement.locks.iter().map(|lock| lock.table.clone()))
-        .collect();
-    names.sort();
-    names.dedup();
-    let sql = "SELECT name, CASE WHEN c.reltuples < 0 THEN NULL ELSE c.reltuples::pg_catalog.int8 END, \
-               pg_catalog.pg_total_relation_size(c.oid) FROM pg_catalog.unnest($1::text[]) name \
-               JOIN pg_catalog.pg_class c ON c.oid = pg_catalog.to_regclass(name)";
-    let rows: Vec<(String, Option<i64>, i64)> = sqlx::query_as(sql).bind(names).fetch_all(conn).await?;
-    let pairs = rows
-        .into_iter()
-        .map(|(name, rows, bytes)| (name, Estimate { rows, bytes }));
-    Ok(pairs.collect())
+fn json(told: &Told) -> serde_json::Value {
+    serde_json::json!({
+        "direction": told.plan.direction,
+        "from": told.plan.from,
+        "to": told.plan.to,
+        "migrations": told.plan.steps.len(),
+        "hash": told.hash,
+        "warning": told.warning,
+        "statements": told.statements,
+        "tables": told.tables,
+    })
 }
 
-fn print_json(plan: &Plan, hash: Option<&str>, statements: &[Planned], tables: &BTreeMap<String, Estimate>) {
-    let json = serde_json::json!({
-        "direction": plan.direction,
-        "from": plan.from,
-        "to": plan.to,
-        "migrations": plan.steps.len(),
-        "hash": hash,
-        "statements": statements,
-        "tables": tables,
-    });
-    println!("{json:#}");
-}
-
-fn table(plan: &Plan, hash: Option<&str>, statements: &[Planned], tables: &BTreeMap<String, Estimate>) -> String {
-    let mut text = format!("{}\n", plan.headline(statements.len()));
-    match hash {
+fn table(told: &Told) -> String {
+    let mut text = format!("{}\n", told.plan.headline(told.statements.len()));
+    if let Some(warning) = &told.warning {
+        text.push_str(&format!("warning: {warning}\n"));
+    }
+    match &told.hash {
         Some(hash) => text.push_str(&format!("hash {hash}\n")),
         None => text.push_str("no hash: it is bound to a database; name it by --database-url or --identity\n"),
     }
-    for statement in statements {
-        text.push_str(&statement.print(&statement.statement, &|table| size(tables.get(table))));
+    for statement in &told.statements {
+        text.push_str(&statement.print(&statement.statement, &told.tables));
     }
     let nothing = Consent::Versions(BTreeSet::new());
-    if let Some(losses) = nothing.refuse(statements).filter(|_| plan.direction == Direction::Up) {
+    let losses = nothing.refuse(&told.statements);
+    if let Some(losses) = losses.filter(|_| told.plan.direction == Direction::Up) {
         text.push_str(&format!("up needs --allow-destructive {}\n", losses.list(",")));
     }
     text
-}
-
-fn size(estimate: Option<&Estimate>) -> String {
-    let Some(estimate) = estimate else {
-        return String::new();
-    };
-    let rows = estimate.rows.map_or("unknown".to_owned(), |rows| rows.to_string());
-    format!(" (about {rows} rows, {} KiB)", estimate.bytes / 1024)
 }

@@ -7,7 +7,7 @@ use crate::migrate::{
     history::{self, State},
     plan,
     report::Failure,
-    source::Source,
+    source::{Source, gap_warning},
 };
 
 use super::{
@@ -52,6 +52,9 @@ pub(super) async fn validate(args: &ValidateArgs) -> Result<(), Failure> {
     load_profiles(&args.seed_dirs, args.seed_profile.as_deref(), &args.dirs.dirs)?;
     for migration in source.migrations() {
         plan::check(migration)?;
+    }
+    if let Some(warning) = gap_warning(source.gaps()) {
+        eprintln!("warning: {warning}");
     }
     let count = source.migrations().count();
     if !args.database.given() {

@@ -9,7 +9,10 @@ use std::sync::Arc;
 
 use sha2::Digest;
 
-use self::attempts::{Attempts, running};
+use self::{
+    attempts::{Attempts, running},
+    pending::Told,
+};
 pub use self::{
     attempts::{Tried, keeping},
     manifest::{JobInput, job, lifetime},
@@ -24,7 +27,7 @@ use crate::{
         plan::{self, Direction, Options, Plan, PlanError},
         source::Source,
     },
-    stores::workload::Family,
+    stores::{postgres::PlanEstimates, workload::Family},
 };
 
 /// What is known when migrations are decided on.
@@ -45,6 +48,8 @@ pub struct Known<'a> {
     /// The plan that the annotation approves.
     pub approved: Option<&'a str>,
     pub plans: &'a Plans,
+    /// How large the tables of a plan are, once that was asked.
+    pub estimates: Option<&'a PlanEstimates>,
 }
 
 /// The seed files of the profile that is asked for.
@@ -208,9 +213,14 @@ fn read_plan(family: &Family, known: &Known<'_>, plan: &Plan, hash: &str) -> Res
     }
     let nothing = State::default();
     let state = known.state.unwrap_or(&nothing);
-    let read = known.plans.get(&family.uid, hash, || {
-        let statements = plan.statements(known.source, state)?;
-        Ok(Pending::new(plan, hash, statements))
+    let estimates = known.estimates.filter(|estimates| estimates.hash == hash);
+    let read = known.plans.get(&family.uid, hash, estimates.is_some(), || {
+        let told = Told {
+            hash,
+            warning: plan.warning(known.source),
+            estimates: estimates.map(|estimates| &estimates.tables),
+        };
+        Ok(Pending::new(plan, plan.statements(known.source, state)?, told))
     });
     read.map(Some)
 }
@@ -390,6 +400,7 @@ mod tests {
                 drift: None,
                 approved: None,
                 plans: &Plans::default(),
+                estimates: None,
             },
         )
     }
@@ -704,6 +715,7 @@ mod tests {
                     }),
                     approved: None,
                     plans: &Plans::default(),
+                    estimates: None,
                 },
             );
             let holds = matches!(decision, Decision::Held { why: Hold::Drift, .. });

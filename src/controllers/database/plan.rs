@@ -461,6 +461,7 @@ fn migration_steps(spec: &AmasDatabaseSpec, valid: &Valid, observed: &Observed, 
         drift: snapshot.facts.drift.as_ref(),
         approved: observed.approved_plan.as_deref(),
         plans: &observed.plans,
+        estimates: snapshot.facts.estimates.as_ref(),
     };
     let decision = jobs::decide(&valid.family, &known);
     // A Job needs the roles and extensions; until they are in, it waits.
@@ -500,6 +501,9 @@ fn migration_steps(spec: &AmasDatabaseSpec, valid: &Valid, observed: &Observed, 
     keep_jobs(valid, observed, &decision, plan);
     match &decision {
         Decision::Held { pending, map, .. } => {
+            if let Some(duty) = &mut plan.duties.postgres {
+                duty.waiting_plan = Some(pending.asked());
+            }
             plan_maps(valid, observed, map.as_ref().map(|name| (name, pending)), plan)
         }
         Decision::Done => plan_maps(valid, observed, None, plan),
@@ -590,6 +594,8 @@ fn plan_maps(valid: &Valid, observed: &Observed, wanted: Option<(&String, &Arc<P
         None if observed.taken.contains(&key) => plan.taken.push(key),
         None => plan.steps.push(Step::Create(key.0, body)),
         Some(seen) if seen.deleting || seen.hash == key.0.hash(&body) => {}
+        // after a restart the sizes are not known yet that were written
+        Some(_) if !pending.is_complete() => {}
         Some(_) => plan.steps.push(Step::Update(key.0, body)),
     }
 }

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{Loss, StatementFacts, TableName, facts};
+use super::{Cause, Loss, StatementFacts, TableName, facts};
 use crate::migrate::statements::{
     split,
     tokens::{Kind, Token, tokens},
@@ -116,6 +116,14 @@ impl StatementFacts {
     pub fn loss(&self, made: &BTreeSet<TableName>) -> Option<Loss> {
         let inside = || self.inside.iter().find_map(|one| one.facts.loss(made));
         self.destructive.filter(|_| !self.is_within(made)).or_else(inside)
+    }
+
+    /// Takes in what it makes. After a rename nobody knows which name is whose.
+    pub fn add_to(&self, made: &mut BTreeSet<TableName>) {
+        if self.causes.contains(&Cause::Renames) {
+            made.clear();
+        }
+        made.extend(self.creates.clone());
     }
 }
 

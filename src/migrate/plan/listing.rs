@@ -1,17 +1,21 @@
-//! A plan as its statements: what each locks, reads or writes, and loses. Pure; nothing of it is in the plan's hash.
+//! A plan as its statements: what each locks, reads or writes, loses, and risks. Pure; nothing of it is in the plan's hash.
 
 use std::{collections::BTreeSet, sync::Arc};
 
 use serde::Serialize;
 
 use crate::migrate::{
-    analysis::{self, Cause, LockMode, Reader, StatementFacts, TableName, Work},
+    analysis::{self, Cause, LockMode, TableName, Work},
     history::State,
-    source::Source,
+    lint::{Judged, Risk, Rule},
+    source::{Source, gap_warning},
     statements::{self, Unrunnable, line_at},
 };
 
-use super::{Direction, Plan, PlanError, Step};
+use super::{
+    Direction, Plan, PlanError, Step,
+    estimates::{Estimates, noted},
+};
 
 /// A statement shows no more of its text.
 const SHOWN: usize = 200;
@@ -36,6 +40,9 @@ pub struct Planned {
     /// What is lost of the data that is there before the plan.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub loses: Option<&'static str>,
+    /// The lint rules that it meets and that no comment accepts, each once.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub risks: Vec<Risk>,
     /// Its beginning.
     pub statement: String,
     /// It renames something: what comes after it may mean another table by the same name.
@@ -67,17 +74,26 @@ impl Planned {
         &self.whole.sql
     }
 
-    /// For people: where it is, `text`, and a line for each thing that it does. `note` may tell more of a table.
-    pub fn print(&self, text: &str, note: &dyn Fn(&str) -> String) -> String {
+    /// For people: where it is, `text`, and a line for each thing that it does, with what is known of the tables.
+    pub fn print(&self, text: &str, known: &Estimates) -> String {
         let mut lines = format!("{}:{}: {text}\n", self.file, self.line);
         for lock in &self.locks {
-            lines.push_str(&format!("    {} on {}{}\n", lock.mode, lock.table, note(&lock.table)));
+            lines.push_str(&format!(
+                "    {} on {}{}\n",
+                lock.mode,
+                lock.table,
+                noted(known, &lock.table)
+            ));
         }
         if self.more_locks {
             lines.push_str("    may take more locks than can be read from its text\n");
         }
         for word in self.work.iter().chain(&self.loses) {
             lines.push_str(&format!("    {word}\n"));
+        }
+        // what is lost stands there already, whether lint is to tell of it or not
+        for risk in self.risks.iter().filter(|risk| risk.rule != Rule::Destructive) {
+            lines.push_str(&format!("    {risk}\n"));
         }
         lines
     }
@@ -102,6 +118,13 @@ impl Plan {
         )
     }
 
+    /// Numbers that serial versions skip where this plan passes them; None: it passes none.
+    pub fn warning(&self, source: &Source) -> Option<String> {
+        let passed =
+            |(first, _): &(i64, i64)| self.direction == Direction::Up && self.from < *first && *first < self.to;
+        gap_warning(source.gaps().into_iter().filter(passed).collect())
+    }
+
     /// Every statement in the order it runs. Tables that the plan itself makes are left out of locks and losses: they hold
     /// nothing yet. So are those that an unfinished run has made, whose rest this plan is.
     pub fn statements(&self, source: &Source, state: &State) -> Result<Vec<Planned>, PlanError> {
@@ -110,7 +133,7 @@ impl Plan {
             for sql in begun(source, state) {
                 let parts = statements::split(sql).unwrap_or_default();
                 for part in parts {
-                    remember(&analysis::facts(&sql[part.start..part.end]), &mut made);
+                    analysis::facts(&sql[part.start..part.end]).add_to(&mut made);
                 }
             }
         }
@@ -139,28 +162,26 @@ fn begun<'a>(source: &'a Source, state: &State) -> impl Iterator<Item = &'a str>
 }
 
 fn of_step(step: &Step, made: &mut BTreeSet<TableName>) -> Result<Vec<Planned>, Unrunnable> {
-    let (mut listed, mut reader) = (Vec::new(), Reader::default());
-    for statement in statements::split(&step.sql)? {
+    let judged = Judged::read(&step.sql)?;
+    let mut listed = Vec::new();
+    for (index, (statement, facts)) in judged.statements.iter().enumerate() {
         let text = &step.sql[statement.start..statement.end];
-        let facts = reader.read(text);
         let there = |(name, _): &&(TableName, LockMode)| !made.contains(name);
         let locks: Vec<PlannedLock> = facts.locks.iter().filter(there).map(lock).collect();
         let touches_what_is_there = !locks.is_empty() || facts.locks.is_empty();
         let words: Vec<&str> = text.split_whitespace().collect();
-        let loses = facts.loss(made).map(analysis::Loss::what);
-        let loses_inside = facts.inside.iter().any(|one| one.facts.loss(made).is_some());
-        remember(&facts, made);
         listed.push(Planned {
             version: step.version,
             file: step.file.clone(),
             line: line_at(&step.sql, statement.start),
             more_locks: facts.unlisted || !facts.index_locks.is_empty(),
             work: work(facts.work).filter(|_| touches_what_is_there),
-            loses,
-            loses_inside,
+            loses: facts.loss(made).map(analysis::Loss::what),
+            loses_inside: facts.inside.iter().any(|one| one.facts.loss(made).is_some()),
+            risks: each_once(judged.risks(index, made)),
             locks,
             renames: facts.causes.contains(&Cause::Renames),
-            kind: facts.kind,
+            kind: facts.kind.clone(),
             statement: words.join(" ").chars().take(SHOWN).collect(),
             whole: Whole {
                 sql: step.sql.clone(),
@@ -168,16 +189,16 @@ fn of_step(step: &Step, made: &mut BTreeSet<TableName>) -> Result<Vec<Planned>, 
                 end: statement.end,
             },
         });
+        facts.add_to(made);
     }
     Ok(listed)
 }
 
-/// Takes in what a statement has made. After a rename nobody knows which name is whose.
-fn remember(facts: &StatementFacts, made: &mut BTreeSet<TableName>) {
-    if facts.causes.contains(&Cause::Renames) {
-        made.clear();
-    }
-    made.extend(facts.creates.clone());
+/// A body may meet a rule in several places.
+fn each_once(mut risks: Vec<Risk>) -> Vec<Risk> {
+    let mut met = BTreeSet::new();
+    risks.retain(|risk| met.insert(risk.rule));
+    risks
 }
 
 fn lock((name, mode): &(TableName, LockMode)) -> PlannedLock {
@@ -198,7 +219,7 @@ fn work(work: Work) -> Option<&'static str> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::migrate::plan;
+    use crate::migrate::plan::{self, Estimate};
 
     fn source(files: &[(&str, &str)]) -> Source {
         let files = files
@@ -246,6 +267,61 @@ mod tests {
                 "CREATE INDEX\n ON w (x)"
             )
         );
+    }
+
+    #[test]
+    fn statements_name_the_lint_rules_that_they_meet() {
+        let of_plan = |files: &[(&str, &str)]| -> Vec<Vec<&'static str>> {
+            let rules = |one: &Planned| one.risks.iter().map(|risk| risk.rule.name()).collect();
+            listed(&source(files)).iter().map(rules).collect()
+        };
+        let sql = "CREATE INDEX ON w (x);\nALTER TABLE w ALTER x SET NOT NULL, ADD FOREIGN KEY (y) REFERENCES v;\nSELECT 1;\n\
+                   -- amas-lint: ignore rename\nALTER TABLE w RENAME x TO z;\nALTER TABLE v RENAME TO u;";
+        let expected: [&[&str]; 5] = [
+            &["index-not-concurrent"],
+            &["not-null-scan", "foreign-key-not-deferred"],
+            &[],
+            &[],
+            &["rename"],
+        ];
+        assert_eq!(of_plan(&[("1_a.sql", sql)]), expected);
+        let body = "DO $$ BEGIN ALTER TABLE a ADD CHECK (x > 0); ALTER TABLE b ADD CHECK (x > 0); DROP TABLE c; END $$";
+        assert_eq!(of_plan(&[("1_a.sql", body)]), [["check-not-deferred", "destructive"]]);
+        // what an earlier file of the plan makes has no users yet
+        let make = ("1_a.sql", "CREATE TABLE w (x int)");
+        assert_eq!(of_plan(&[make, ("2_b.sql", "CREATE INDEX ON w (x)")]), [[""; 0]; 2]);
+
+        let all = listed(&source(&[("1_a.sql", "DROP TABLE w; CREATE INDEX ON v (x)")]));
+        let text: String = all.iter().map(|one| one.print(one.text(), &Estimates::new())).collect();
+        let index =
+            "    index-not-concurrent: writers wait until the index is built; instead: CREATE INDEX CONCURRENTLY";
+        assert!(text.contains(index) && !text.contains("destructive"), "{text}");
+        let known = Estimates::from([(
+            "\"v\"".to_owned(),
+            Estimate {
+                rows: Some(7),
+                bytes: None,
+            },
+        )]);
+        let text = all[1].print("", &known);
+        assert!(text.contains("SHARE on \"v\" (about 7 rows, size unknown)\n"), "{text}");
+    }
+
+    #[test]
+    fn a_plan_warns_of_the_numbers_that_it_passes() {
+        let source = source(&[
+            ("1_a.sql", "SELECT 1"),
+            ("2_b.sql", "SELECT 1"),
+            ("4_d.sql", "SELECT 1"),
+            ("5_e.sql", "SELECT 1"),
+        ]);
+        let mut plan = plan::plan(&source, &[], None).unwrap();
+        let warning = plan.warning(&source).unwrap();
+        assert!(warning.starts_with("no file has version 3, though"), "{warning}");
+        for (from, to, direction) in [(4, 5, Direction::Up), (0, 2, Direction::Up), (0, 5, Direction::Down)] {
+            (plan.from, plan.to, plan.direction) = (from, to, direction);
+            assert_eq!(plan.warning(&source), None, "{from} {to}");
+        }
     }
 
     #[test]

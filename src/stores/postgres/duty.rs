@@ -12,7 +12,7 @@ use crate::{
         names::{ExtensionName, SqlName},
         sensitive::Sensitive,
     },
-    migrate::source::Source,
+    migrate::{plan::Estimates, source::Source},
     stores::{
         endpoint::Endpoint,
         health::Attention,
@@ -57,6 +57,8 @@ pub struct PostgresDuty {
     pub kept: bool,
     /// The source whose files a Job brings into the database. Not part of the fingerprint.
     pub deposit: Option<String>,
+    /// The plan that waits for a person, who wants to know how large its tables are. Not part of the fingerprint.
+    pub waiting_plan: Option<WaitingPlan>,
     /// What to do about a schema that somebody has changed. Not part of the fingerprint.
     pub drift: DriftDuty,
     /// Any change of it makes the whole database be looked at again.
@@ -75,6 +77,7 @@ impl PostgresDuty {
             take_over: None,
             drift: DriftDuty::default(),
             deposit: None,
+            waiting_plan: None,
             ..self.clone()
         };
         // The admin of a server that is not ours has a password that is somebody else's to hold.
@@ -231,6 +234,8 @@ pub struct PostgresFacts {
     pub rights_at: Option<i64>,
     /// The files of the source that is asked for; `None` until they were looked for.
     pub deposit: Option<Deposit>,
+    /// How large the tables are of the plan that waits; `None` until they were asked for.
+    pub estimates: Option<PlanEstimates>,
     /// Whether the schema is as the last run left it; `None` until it was looked at.
     pub drift: Option<crate::migrate::drift::Drift>,
     /// The word by which the schema was last accepted as it is.
@@ -256,6 +261,20 @@ pub struct Deposit {
     pub source: String,
     /// `None`: they are not there. An error: what is wrong with them.
     pub files: Option<Result<Arc<Source>, Vec<String>>>,
+}
+
+/// A plan by its hash, and the tables that it locks.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct WaitingPlan {
+    pub hash: String,
+    pub tables: Vec<String>,
+}
+
+/// What the catalog said of the tables of a plan when that was first waited with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PlanEstimates {
+    pub hash: String,
+    pub tables: Estimates,
 }
 
 /// An extension the server does not have or we may not create.

@@ -30,8 +30,8 @@ pub use catalog::OTHER_CONNECTIONS;
 pub use configure::{Configuration, ConfigurationFacts};
 pub use drift::DriftDuty;
 pub use duty::{
-    Access, Claim, Clients, Deposit, ExtensionDuty, Figures, MigrationFacts, MissingExtension, PostgresDuty,
-    PostgresFacts, RoleDuty, Session, Twin, twin_name,
+    Access, Claim, Clients, Deposit, ExtensionDuty, Figures, MigrationFacts, MissingExtension, PlanEstimates,
+    PostgresDuty, PostgresFacts, RoleDuty, Session, Twin, WaitingPlan, twin_name,
 };
 pub use rights::SECRET_MARKER;
 pub use sentinel::PostgresSentinel;

@@ -253,6 +253,7 @@ mod tests {
             configuration: None,
             kept: false,
             deposit: None,
+            waiting_plan: None,
             drift: Default::default(),
             look_again: String::new(),
         }

@@ -15,7 +15,7 @@ use super::{
     configure::configure,
     connect::{SqlError, connect, execute, read},
     drift,
-    duty::{Deposit, ExtensionDuty, Figures, MigrationFacts},
+    duty::{Deposit, ExtensionDuty, Figures, MigrationFacts, PlanEstimates},
     logins,
     mark::Mark,
     plan::{conflict, missing_extensions, plan, retired},
@@ -26,7 +26,12 @@ use super::{
 };
 use crate::{
     api::names::SqlName,
-    migrate::{deposit, history, seed, source::Source},
+    migrate::{
+        deposit, history,
+        plan::{Options, estimates},
+        seed,
+        source::Source,
+    },
     stores::{
         endpoint::{StoreError, refusal},
         keeper::Progress,
@@ -349,6 +354,7 @@ async fn look(
     let migrations = migrations(&mut owner).await?;
     let moved = facts.migrations.as_ref() != Some(&migrations);
     facts.deposit = deposited(&mut owner, duty, facts.deposit.take()).await?;
+    estimate(&mut owner, duty, facts).await?;
     let latest = migrations.state.as_ref().map_or(0, |state| state.highest_history_id);
     let applied = migrations.state.as_ref().map_or(0, |state| state.applied.len());
     let running = migrations.state.as_ref().is_some_and(is_running);
@@ -421,6 +427,27 @@ async fn deposited(
         source: source.clone(),
         files,
     }))
+}
+
+/// How large the tables of the plan are that waits, asked once for each plan. What the server does not tell is asked with the next look.
+async fn estimate(owner: &mut PgConnection, duty: &PostgresDuty, facts: &mut PostgresFacts) -> Result<(), SqlError> {
+    let Some(plan) = &duty.waiting_plan else { return Ok(()) };
+    if facts.estimates.as_ref().is_some_and(|known| known.hash == plan.hash) {
+        return Ok(());
+    }
+    match estimates(owner, &plan.tables, &Options::default().search_path)
+        .await
+        .map_err(SqlError::from)
+    {
+        Err(error) if error.sqlstate.is_some() => tracing::debug!(%error, "the sizes of tables could not be read"),
+        tables => {
+            facts.estimates = Some(PlanEstimates {
+                hash: plan.hash.clone(),
+                tables: tables?,
+            });
+        }
+    }
+    Ok(())
 }
 
 async fn grant(owner: &mut PgConnection, duty: &PostgresDuty) -> Result<bool, SqlError> {

@@ -62,6 +62,8 @@ pub(super) fn postgres_duty(
         configuration: configuration::judge(postgres, valid, observed).map(|judged| judged.duty),
         kept: losses::is_kept(StoreKind::Postgres, observed),
         deposit: observed.deposit.clone(),
+        // known once the plan is
+        waiting_plan: None,
         drift: postgres::DriftDuty {
             correct: observed.corrects_drift,
             accept: observed.accept_drift.clone(),

@@ -148,7 +148,7 @@ impl Draft<'_> {
                 });
                 let hash = &plan.hash;
                 let text = format!(
-                    "{}plan {hash} waits: {} from version {} to {}, {} migrations, {} statements, {} of which lose data; read it \
+                    "{}plan {hash} waits: {} from version {} to {}, {} migrations, {} statements, {} of which lose data{}; read it \
                      (kubectl get configmap {} -o yaml), then: kubectl annotate amasdb {name} {APPROVE_PLAN}={hash} --overwrite",
                     other.unwrap_or_default(),
                     plan.direction,
@@ -157,6 +157,10 @@ impl Draft<'_> {
                     plan.migrations,
                     plan.statement_count,
                     pending.losses.len(),
+                    pending
+                        .warning
+                        .as_ref()
+                        .map_or_else(String::new, |warning| format!(" (warning: {warning})")),
                     map.unwrap_or_default(),
                 );
                 (Reason::WaitingForApproval, text)
@@ -220,10 +224,20 @@ impl Draft<'_> {
     /// The plan that waits; the one that was approved is shown until it is in.
     fn pending_plan(&self) -> Option<PendingPlan> {
         match self.plan.migrations.as_ref()? {
-            Decision::Held { pending, map, .. } => Some(PendingPlan {
-                config_map: map.clone(),
-                ..pending.status.clone()
-            }),
+            Decision::Held { pending, map, .. } => {
+                // After a restart the sizes are asked again: what was told of the same plan stays until they are known.
+                let told = self
+                    .observed
+                    .status
+                    .migrations
+                    .as_ref()
+                    .and_then(|old| old.pending_plan.as_ref());
+                let told = told.filter(|told| !pending.is_complete() && told.hash == pending.status.hash);
+                Some(PendingPlan {
+                    config_map: map.clone(),
+                    ..told.unwrap_or(&pending.status).clone()
+                })
+            }
             Decision::Done | Decision::Impossible { .. } => None,
             Decision::Read { .. } | Decision::Start { .. } | Decision::Running { .. } | Decision::Failed { .. } => {
                 self.observed.status.migrations.as_ref()?.pending_plan.clone()

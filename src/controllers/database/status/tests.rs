@@ -11,6 +11,7 @@ use crate::controllers::database::{
 };
 use crate::{
     api::amas_database::AmasDatabaseStatus,
+    api::status::PlanStatement,
     controllers::{
         database::change::{is_true_named, news, weight},
         sources::Files,
@@ -18,8 +19,10 @@ use crate::{
     engine::status::Weight,
     migrate::{
         history::Applied,
+        plan::Estimate,
         source::{Checksum, Source},
     },
+    stores::postgres::PlanEstimates,
 };
 
 /// What kstatus makes of conditions, by its own rules: Stalled first, then Reconciling, then Ready.
@@ -446,6 +449,80 @@ fn a_plan_waits_to_be_approved_and_is_shown() {
         ..applied[0].clone()
     });
     assert!(matches!(plan_maps(&situation)[..], [Step::Delete(..)]));
+}
+
+#[test]
+fn a_plan_that_waits_tells_rules_and_the_sizes_that_the_catalog_gives_once() {
+    let mut situation = with_pending(
+        json!({"approval": "Manual"}),
+        1,
+        &["ALTER TABLE users ADD CHECK (id > 0)"],
+    );
+    let [Step::Create(kind, map)] = &plan_maps(&situation)[..] else {
+        panic!("the plan's ConfigMap is made")
+    };
+    situation.see(*kind, map);
+    let told = |situation: &mut Situation| {
+        let plan = situation.settle().migrations.unwrap().pending_plan.unwrap();
+        (plan.hash, plan.statements[0].clone())
+    };
+    let (hash, statement) = told(&mut situation);
+    assert_eq!(
+        (statement.lint.as_deref(), statement.tables),
+        (Some("check-not-deferred"), None)
+    );
+    let asked = situation.plan().duties.postgres.unwrap().waiting_plan.unwrap();
+    assert_eq!((&asked.hash, asked.tables), (&hash, vec!["\"users\"".to_owned()]));
+
+    let answer = |situation: &mut Situation, hash: &str, rows| {
+        let facts = &mut Arc::make_mut(situation.observed.postgres.as_mut().unwrap()).facts;
+        let (rows, bytes) = (Some(rows), Some(98_304));
+        facts.estimates = Some(PlanEstimates {
+            hash: hash.to_owned(),
+            tables: [("\"users\"".to_owned(), Estimate { rows, bytes })].into(),
+        });
+    };
+    let written = |situation: &Situation| {
+        let steps = situation.plan().steps.into_iter();
+        let mut texts = steps.filter_map(|step| match step {
+            Step::Update(ChildKind::ConfigMap, body) => Some(body["data"]["plan.txt"].as_str()?.to_owned()),
+            _ => None,
+        });
+        texts.next()
+    };
+    answer(&mut situation, "of another plan", 1);
+    assert_eq!((told(&mut situation).1.tables, written(&situation)), (None, None));
+    answer(&mut situation, &hash, 1200);
+    let text = written(&situation).expect("the ConfigMap is written again");
+    assert!(
+        text.contains("ACCESS EXCLUSIVE on \"users\" (about 1200 rows, 96 KiB)")
+            && text.contains("check-not-deferred: readers and writers wait"),
+        "{text}"
+    );
+    let sizes = Some("\"users\": about 1200 rows, 96 KiB".to_owned());
+    assert_eq!(
+        told(&mut situation),
+        (
+            hash.clone(),
+            PlanStatement {
+                tables: sizes.clone(),
+                ..statement
+            }
+        )
+    );
+    let waiting = situation.plan().duties.postgres.unwrap().waiting_plan;
+    assert_eq!(
+        waiting.unwrap().hash,
+        hash,
+        "the question stays the same, so nobody is woken"
+    );
+
+    // A restart: what was told stays until it is known again.
+    situation.observed.plans = Arc::default();
+    Arc::make_mut(situation.observed.postgres.as_mut().unwrap())
+        .facts
+        .estimates = None;
+    assert_eq!((told(&mut situation).1.tables, written(&situation)), (sizes, None));
 }
 
 #[test]
