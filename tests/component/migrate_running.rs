@@ -87,7 +87,7 @@ async fn a_file_of_several_parts_goes_on_where_it_stopped() {
 
 #[tokio::test]
 async fn what_is_half_way_can_be_settled_by_hand() {
-    let db = Database::new("settled").await;
+    let db = Database::new("half_settled").await;
     let texts = ["CREATE TABLE t (a int);", "VACUUM t; SELECT 1/0;"];
     assert_eq!(up(&db, &texts).await.exit_code(), 10);
     assert_eq!(db.ask("SELECT done::text FROM amas_migrate.progress").await, ["1"]);
