@@ -8,7 +8,8 @@ use crate::migrate::{
     analysis::{self, Cause, LockMode, Reader, StatementFacts, TableName, Work},
     history::State,
     source::Source,
-    statements::{self, Unrunnable, line_at},
+    spread,
+    statements::{self, Statement, Unrunnable, line_at},
 };
 
 use super::{Direction, Plan, PlanError, Step};
@@ -114,13 +115,14 @@ impl Plan {
                 }
             }
         }
+        let read = |steps: &[Step]| steps.iter().map(|step| read(&step.sql)).collect();
         let mut all = Vec::new();
-        for step in &self.steps {
-            let listed = of_step(step, &mut made).map_err(|problem| PlanError::Unrunnable {
+        for (step, statements) in self.steps.iter().zip(spread::parts(&self.steps, read)) {
+            let statements = statements.map_err(|problem| PlanError::Unrunnable {
                 file: step.file.clone(),
                 problem,
             })?;
-            all.extend(listed);
+            all.extend(statements.into_iter().map(|one| planned(step, one, &mut made)));
         }
         Ok(all)
     }
@@ -138,38 +140,45 @@ fn begun<'a>(source: &'a Source, state: &State) -> impl Iterator<Item = &'a str>
     texts.map(|one| &*one.up.sql)
 }
 
-fn of_step(step: &Step, made: &mut BTreeSet<TableName>) -> Result<Vec<Planned>, Unrunnable> {
-    let (mut listed, mut reader) = (Vec::new(), Reader::default());
-    for statement in statements::split(&step.sql)? {
-        let text = &step.sql[statement.start..statement.end];
-        let facts = reader.read(text);
-        let there = |(name, _): &&(TableName, LockMode)| !made.contains(name);
-        let locks: Vec<PlannedLock> = facts.locks.iter().filter(there).map(lock).collect();
-        let touches_what_is_there = !locks.is_empty() || facts.locks.is_empty();
-        let words: Vec<&str> = text.split_whitespace().collect();
-        let loses = facts.loss(made).map(analysis::Loss::what);
-        let loses_inside = facts.inside.iter().any(|one| one.facts.loss(made).is_some());
-        remember(&facts, made);
-        listed.push(Planned {
-            version: step.version,
-            file: step.file.clone(),
-            line: line_at(&step.sql, statement.start),
-            more_locks: facts.unlisted || !facts.index_locks.is_empty(),
-            work: work(facts.work).filter(|_| touches_what_is_there),
-            loses,
-            loses_inside,
-            locks,
-            renames: facts.causes.contains(&Cause::Renames),
-            kind: facts.kind,
-            statement: words.join(" ").chars().take(SHOWN).collect(),
-            whole: Whole {
-                sql: step.sql.clone(),
-                start: statement.start,
-                end: statement.end,
-            },
-        });
+/// The statements of a file with what each does, which is most of the work and knows of no other file.
+fn read(sql: &str) -> Result<Vec<(Statement, StatementFacts)>, Unrunnable> {
+    let mut reader = Reader::default();
+    let statements = statements::split(sql)?.into_iter();
+    Ok(statements
+        .map(|statement| {
+            let facts = reader.read(&sql[statement.start..statement.end]);
+            (statement, facts)
+        })
+        .collect())
+}
+
+fn planned(step: &Step, (statement, facts): (Statement, StatementFacts), made: &mut BTreeSet<TableName>) -> Planned {
+    let text = &step.sql[statement.start..statement.end];
+    let there = |(name, _): &&(TableName, LockMode)| !made.contains(name);
+    let locks: Vec<PlannedLock> = facts.locks.iter().filter(there).map(lock).collect();
+    let touches_what_is_there = !locks.is_empty() || facts.locks.is_empty();
+    let words: Vec<&str> = text.split_whitespace().collect();
+    let loses = facts.loss(made).map(analysis::Loss::what);
+    let loses_inside = facts.inside.iter().any(|one| one.facts.loss(made).is_some());
+    remember(&facts, made);
+    Planned {
+        version: step.version,
+        file: step.file.clone(),
+        line: line_at(&step.sql, statement.start),
+        more_locks: facts.unlisted || !facts.index_locks.is_empty(),
+        work: work(facts.work).filter(|_| touches_what_is_there),
+        loses,
+        loses_inside,
+        locks,
+        renames: facts.causes.contains(&Cause::Renames),
+        kind: facts.kind,
+        statement: words.join(" ").chars().take(SHOWN).collect(),
+        whole: Whole {
+            sql: step.sql.clone(),
+            start: statement.start,
+            end: statement.end,
+        },
     }
-    Ok(listed)
 }
 
 /// Takes in what a statement has made. After a rename nobody knows which name is whose.
