@@ -17,7 +17,7 @@ test: ## Everything: lint, unit tests, tests with real servers, end to end on a 
 bench: ## The same with five rounds of measurements, five idle minutes, and a cut at every statement of a migration
 	@AMAS_EVERY_CUT=1 AMAS_E2E_ROUNDS=5 AMAS_E2E_IDLE=300 hack/test
 
-bench-migrate: ## What migrations cost beside the least they can cost and beside sqlx; needs PostgreSQL and a quiet machine
+bench-migrate: ## What migrations cost beside the least they can cost and beside sqlx and refinery; fails where a target is missed; needs PostgreSQL and a quiet machine
 	@hack/bench-migrate
 
 lint: ## Formatting, clippy, generated files, chart, manifests, shell scripts

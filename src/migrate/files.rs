@@ -1,4 +1,4 @@
-//! Folders of many small files: listed, and read by as many threads as there are processors.
+//! Folders of many small files: listed, and read by several threads.
 //!
 //! A long history is thousands of files. Opening one costs more than what is in it, so nothing is asked of a file that
 //! its folder has told already, and no size before it is read.
@@ -7,15 +7,10 @@ use std::{
     fs::{File, FileType},
     io::{self, Read},
     path::{Path, PathBuf},
-    thread,
 };
 
-use super::source::SourceError;
+use super::{source::SourceError, spread};
 
-/// More threads than this wait for each other.
-const THREADS: usize = 8;
-/// Fewer files are not worth a thread.
-const SHARE: usize = 200;
 /// Most files are smaller: one read finds all of it, the next one its end.
 const BUFFER: usize = 8 * 1024;
 
@@ -50,7 +45,7 @@ fn is_file(kind: FileType, path: &Path) -> io::Result<bool> {
 
 /// What `of` makes of the bytes of each file, in the order of `paths`.
 pub(super) fn read_each<T: Send>(paths: &[PathBuf], of: impl Fn(&[u8]) -> T + Sync) -> Result<Vec<T>, SourceError> {
-    let read = |paths: &[PathBuf]| -> Result<Vec<T>, SourceError> {
+    let read = |paths: &[PathBuf]| -> Vec<Result<T, SourceError>> {
         let mut bytes = Vec::with_capacity(BUFFER);
         let one = |path: &PathBuf| {
             bytes.clear();
@@ -60,25 +55,7 @@ pub(super) fn read_each<T: Send>(paths: &[PathBuf], of: impl Fn(&[u8]) -> T + Sy
         };
         paths.iter().map(one).collect()
     };
-    if paths.len() <= SHARE {
-        return read(paths);
-    }
-    let threads = thread::available_parallelism().map_or(1, usize::from).min(THREADS);
-    let share = paths.len().div_ceil(threads).max(SHARE);
-    thread::scope(|scope| {
-        let parts: Vec<_> = paths
-            .chunks(share)
-            .map(|part| scope.spawn(move || read(part)))
-            .collect();
-        let mut all = Vec::with_capacity(paths.len());
-        for part in parts {
-            match part.join() {
-                Ok(read) => all.extend(read?),
-                Err(panic) => std::panic::resume_unwind(panic),
-            }
-        }
-        Ok(all)
-    })
+    spread::parts(paths, read).into_iter().collect()
 }
 
 fn unreadable(path: &Path, error: &io::Error) -> SourceError {

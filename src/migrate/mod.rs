@@ -1,6 +1,6 @@
 //! The migration engine. Knows nothing of Kubernetes: the same code serves the Job and the command line.
 //!
-//! `source` reads files (by `files`), `glance` no further than it takes to know that all of them are in, `statements` finds where each statement begins, `analysis` what each takes and does, `units` in which parts a file
+//! `source` reads files (by `files`, and many of them by `spread`), `glance` no further than it takes to know that all of them are in, `statements` finds where each statement begins, `analysis` what each takes and does, `units` in which parts a file
 //! is sent, `lint` what is risky about it,
 //! `plan` decides (pure), `consent` refuses what loses data and was not accepted, `history` is what the
 //! database says, `record` writes it, `session` connects and locks, `runner` runs a plan, `seed` the seeds after it, and
@@ -27,6 +27,7 @@ pub mod runner;
 pub mod seed;
 pub mod session;
 pub mod source;
+pub mod spread;
 pub mod statements;
 mod tables;
 pub mod units;

@@ -39,10 +39,11 @@ pub fn or_null<T>(value: Option<T>, write: impl Fn(T) -> String) -> String {
     value.map_or_else(|| "NULL".to_owned(), write)
 }
 
-/// Creates what is absent in one transaction and takes away whatever rights default privileges gave to others.
+/// Creates what is absent in one transaction and takes away whatever rights default privileges gave to others. What is written into the tables waits for
+/// the disk, and for this with it.
 pub fn bootstrap(schema: &SqlName) -> String {
     format!(
-        "BEGIN;\n\
+        "BEGIN; SET LOCAL synchronous_commit = off;\n\
          CREATE TABLE IF NOT EXISTS \"{schema}\"._sqlx_migrations (version BIGINT PRIMARY KEY, description TEXT NOT NULL, \
          installed_on TIMESTAMPTZ NOT NULL DEFAULT now(), success BOOLEAN NOT NULL, checksum BYTEA NOT NULL, \
          execution_time BIGINT NOT NULL);\n{TABLES}{progress}{drift}{files}{backups}\n\

@@ -3,15 +3,20 @@
 use std::{
     fs,
     process::{Command, Stdio},
-    sync::atomic::{AtomicBool, Ordering},
+    sync::atomic::{AtomicBool, AtomicUsize, Ordering},
     time::{Duration, Instant},
 };
 
-use sqlx::{AssertSqlSafe, raw_sql};
+use sqlx::{AssertSqlSafe, PgConnection, Row, raw_sql};
 use tokio::{sync::Notify, time::sleep};
 
-use super::{fresh, median, postgres::Postgres};
+use super::{
+    postgres::Postgres,
+    rounds::{Rounds, Target},
+    tools::fresh,
+};
 
+const DATABASE: &str = "stall";
 /// How long the other transaction stays open.
 const OPEN: Duration = Duration::from_secs(4);
 const TABLES: &[&str] = &[
@@ -44,11 +49,38 @@ struct Case {
     change: &'static str,
 }
 
-/// The longest query of the application, the time until the change was in, and what the runner said meanwhile.
+/// What a round showed.
 struct Seen {
+    /// The longest query of the application.
     stall: Duration,
+    /// Until the change was in.
     total: Duration,
+    /// Queries that were refused, of all that were sent.
+    failed: (usize, usize),
+    /// By the runner.
     said: String,
+}
+
+/// Queries that were sent, and those refused.
+#[derive(Default)]
+struct Queries {
+    sent: AtomicUsize,
+    failed: AtomicUsize,
+    /// The change is in.
+    done: AtomicBool,
+}
+
+impl Queries {
+    fn over(&self) -> bool {
+        self.done.load(Ordering::Relaxed)
+    }
+
+    async fn send(&self, conn: &mut PgConnection, sql: &str) {
+        self.sent.fetch_add(1, Ordering::Relaxed);
+        if raw_sql(AssertSqlSafe(sql)).execute(conn).await.is_err() {
+            self.failed.fetch_add(1, Ordering::Relaxed);
+        }
+    }
 }
 
 impl Others {
@@ -60,7 +92,7 @@ impl Others {
     }
 
     /// Is in the way until its time is over, or until `done`.
-    async fn hold(self, server: &Postgres, database: &str, under_way: &Notify, done: &AtomicBool) {
+    async fn hold(self, server: &Postgres, database: &str, under_way: &Notify, queries: &Queries) {
         match self {
             Self::OpenTransaction => {
                 let mut holder = server.connect("postgres", database).await;
@@ -77,11 +109,10 @@ impl Others {
                     let mut connection = server.connect("postgres", database).await;
                     sleep(Duration::from_millis(7 * number)).await;
                     under_way.notify_one();
-                    while !done.load(Ordering::Relaxed) {
-                        raw_sql("SELECT pg_sleep(0.05) FROM busy LIMIT 1")
-                            .execute(&mut connection)
-                            .await
-                            .expect("no query of the application fails");
+                    while !queries.over() {
+                        queries
+                            .send(&mut connection, "SELECT pg_sleep(0.05) FROM busy LIMIT 1")
+                            .await;
                     }
                 };
                 futures::future::join_all((0..count as u64).map(reader)).await;
@@ -105,17 +136,14 @@ impl Others {
     }
 }
 
-/// An application that reads `table` until `done`: its longest query.
-async fn application(server: &Postgres, database: &str, table: &str, done: &AtomicBool) -> Duration {
+/// An application that reads `table` until the change is in: its longest query.
+async fn application(server: &Postgres, database: &str, table: &str, queries: &Queries) -> Duration {
     let mut connection = server.connect("postgres", database).await;
     let query = format!("SELECT 1 FROM {table} WHERE id = 7");
     let mut longest = Duration::ZERO;
-    while !done.load(Ordering::Relaxed) {
+    while !queries.over() {
         let began = Instant::now();
-        raw_sql(AssertSqlSafe(query.as_str()))
-            .execute(&mut connection)
-            .await
-            .expect("no query of the application fails");
+        queries.send(&mut connection, &query).await;
         longest = longest.max(began.elapsed());
         sleep(Duration::from_millis(2)).await;
     }
@@ -123,30 +151,43 @@ async fn application(server: &Postgres, database: &str, table: &str, done: &Atom
 }
 
 /// One round: the others, an application, and `change`, which tells what it said.
-async fn round(server: &Postgres, database: &str, case: &Case, change: impl AsyncFnOnce() -> String) -> Seen {
-    fresh(server, database).await;
-    server.admin(database, case.others.tables()).await;
-    let (under_way, done) = (Notify::new(), AtomicBool::new(false));
+async fn round(server: &Postgres, case: &Case, change: impl AsyncFnOnce() -> String) -> Seen {
+    fresh(server, DATABASE).await;
+    server.admin(DATABASE, case.others.tables()).await;
+    let (under_way, queries) = (Notify::new(), Queries::default());
     let changing = async {
         under_way.notified().await;
         sleep(Duration::from_millis(200)).await;
         let began = Instant::now();
         let said = change().await;
-        done.store(true, Ordering::Relaxed);
+        queries.done.store(true, Ordering::Relaxed);
         (said, began.elapsed())
     };
     let (stall, (), (said, total)) = tokio::join!(
-        application(server, database, case.watched, &done),
-        case.others.hold(server, database, &under_way, &done),
+        application(server, DATABASE, case.watched, &queries),
+        case.others.hold(server, DATABASE, &under_way, &queries),
         changing
     );
-    Seen { stall, total, said }
+    let columns = "SELECT count(*) FROM pg_attribute WHERE attname = 'extra' AND NOT attisdropped";
+    let mut conn = server.connect("postgres", DATABASE).await;
+    let changed: i64 = raw_sql(columns).fetch_one(&mut conn).await.unwrap().get(0);
+    assert_eq!(
+        changed,
+        case.change.matches("extra").count() as i64,
+        "the change is not in"
+    );
+    Seen {
+        stall,
+        total,
+        failed: (queries.failed.into_inner(), queries.sent.into_inner()),
+        said,
+    }
 }
 
 /// As somebody would do it by hand.
 async fn plain(server: &Postgres, case: &Case) -> Seen {
-    round(server, "plain", case, async || {
-        let mut session = server.connect("postgres", "plain").await;
+    round(server, case, async || {
+        let mut session = server.connect("postgres", DATABASE).await;
         raw_sql(case.change).execute(&mut session).await.unwrap();
         String::new()
     })
@@ -157,8 +198,8 @@ async fn ours(server: &Postgres, case: &Case) -> Seen {
     let dir = std::env::temp_dir().join(format!("amas-bench-{}-stall", std::process::id()));
     fs::create_dir_all(&dir).unwrap();
     fs::write(dir.join("1_change.sql"), case.change).unwrap();
-    let url = server.url("postgres", "ladder");
-    let seen = round(server, "ladder", case, async || {
+    let url = server.url("postgres", DATABASE);
+    let seen = round(server, case, async || {
         let mut command = Command::new(env!("CARGO_BIN_EXE_amas-operator"));
         command
             .args(["migrate", "up", "--dir"])
@@ -177,68 +218,95 @@ async fn ours(server: &Postgres, case: &Case) -> Seen {
     seen
 }
 
-fn stall(seen: &[Seen]) -> Duration {
-    median(seen.iter().map(|seen| seen.stall))
+/// Both ways of one case over the rounds: ours, and by hand.
+struct Compared {
+    own: Vec<Seen>,
+    stall: [Vec<Duration>; 2],
+    total: [Vec<Duration>; 2],
 }
 
-fn total(seen: &[Seen]) -> Duration {
-    median(seen.iter().map(|seen| seen.total))
+/// Where the limits are absolute, chance has its room in them: how far twins are apart is only told.
+async fn compare(server: &Postgres, rounds: &Rounds, name: &str, case: Case) -> Compared {
+    let run = async |by_us: bool| match by_us {
+        true => ours(server, &case).await,
+        false => plain(server, &case).await,
+    };
+    let [own, twin, by_hand] = rounds.of(&format!("M4 {name}"), [true, true, false], run).await;
+    let stalls = |seen: &[Seen]| seen.iter().map(|seen| seen.stall).collect::<Vec<_>>();
+    let totals = |seen: &[Seen]| seen.iter().map(|seen| seen.total).collect::<Vec<_>>();
+    let compared = Compared {
+        stall: [stalls(&own), stalls(&by_hand)],
+        total: [totals(&own), totals(&by_hand)],
+        own,
+    };
+    let ([stall, stall_by_hand], [total, total_by_hand]) = (&compared.stall, &compared.total);
+    rounds.tell("longest query, ours to ours", stall, &stalls(&twin));
+    rounds.tell("longest query, ours to by hand", stall, stall_by_hand);
+    rounds.tell("done, ours to ours", total, &totals(&twin));
+    rounds.tell("done, ours to by hand", total, total_by_hand);
+    let all = compared.own.iter().chain(&twin).map(|seen| seen.failed);
+    let (failed, sent) = all.fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1));
+    rounds.verdict(
+        failed == 0,
+        &format!("{failed} of {sent} application queries failed, none may"),
+    );
+    compared
 }
 
-/// Both ways in turn.
-async fn rounds(server: &Postgres, count: usize, case: &Case) -> (Vec<Seen>, Vec<Seen>) {
-    let (mut by_hand, mut own) = (Vec::new(), Vec::new());
-    for _ in 0..count {
-        by_hand.push(plain(server, case).await);
-        own.push(ours(server, case).await);
-    }
-    (by_hand, own)
-}
+const ADD: &str = "ALTER TABLE busy ADD COLUMN extra int";
+const ADD_BOTH: &str = "ALTER TABLE free ADD COLUMN extra int;\nALTER TABLE busy ADD COLUMN extra int;";
 
-pub async fn measure(rounds_wanted: usize) {
-    let count = rounds_wanted.min(3);
+pub async fn measure(rounds: &Rounds) {
     let server = Postgres::start_with(&[("autovacuum_naptime", "1s")]).await;
     let case = |others, watched, change| Case {
         others,
         watched,
         change,
     };
-    const ADD: &str = "ALTER TABLE busy ADD COLUMN extra int";
+    let (longest, done) = ("longest query", "done");
 
-    let (by_hand, own) = rounds(&server, count, &case(Others::OpenTransaction, "busy", ADD)).await;
-    println!(
-        "M4 behind a transaction open for {OPEN:?}: longest application query {:.1?}, with a plain ALTER {:.1?}, {:.0} times shorter (at least 50); total {:.2?} / {:.2?} = {:.2} (at most 1.1)",
-        stall(&own),
-        stall(&by_hand),
-        stall(&by_hand).as_secs_f64() / stall(&own).as_secs_f64(),
-        total(&own),
-        total(&by_hand),
-        total(&own).as_secs_f64() / total(&by_hand).as_secs_f64()
+    let open = case(Others::OpenTransaction, "busy", ADD);
+    let seen = compare(&server, rounds, "behind a transaction open for 4 s", open).await;
+    let ([stall, stall_by_hand], [total, total_by_hand]) = (&seen.stall, &seen.total);
+    rounds.ratio(
+        "longest query, by hand to ours",
+        stall_by_hand,
+        stall,
+        Target::AtLeast(50.0),
     );
+    rounds.ratio("done, ours to by hand", total, total_by_hand, Target::AtMost(1.1));
+
     for readers in [8, 16] {
-        let (by_hand, own) = rounds(&server, count, &case(Others::Readers(readers), "busy", ADD)).await;
-        println!(
-            "M4 {readers} readers of 50 ms back to back: done in {:.2?} (at most 5 s), by hand {:.2?}; longest application query {:.1?} (at most 120 ms), by hand {:.1?}",
-            total(&own),
-            total(&by_hand),
-            stall(&own),
-            stall(&by_hand)
-        );
+        let busy = case(Others::Readers(readers), "busy", ADD);
+        let seen = compare(
+            &server,
+            rounds,
+            &format!("{readers} readers of 50 ms back to back"),
+            busy,
+        )
+        .await;
+        rounds.longest(done, &seen.total[0], Duration::from_secs(5));
+        rounds.longest(longest, &seen.stall[0], Duration::from_millis(120));
     }
-    let (by_hand, own) = rounds(&server, count, &case(Others::Autovacuum, "busy", ADD)).await;
-    let named = own.iter().filter(|seen| seen.said.contains("autovacuum")).count();
-    println!(
-        "M4 while autovacuum works on the table: done in {:.2?} (at most 3 s), by hand {:.2?}; longest application query {:.2?} (at most 1.3 s), by hand {:.2?}; named in the log in {named} of {count} rounds",
-        total(&own),
-        total(&by_hand),
-        stall(&own),
-        stall(&by_hand)
+
+    let vacuumed = case(Others::Autovacuum, "busy", ADD);
+    let seen = compare(&server, rounds, "while autovacuum works on the table", vacuumed).await;
+    rounds.longest(done, &seen.total[0], Duration::from_secs(3));
+    rounds.longest(longest, &seen.stall[0], Duration::from_millis(1300));
+    let named = seen.own.iter().filter(|seen| seen.said.contains("autovacuum")).count();
+    let of = seen.own.len();
+    rounds.verdict(
+        named == of,
+        &format!("named in the log in {named} of {of} rounds, in all"),
     );
-    let both = "ALTER TABLE free ADD COLUMN extra int;\nALTER TABLE busy ADD COLUMN extra int;";
-    let (by_hand, own) = rounds(&server, count, &case(Others::OpenTransaction, "free", both)).await;
-    println!(
-        "M4 two tables, one of them behind a transaction open for {OPEN:?}: longest query on the other {:.1?} (at most 30 ms), by hand {:.1?}",
-        stall(&own),
-        stall(&by_hand)
-    );
+
+    let two = case(Others::OpenTransaction, "free", ADD_BOTH);
+    let seen = compare(
+        &server,
+        rounds,
+        "two tables, one behind a transaction open for 4 s",
+        two,
+    )
+    .await;
+    rounds.longest("longest query on the other", &seen.stall[0], Duration::from_millis(30));
 }

@@ -4,7 +4,8 @@ use crate::migrate::{
     lint::{self, Finding},
     plan::PlanError,
     report::Failure,
-    source::Source,
+    source::{Migration, Source},
+    spread,
 };
 
 use super::args::{LintArgs, Output};
@@ -15,13 +16,17 @@ const RISKY: u8 = 18;
 /// Prints the findings; the exit code says whether there are any.
 pub(super) fn lint(args: &LintArgs) -> Result<u8, Failure> {
     let source = Source::load(&args.dirs.dirs)?;
+    let migrations: Vec<&Migration> = source
+        .migrations()
+        .filter(|migration| migration.version > args.after)
+        .collect();
+    let lint = |part: &[&Migration]| part.iter().map(|migration| lint::lint(migration)).collect();
     let mut findings: Vec<Finding> = Vec::new();
-    for migration in source.migrations().filter(|migration| migration.version > args.after) {
-        let found = lint::lint(migration).map_err(|problem| PlanError::Unrunnable {
+    for (migration, found) in migrations.iter().zip(spread::parts(&migrations, lint)) {
+        findings.extend(found.map_err(|problem| PlanError::Unrunnable {
             file: migration.up.file.clone(),
             problem,
-        })?;
-        findings.extend(found);
+        })?);
     }
     match args.output {
         Output::Json => println!("{:#}", serde_json::json!({ "findings": findings })),

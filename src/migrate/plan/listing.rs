@@ -9,7 +9,8 @@ use crate::migrate::{
     history::State,
     lint::{Judged, Risk, Rule},
     source::{Source, gap_warning},
-    statements::{self, Unrunnable, line_at},
+    spread,
+    statements::{self, line_at},
 };
 
 use super::{
@@ -137,13 +138,17 @@ impl Plan {
                 }
             }
         }
+        // What each statement does is most of the work, and knows of no other file.
+        let judged = spread::parts(&self.steps, |steps| {
+            steps.iter().map(|step| Judged::read(&step.sql)).collect()
+        });
         let mut all = Vec::new();
-        for step in &self.steps {
-            let listed = of_step(step, &mut made).map_err(|problem| PlanError::Unrunnable {
+        for (step, judged) in self.steps.iter().zip(judged) {
+            let judged = judged.map_err(|problem| PlanError::Unrunnable {
                 file: step.file.clone(),
                 problem,
             })?;
-            all.extend(listed);
+            all.extend(of_step(step, &judged, &mut made));
         }
         Ok(all)
     }
@@ -161,8 +166,7 @@ fn begun<'a>(source: &'a Source, state: &State) -> impl Iterator<Item = &'a str>
     texts.map(|one| &*one.up.sql)
 }
 
-fn of_step(step: &Step, made: &mut BTreeSet<TableName>) -> Result<Vec<Planned>, Unrunnable> {
-    let judged = Judged::read(&step.sql)?;
+fn of_step(step: &Step, judged: &Judged, made: &mut BTreeSet<TableName>) -> Vec<Planned> {
     let mut listed = Vec::new();
     for (index, (statement, facts)) in judged.statements.iter().enumerate() {
         let text = &step.sql[statement.start..statement.end];
@@ -191,7 +195,7 @@ fn of_step(step: &Step, made: &mut BTreeSet<TableName>) -> Result<Vec<Planned>, 
         });
         facts.add_to(made);
     }
-    Ok(listed)
+    listed
 }
 
 /// A body may meet a rule in several places.

@@ -47,7 +47,12 @@ impl Runner<'_, '_> {
 
     /// What was changed by hand before this run is not this run's work.
     pub(super) async fn note_drift(&mut self) -> Result<(), Failure> {
-        let noted = drift::note(self.conn, &self.request.options.schema).await;
+        let schema = &self.request.options.schema;
+        // looking is dear, to a server that has nothing to compare with too
+        let noted = match drift::is_recorded(self.conn, schema).await {
+            Ok(true) => drift::note(self.conn, schema).await,
+            unknown => unknown.map(drop),
+        };
         self.unless_lost(noted)
     }
 
