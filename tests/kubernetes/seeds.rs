@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::jobs::{Migrated, name_of};
-use crate::support::job::argument;
+use crate::support::job::{self, argument};
 
 const FILES: [(&str, &str); 1] = [(
     "0001_note.sql",
@@ -25,6 +25,7 @@ async fn run(scene: &Migrated, profile: &str) -> Value {
     let job = scene.job().await;
     let (code, log) = scene.run(&job, &FILES).await;
     assert_eq!(code, Some(0), "{log}");
+    job::complete(&scene.ns, name_of(&job)).await;
     is_in(scene, profile).await;
     scene.ns.delete("Job", name_of(&job)).await;
     job

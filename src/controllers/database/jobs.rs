@@ -563,7 +563,7 @@ mod tests {
         assert!(matches!(decide(Some(&told), false), Decision::Failed { .. }));
         let again = decide(Some(&told), true);
         assert!(
-            matches!(&again, Decision::Start { job, pending: 1, .. } if job.ends_with("-0-1")),
+            matches!(&again, Decision::Start { job, pending: 1, .. } if job.ends_with("-2-1")),
             "{again:?}"
         );
     }
