@@ -17,9 +17,9 @@ pub struct Set {
     root: PathBuf,
     pub dir: PathBuf,
     pub refinery: PathBuf,
-    /// All statements.
+    /// One transaction with the statements and the history rows, a statement each.
     pub all: PathBuf,
-    /// The least that comes to the same: one transaction with the statements and the history rows, as one message.
+    /// The least that comes to the same: as one message, the history rows in one statement.
     pub replay: String,
     /// The same with a message for each migration.
     pub messages: Vec<String>,
@@ -44,7 +44,7 @@ impl Set {
         fs::create_dir_all(&set.dir).unwrap();
         fs::create_dir_all(&set.refinery).unwrap();
         let insert = "INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time) VALUES";
-        let (mut all, mut rows) = (String::new(), Vec::new());
+        let (mut all, mut texts, mut rows) = (format!("{HISTORY};\n"), String::new(), Vec::new());
         for version in 1..=count {
             let up = up(version);
             fs::write(set.dir.join(format!("{version:05}_m{version}.up.sql")), &up).unwrap();
@@ -53,13 +53,14 @@ impl Set {
             let checksum = hex::encode(Sha384::digest(&up));
             let row = format!("({version}, 'm{version}', true, '\\x{checksum}', 0)");
             set.messages.push(format!("{up}{insert} {row}"));
-            all.push_str(&up);
+            all.push_str(&format!("{up}{insert} {row};\n"));
+            texts.push_str(&up);
             rows.push(row);
         }
         set.messages.push("COMMIT".to_owned());
         fs::write(&set.all, &all).unwrap();
         set.replay
-            .push_str(&format!("{all}{insert} {}; COMMIT", rows.join(", ")));
+            .push_str(&format!("{texts}{insert} {}; COMMIT", rows.join(", ")));
         set
     }
 

@@ -26,15 +26,15 @@ const REFINERY_HISTORY: &str =
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Tool {
-    /// One connection and one message: the least it can cost.
+    /// One `psql` session and one transaction, with the history rows: what the targets are meant over.
     Floor,
+    /// The same by one connection and in one message: the least it can cost.
+    Message,
     /// The same with a message for each migration.
     Messages,
     Ours,
     /// Ours once more.
     Twin,
-    /// `psql -1 -f`, without a history.
-    Psql,
     /// sqlx's own migrator as a library in this process, which saves its start.
     Sqlx,
     /// The program.
@@ -59,10 +59,10 @@ impl Tool {
         fresh(server, "bench").await;
         let url = server.url("postgres", "bench");
         let took = match self {
-            Self::Floor => replay(server, std::slice::from_ref(&set.replay)).await,
+            Self::Floor => psql(&url, &set.all),
+            Self::Message => replay(server, std::slice::from_ref(&set.replay)).await,
             Self::Messages => replay(server, &set.messages).await,
             Self::Ours | Self::Twin => ours(&["up"], &set.dir, &url),
-            Self::Psql => psql(&url, &set.all),
             Self::Sqlx => sqlx(server, "bench", &set.dir).await,
             Self::Refinery => refinery(&url, &set.refinery),
             Self::Lint => Duration::ZERO,
@@ -74,7 +74,7 @@ impl Tool {
     async fn compare(self, server: &Postgres, count: usize, expected: &mut Option<End>) {
         let state = text(server, STATE).await;
         let history = match self {
-            Self::Psql | Self::Lint => None,
+            Self::Lint => None,
             Self::Refinery => {
                 assert_eq!(text(server, REFINERY_HISTORY).await, format!("{count} 1 {count}"));
                 None
