@@ -100,6 +100,7 @@ pub fn duty(server: &Server) -> PostgresDuty {
         configuration: None,
         kept: false,
         deposit: None,
+        back_to: None,
         drift: Default::default(),
         look_again: String::new(),
     }

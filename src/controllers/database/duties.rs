@@ -121,6 +121,7 @@ pub fn leaving(spec: &AmasDatabaseSpec, valid: &Valid, observed: &Observed, sett
             configuration: None,
             kept: false,
             deposit: None,
+            back_to: None,
             drift: postgres::DriftDuty::default(),
             look_again: String::new(),
         })

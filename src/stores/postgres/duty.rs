@@ -57,6 +57,8 @@ pub struct PostgresDuty {
     pub kept: bool,
     /// The source whose files a Job brings into the database. Not part of the fingerprint.
     pub deposit: Option<String>,
+    /// The version that somebody asks for: the texts that lead back to it are read. Not part of the fingerprint.
+    pub back_to: Option<i64>,
     /// What to do about a schema that somebody has changed. Not part of the fingerprint.
     pub drift: DriftDuty,
     /// Any change of it makes the whole database be looked at again.
@@ -75,6 +77,7 @@ impl PostgresDuty {
             take_over: None,
             drift: DriftDuty::default(),
             deposit: None,
+            back_to: None,
             ..self.clone()
         };
         // The admin of a server that is not ours has a password that is somebody else's to hold.
@@ -246,6 +249,8 @@ pub struct MigrationFacts {
     pub identity: String,
     /// `None` before the first migration.
     pub state: Option<crate::migrate::history::State>,
+    /// The version that `state` has the ways back to; those of others are left out.
+    pub back_to: Option<i64>,
     /// Checksums of the seed files that are in, by profile and file.
     pub seeds: crate::migrate::seed::Recorded,
 }

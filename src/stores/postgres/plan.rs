@@ -253,6 +253,7 @@ mod tests {
             configuration: None,
             kept: false,
             deposit: None,
+            back_to: None,
             drift: Default::default(),
             look_again: String::new(),
         }

@@ -352,6 +352,7 @@ mod tests {
             configuration: None,
             kept: false,
             deposit: None,
+            back_to: None,
             drift: Default::default(),
             look_again: text(),
         }

@@ -62,6 +62,7 @@ pub(super) fn postgres_duty(
         configuration: configuration::judge(postgres, valid, observed).map(|judged| judged.duty),
         kept: losses::is_kept(StoreKind::Postgres, observed),
         deposit: observed.deposit.clone(),
+        back_to: observed.back_to,
         drift: postgres::DriftDuty {
             correct: observed.corrects_drift,
             accept: observed.accept_drift.clone(),
