@@ -101,6 +101,7 @@ pub fn duty(server: &Server) -> PostgresDuty {
         kept: false,
         deposit: None,
         waiting_plan: None,
+        back_to: None,
         drift: Default::default(),
         look_again: String::new(),
     }

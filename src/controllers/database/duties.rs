@@ -122,6 +122,7 @@ pub fn leaving(spec: &AmasDatabaseSpec, valid: &Valid, observed: &Observed, sett
             kept: false,
             deposit: None,
             waiting_plan: None,
+            back_to: None,
             drift: postgres::DriftDuty::default(),
             look_again: String::new(),
         })

@@ -150,6 +150,7 @@ impl Situation {
             restart: None,
             take_over: None,
             deposit: None,
+            back_to: None,
             corrects_drift: false,
             accept_drift: None,
             accept_empty: None,
@@ -229,6 +230,7 @@ impl Situation {
             migrations: Some(MigrationFacts {
                 identity: "1/amas".into(),
                 state: Some(state),
+                back_to: None,
                 seeds: Default::default(),
             }),
             rights_at: Some(1),

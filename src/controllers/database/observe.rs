@@ -100,6 +100,8 @@ pub struct Observed {
     pub accept_empty: Option<String>,
     /// The source whose files a Job has to bring into the database.
     pub deposit: Option<String>,
+    /// The version that the specification asks for.
+    pub back_to: Option<i64>,
     /// What the specification says of a schema that somebody has changed.
     pub corrects_drift: bool,
     /// The annotation that accepts the schema as it is, until it is handled.
@@ -186,6 +188,7 @@ pub async fn observe(context: &Context, object: &AmasDatabase, wanted: &[SecretS
         renew: one_shot(object, RENEW),
         take_over: one_shot(object, TAKE_OVER).filter(|value| status.handled.get(HANDLED_TAKE_OVER) != Some(value)),
         deposit: image(object).map(ImageSource::key),
+        back_to: (object.spec.migrations.as_ref()).and_then(|migrations| migrations.target_version),
         corrects_drift: (object.spec.migrations.as_ref())
             .is_some_and(|migrations| migrations.drift.mode == DriftMode::Correct),
         accept_drift: one_shot(object, ACCEPT_DRIFT).filter(|value| status.handled.get(HANDLED_DRIFT) != Some(value)),

@@ -59,6 +59,8 @@ pub struct PostgresDuty {
     pub deposit: Option<String>,
     /// The plan that waits for a person, who wants to know how large its tables are. Not part of the fingerprint.
     pub waiting_plan: Option<WaitingPlan>,
+    /// The version that somebody asks for: the texts that lead back to it are read. Not part of the fingerprint.
+    pub back_to: Option<i64>,
     /// What to do about a schema that somebody has changed. Not part of the fingerprint.
     pub drift: DriftDuty,
     /// Any change of it makes the whole database be looked at again.
@@ -78,6 +80,7 @@ impl PostgresDuty {
             drift: DriftDuty::default(),
             deposit: None,
             waiting_plan: None,
+            back_to: None,
             ..self.clone()
         };
         // The admin of a server that is not ours has a password that is somebody else's to hold.
@@ -251,6 +254,8 @@ pub struct MigrationFacts {
     pub identity: String,
     /// `None` before the first migration.
     pub state: Option<crate::migrate::history::State>,
+    /// The version that `state` has the ways back to; those of others are left out.
+    pub back_to: Option<i64>,
     /// Checksums of the seed files that are in, by profile and file.
     pub seeds: crate::migrate::seed::Recorded,
 }

@@ -254,6 +254,7 @@ mod tests {
             kept: false,
             deposit: None,
             waiting_plan: None,
+            back_to: None,
             drift: Default::default(),
             look_again: String::new(),
         }

@@ -351,7 +351,7 @@ async fn look(
     facts: &mut PostgresFacts,
 ) -> Result<Looked, SqlError> {
     let mut owner = connect(&duty.owner_login, duty.database.as_str()).await?;
-    let migrations = migrations(&mut owner).await?;
+    let migrations = migrations(&mut owner, duty.back_to).await?;
     let moved = facts.migrations.as_ref() != Some(&migrations);
     facts.deposit = deposited(&mut owner, duty, facts.deposit.take()).await?;
     estimate(&mut owner, duty, facts).await?;
@@ -394,8 +394,8 @@ fn is_running(state: &history::State) -> bool {
 }
 
 /// Everything the database says of its migrations, over the owner's own login: whatever the owner could have put there is data to us.
-async fn migrations(owner: &mut PgConnection) -> Result<MigrationFacts, SqlError> {
-    let state = history::read(owner, &SqlName::public(), None).await?;
+async fn migrations(owner: &mut PgConnection, back_to: Option<i64>) -> Result<MigrationFacts, SqlError> {
+    let state = history::read(owner, &SqlName::public(), back_to).await?;
     let ours = state.as_ref().is_some_and(|state| state.latest_run.is_some());
     Ok(MigrationFacts {
         identity: history::identity(owner).await?,
@@ -405,6 +405,7 @@ async fn migrations(owner: &mut PgConnection) -> Result<MigrationFacts, SqlError
             Default::default()
         },
         state,
+        back_to,
     })
 }
 

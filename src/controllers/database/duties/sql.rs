@@ -64,6 +64,7 @@ pub(super) fn postgres_duty(
         deposit: observed.deposit.clone(),
         // known once the plan is
         waiting_plan: None,
+        back_to: observed.back_to,
         drift: postgres::DriftDuty {
             correct: observed.corrects_drift,
             accept: observed.accept_drift.clone(),
