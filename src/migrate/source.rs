@@ -430,7 +430,8 @@ mod tests {
                 .map(|version| (format!("{version}_x.sql"), b"SELECT 1".to_vec()));
             Source::from_files(files.collect()).unwrap().gaps()
         };
-        let cases: &[(&[i64], &[(i64, i64)])] = &[
+        type Case = (&'static [i64], &'static [(i64, i64)]);
+        let cases: &[Case] = &[
             (&[1], &[]),
             (&[1, 2, 3], &[]),
             (&[1, 2, 4], &[(3, 3)]),
