@@ -156,7 +156,8 @@ fn flag<'a>(container: &'a Value, flag: &str) -> Option<&'a str> {
 /// As the Job controller leaves one whose pod succeeded.
 pub async fn complete(ns: &Namespace, job: &str) {
     let conditions = ["SuccessCriteriaMet", "Complete"].map(|kind| json!({"type": kind}));
-    let status = ended(json!({"completionTime": AT, "succeeded": 1}), conditions);
+    let now = jiff::Timestamp::from_second(jiff::Timestamp::now().as_second()).unwrap();
+    let status = ended(json!({"completionTime": now.to_string(), "succeeded": 1}), conditions);
     write(ns, job, status).await;
 }
 

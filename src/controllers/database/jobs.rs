@@ -10,11 +10,11 @@ use std::sync::Arc;
 use sha2::Digest;
 
 use self::{
-    attempts::{Attempts, running},
+    attempts::{Attempts, running, unread},
     pending::Told,
 };
 pub use self::{
-    attempts::{Tried, keeping},
+    attempts::{READING, Tried, keeping},
     manifest::{JobInput, job, lifetime},
     pending::{MAP, Pending, Plans},
 };
@@ -68,7 +68,13 @@ pub enum Decision {
     /// All are in, and the seeds.
     Done,
     /// A Job of this plan is at work.
-    Running { plan: String, pending: usize, job: String },
+    Running {
+        plan: String,
+        pending: usize,
+        job: String,
+        /// It has ended well, and what it did is being read.
+        ended: bool,
+    },
     /// A Job is due. `steps` is the hash that the runner checks: of the migrations alone.
     Start {
         plan: String,
@@ -132,16 +138,15 @@ pub fn decide(family: &Family, known: &Known<'_>) -> Decision {
     };
     let pending = plan.steps.len();
     if let Some(job) = running(family, known.tried.children) {
-        return Decision::Running {
-            plan: job.plan(),
-            pending,
-            job: job.name.to_owned(),
-        };
+        return job.at_work(pending, false);
     }
     let seeds = known.seeds.filter(|seeds| seeds.pending > 0);
     if plan.is_empty() && seeds.is_none() {
         known.plans.forget(&family.uid);
         return Decision::Done;
+    }
+    if let Some(job) = unread(family, known.tried, known.state) {
+        return job.at_work(pending, true);
     }
     let steps = plan.hash(known.identity, &Options::default());
     let read = match read_plan(family, known, &plan, &steps) {
@@ -187,11 +192,10 @@ pub fn decide(family: &Family, known: &Known<'_>) -> Decision {
 pub fn read(family: &Family, source: &str, tried: Tried<'_>) -> Decision {
     let plan = hex::encode(sha2::Sha256::digest(source));
     if let Some(job) = running(family, tried.children) {
-        return Decision::Running {
-            plan,
-            pending: 0,
-            job: job.name.to_owned(),
-        };
+        return job.at_work(0, false);
+    }
+    if let Some(job) = unread(family, tried, None) {
+        return job.at_work(0, true);
     }
     let attempts = Attempts::of(family, tried, &plan);
     if let Some((failure, job)) = attempts.failure(None, |_| false) {
@@ -292,6 +296,8 @@ fn job_hash(steps: &str, seeds: Option<&Seeds>, migrations: &Migrations, saves: 
 
 #[cfg(test)]
 mod tests {
+    use k8s_openapi::jiff::{SignedDuration, Timestamp};
+
     use super::super::fixtures::family;
     use super::*;
     use crate::{
@@ -306,6 +312,7 @@ mod tests {
     use serde_json::{Value, json};
 
     const IDENTITY: &str = "1/amas";
+    const AT: Timestamp = Timestamp::UNIX_EPOCH;
 
     fn source(third: &str) -> Source {
         let file = |version: i64, sql: &str| (format!("000{version}_m.sql"), sql.as_bytes().to_vec());
@@ -319,7 +326,7 @@ mod tests {
             checksum: Checksum::of(sql.as_bytes()),
             success: true,
             unfinished: None,
-            applied_at: k8s_openapi::jiff::Timestamp::UNIX_EPOCH,
+            applied_at: AT,
             down: None,
         };
         State {
@@ -330,7 +337,7 @@ mod tests {
     }
 
     fn failed_run(job: &str, plan_hash: String) -> Run {
-        let at = k8s_openapi::jiff::Timestamp::UNIX_EPOCH;
+        let at = AT;
         Run {
             id: 1,
             plan_hash: Some(plan_hash),
@@ -374,6 +381,7 @@ mod tests {
 
     fn tried(children: &children::Family) -> Tried<'_> {
         Tried {
+            now: AT,
             children,
             told: None,
             again: false,
@@ -423,6 +431,41 @@ mod tests {
         let state = state(&[(1, "SELECT 1")], None);
         let now = decision(&source, Some(&state), &children(&[(&job, None)]));
         assert!(matches!(now, Decision::Running { pending: 2, .. }), "{now:?}");
+    }
+
+    #[test]
+    fn a_job_that_has_just_ended_is_not_made_again_before_what_it_did_was_read() {
+        let source = source("SELECT 3");
+        let first = "d-migrate-01234567-0-1";
+        let index = Children::default();
+        let metadata = json!({"name": first, "namespace": "n", "labels": {"amas.dev/database": "d"}});
+        let status = json!({"conditions": [{"type": "Complete", "status": "True"}], "completionTime": AT.to_string()});
+        index.wrote(ChildKind::Job, &json!({"metadata": metadata, "status": status}));
+        let children = index.of(&("n".into(), "d".into()));
+        let decide = |state: &State, seconds| {
+            let now = AT + SignedDuration::from_secs(seconds);
+            let tried = Tried {
+                now,
+                ..tried(&children)
+            };
+            decide_after(&source, Some(state), tried, json!({}))
+        };
+        let run = |attempt: &str, outcome: Option<&str>| Run {
+            outcome: outcome.map(Into::into),
+            ..failed_run(attempt, String::new())
+        };
+        let applied = [(1, "SELECT 1"), (2, "SELECT 2")];
+        let stale = state(&applied, Some(run(first, None)));
+        let awaited = decide(&stale, 9);
+        assert!(
+            matches!(&awaited, Decision::Running { job, ended: true, .. } if job == first),
+            "{awaited:?}"
+        );
+        // Somebody has put an older state of the database back.
+        assert!(matches!(decide(&stale, 10), Decision::Start { .. }));
+        // It was read, so what is pending is something else.
+        let read = state(&applied, Some(run(first, Some("succeeded"))));
+        assert!(matches!(decide(&read, 1), Decision::Start { .. }));
     }
 
     #[test]
@@ -526,7 +569,12 @@ mod tests {
         let told = status(&first, 3, Some("no way to the server"));
         let decide = |children: &children::Family, again| {
             let told = Some(&told);
-            decide_after(&source, None, Tried { children, told, again }, json!({}))
+            let tried = Tried {
+                told,
+                again,
+                ..tried(children)
+            };
+            decide_after(&source, None, tried, json!({}))
         };
         let Decision::Failed { failure, job, .. } = decide(&children(&[]), false) else {
             panic!("failed")
@@ -551,7 +599,7 @@ mod tests {
             let tried = Tried {
                 told,
                 again,
-                children: &none,
+                ..tried(&none)
             };
             decide_after(&broken, Some(&state), tried, json!({}))
         };

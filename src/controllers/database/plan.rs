@@ -520,6 +520,7 @@ fn migration_steps(spec: &AmasDatabaseSpec, valid: &Valid, observed: &Observed, 
 
 fn tried(observed: &Observed) -> Tried<'_> {
     Tried {
+        now: observed.now,
         children: &observed.children,
         told: observed.status.migrations.as_ref(),
         again: observed.try_again.is_some(),

@@ -1,5 +1,6 @@
 //! What is remembered of a watched child beside its metadata and hash: the few facts that decisions are made from.
 
+use k8s_openapi::jiff::Timestamp;
 use serde_json::Value;
 
 use super::ChildKind;
@@ -15,6 +16,8 @@ pub struct Facts {
     pub trouble: Option<(String, String)>,
     /// Job: its pod ended for good, successfully (true) or not (false).
     pub finished: Option<bool>,
+    /// Job: when it ended well.
+    pub completed_at: Option<Timestamp>,
     /// Job: nothing collects it some time after its end.
     pub stays: bool,
     /// Pod: what its first container wrote when it ended, or one that runs before it.
@@ -84,6 +87,7 @@ pub(super) fn facts(kind: ChildKind, object: &Value) -> Facts {
         },
         ChildKind::Job => Facts {
             finished: job_finished(&object["status"]["conditions"]),
+            completed_at: text(&object["status"]["completionTime"]).and_then(|time| time.parse().ok()),
             stays: object["spec"]["ttlSecondsAfterFinished"].is_null(),
             ..Facts::default()
         },

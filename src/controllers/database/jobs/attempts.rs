@@ -1,6 +1,8 @@
 //! The Jobs of a plan: how many there were, how the last one failed, which one is kept. Pure: a failure that was told stands, whether or not its
 //! Job is still there, until the plan is another or a person asks for one more.
 
+use k8s_openapi::jiff::{SignedDuration, Timestamp};
+
 use crate::{
     api::status::MigrationsStatus,
     engine::{child::ChildKind, children},
@@ -17,9 +19,14 @@ use super::{Decision, Failure};
 /// Jobs of one plan that are tried when they end without an outcome in the database (their pods were lost).
 const ATTEMPTS: i64 = 3;
 
+/// How long it may take to read from the database what a Job did that has ended well. After that it is done again: somebody may have put an older
+/// state of the database back.
+pub const READING: SignedDuration = SignedDuration::from_secs(10);
+
 /// What was tried before.
 #[derive(Clone, Copy)]
 pub struct Tried<'a> {
+    pub now: Timestamp,
     pub children: &'a children::Family,
     /// What the status says of it, which outlives the Jobs.
     pub told: Option<&'a MigrationsStatus>,
@@ -33,12 +40,19 @@ pub(super) struct Job<'a> {
     plan: &'a str,
     attempt: i64,
     finished: Option<bool>,
+    completed_at: Option<Timestamp>,
     stays: bool,
 }
 
 impl Job<'_> {
-    pub fn plan(&self) -> String {
-        self.plan.to_owned()
+    /// So many migrations are pending as far as was read.
+    pub fn at_work(&self, pending: usize, ended: bool) -> Decision {
+        Decision::Running {
+            plan: self.plan.to_owned(),
+            pending,
+            job: self.name.to_owned(),
+            ended,
+        }
     }
 }
 
@@ -73,6 +87,7 @@ fn jobs<'a>(family: &Family, children: &'a children::Family) -> impl Iterator<It
             plan,
             attempt,
             finished: seen.facts.finished,
+            completed_at: seen.facts.completed_at,
             stays: seen.facts.stays,
         })
     })
@@ -81,6 +96,19 @@ fn jobs<'a>(family: &Family, children: &'a children::Family) -> impl Iterator<It
 /// The Job that is at work.
 pub(super) fn running<'a>(family: &Family, children: &'a children::Family) -> Option<Job<'a>> {
     jobs(family, children).find(|job| job.finished.is_none())
+}
+
+/// The Job that has just ended well, while what it did was not read yet: Kubernetes may tell of its end first.
+pub(super) fn unread<'a>(family: &Family, tried: Tried<'a>, state: Option<&State>) -> Option<Job<'a>> {
+    let last = jobs(family, tried.children)
+        .filter(|job| job.finished == Some(true))
+        .max_by_key(|job| job.completed_at)?;
+    let run = state.and_then(|state| state.latest_run.as_ref());
+    let is_read = run.is_some_and(|run| run.attempt == last.name && run.outcome.is_some());
+    let is_recent = last
+        .completed_at
+        .is_some_and(|at| tried.now.duration_since(at) < READING);
+    (is_recent && !is_read).then_some(last)
 }
 
 /// What was tried of one plan.
@@ -257,6 +285,7 @@ mod tests {
                 ..MigrationsStatus::default()
             };
             let tried = Tried {
+                now: Timestamp::UNIX_EPOCH,
                 children: &children::Family::new(),
                 told: Some(&told),
                 again: false,

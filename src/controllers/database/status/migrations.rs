@@ -18,7 +18,7 @@ use crate::{
 
 use super::{
     super::{
-        jobs::{Decision, Failure, Hold, Pending},
+        jobs::{self, Decision, Failure, Hold, Pending},
         plan::target,
         validate::source_name,
     },
@@ -47,6 +47,9 @@ impl Draft<'_> {
                 (_, _, None) => return self.migrations_unknown(),
                 (_, _, Some(decision)) => self.decided(decision),
             };
+        if let Some(Decision::Running { ended: true, .. }) = self.plan.migrations {
+            self.look_within(jobs::READING.unsigned_abs());
+        }
         if !done {
             self.block(human, reason, message.clone());
         }
