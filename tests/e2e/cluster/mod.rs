@@ -8,6 +8,7 @@ pub mod conditions;
 pub mod database;
 pub mod diagnostics;
 pub mod helm;
+pub mod image;
 pub mod namespaces;
 pub mod node;
 pub mod objects;

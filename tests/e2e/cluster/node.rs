@@ -1,4 +1,4 @@
-//! The node's power switch and its images: `dev/cluster node-stop`, `node-start` and `ctr-tag`.
+//! The node's power switch and its images: `dev/cluster node-stop`, `node-start`, `ctr-import` and `ctr-tag`.
 
 use std::process::Stdio;
 
@@ -18,6 +18,11 @@ pub async fn stop(ctx: &Ctx) -> Result {
 /// The node comes back with its volumes.
 pub async fn start(ctx: &Ctx) -> Result {
     dev_cluster(ctx, &["node-start"]).await
+}
+
+/// Loads an image archive into the node.
+pub async fn import(ctx: &Ctx, archive: &str) -> Result {
+    dev_cluster(ctx, &["ctr-import", archive]).await
 }
 
 /// Gives an image of the node a further name.

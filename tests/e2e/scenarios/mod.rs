@@ -7,6 +7,7 @@ mod flapping;
 mod floor_arms;
 mod health;
 mod idle;
+mod image_source;
 mod load;
 mod node_check;
 mod persistence;
@@ -103,6 +104,13 @@ pub static ALL: &[Scenario] = &[
         "with Retain the next of the name has the same data and passwords; with Delete nothing is left; Valkey for Redis",
         5,
         |ctx| Box::pin(retain_delete::run(ctx)),
+    )
+    .sociable(),
+    Scenario::new(
+        "image-source",
+        "migrations from an image of nothing but files, mounted and copied",
+        5,
+        |ctx| Box::pin(image_source::run(ctx)),
     )
     .sociable(),
     Scenario::new(
