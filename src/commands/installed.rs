@@ -12,6 +12,9 @@ use crate::{
     engine::{definitions, watch::Scope},
 };
 
+/// Between two looks at what is installed.
+const LOOK_AGAIN: Duration = Duration::from_secs(2);
+
 /// Waits until all three kinds can be listed. The namespaces that refuse us are given back: where the rights go with the namespace, one that is gone
 /// holds up no other.
 pub async fn await_definitions(client: &Client, scope: &Scope) -> HashSet<String> {
@@ -38,14 +41,12 @@ pub async fn await_definitions(client: &Client, scope: &Scope) -> HashSet<String
             None if closed.len() < scope.namespaces().len() => return closed,
             None => {}
         }
-        tokio::time::sleep(Duration::from_secs(2)).await;
+        tokio::time::sleep(LOOK_AGAIN).await;
     }
 }
 
 /// How long the API may take to publish a definition that was just installed, before it is taken for one that publishes nothing.
 const PUBLISHING: Duration = Duration::from_secs(30);
-const LOOK_AGAIN: Duration = Duration::from_secs(2);
-
 /// Waits while the definitions on the cluster are too old to take what we write. Everything else about them is said once in the log.
 pub async fn match_definitions(client: &Client, state: impl Fn(&str)) {
     let ours = crds::all();

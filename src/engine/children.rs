@@ -140,25 +140,25 @@ impl Children {
     /// Forgets a deleted object, unless another of its name was made since. Returns its owner, for waking.
     pub fn gone(&self, kind: ChildKind, meta: &ObjectMeta) -> Option<Owner> {
         let (owner, name) = address(meta)?;
-        let key = (kind, name);
-        let is_newer = |known: &Seen| Some(&known.uid) != meta.uid.as_ref() && known.version > version(meta);
-        if self.of(&owner).get(&key).is_some_and(is_newer) {
-            return None;
-        }
-        self.forget(&owner, &key).then_some(owner)
+        let is_it = |known: &Seen| Some(&known.uid) == meta.uid.as_ref() || known.version <= version(meta);
+        self.forget_if(&owner, &(kind, name), is_it).then_some(owner)
     }
 
     /// Forgets one child.
-    pub fn forget(&self, owner: &Owner, key: &ChildKey) -> bool {
+    pub fn forget(&self, owner: &Owner, key: &ChildKey) {
+        self.forget_if(owner, key, |_| true);
+    }
+
+    fn forget_if(&self, owner: &Owner, key: &ChildKey, is_it: impl Fn(&Seen) -> bool) -> bool {
         let mut index = self.0.write().unwrap_or_else(PoisonError::into_inner);
-        let Some(family) = index.get_mut(owner) else {
+        let Some(family) = index.get_mut(owner).filter(|family| family.get(key).is_some_and(is_it)) else {
             return false;
         };
-        let known = family.remove(key).is_some();
+        family.remove(key);
         if family.is_empty() {
             index.remove(owner);
         }
-        known
+        true
     }
 
     /// After a new listing of `kind` in `namespace` (all, when empty): forgets what it did not hold. Returns the owners to wake.

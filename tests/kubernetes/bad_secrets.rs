@@ -39,6 +39,16 @@ fn trusting<'a>(uri: &'a [u8], ca: &'a [u8]) -> Entries<'a> {
     vec![("uri", uri), ("ca.crt", ca)]
 }
 
+/// Another authority; a name that the certificate has not; and, where both are right, a wrong password. The uris are those of the three.
+fn untrusted<'a>([here, named, wrong]: [&'a [u8]; 3], ca: &'a str, other: &'a str) -> Vec<Mistake<'a>> {
+    let ca = ca.as_bytes();
+    vec![
+        Mistake(trusting(here, other.as_bytes()), UNTRUSTED, "unknown authority"),
+        Mistake(trusting(named, ca), UNTRUSTED, "host name localhost is not among"),
+        Mistake(trusting(wrong, ca), REFUSED, "refuses the login in the Secret"),
+    ]
+}
+
 fn showing<'a>(trusting: Entries<'a>, certificate: &'a str, private: &'a str) -> Entries<'a> {
     [trusting, vec![key("tls.crt", certificate), key("tls.key", private)]].concat()
 }
@@ -265,19 +275,7 @@ async fn what_is_wrong_with_the_certificate_of_a_postgresql_is_told() {
     server.launch();
     server.wait_until_ready().await;
     scene
-        .each_is_told(vec![
-            Mistake(trusting(&wrong, other.as_bytes()), UNTRUSTED, "unknown authority"),
-            Mistake(
-                trusting(&named, ca.as_bytes()),
-                UNTRUSTED,
-                "host name localhost is not among",
-            ),
-            Mistake(
-                trusting(&wrong, ca.as_bytes()),
-                REFUSED,
-                "refuses the login in the Secret",
-            ),
-        ])
+        .each_is_told(untrusted([&wrong, &named, &wrong], &ca, &other))
         .await;
     assert!(!server.log().contains("CREATE "), "nothing was made");
     scene.right(trusting(&right, ca.as_bytes())).await;
@@ -298,31 +296,20 @@ async fn what_is_wrong_with_the_secret_of_a_neo4j_or_its_certificate_is_told() {
     let (right, wrong) = (uri("127.0.0.1", neo4j::PASSWORD), uri("127.0.0.1", CANARY));
     let named = uri("localhost", CANARY);
     let mut scene = Scene::open("neo4j", json!({}), json!({})).await;
-    scene
-        .each_is_told(vec![
-            Mistake(
-                vec![key("uri", BINARY)],
-                UNUSABLE,
-                "neither a key uri nor a key host that is text",
-            ),
-            Mistake(
-                vec![key("uri", "https://neo4j:hunter22@h")],
-                UNUSABLE,
-                "must begin with bolt://",
-            ),
-            Mistake(trusting(&right, other.as_bytes()), UNTRUSTED, "unknown authority"),
-            Mistake(
-                trusting(&named, ca.as_bytes()),
-                UNTRUSTED,
-                "host name localhost is not among",
-            ),
-            Mistake(
-                trusting(&wrong, ca.as_bytes()),
-                REFUSED,
-                "refuses the login in the Secret",
-            ),
-        ])
-        .await;
+    let mut mistakes = vec![
+        Mistake(
+            vec![key("uri", BINARY)],
+            UNUSABLE,
+            "neither a key uri nor a key host that is text",
+        ),
+        Mistake(
+            vec![key("uri", "https://neo4j:hunter22@h")],
+            UNUSABLE,
+            "must begin with bolt://",
+        ),
+    ];
+    mistakes.extend(untrusted([&right, &named, &wrong], &ca, &other));
+    scene.each_is_told(mistakes).await;
     scene.right(trusting(&right, ca.as_bytes())).await;
     // Its time comes to an end.
     let late = server.authority.issue("late", "IP:127.0.0.1", Years::PAST);

@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use kube::api::{DeleteParams, Patch, PatchParams};
+use kube::{
+    ResourceExt,
+    api::{DeleteParams, DynamicObject, Patch, PatchParams},
+};
 use serde_json::{Value, json};
 
 use crate::{
@@ -123,21 +126,17 @@ impl<'a> Life<'a> {
         api.patch_status(name, &PatchParams::default(), &patch).await.unwrap();
     }
 
+    /// What there is of a kind that belongs to a database.
+    pub async fn children(&self, version: &str, kind: &str) -> Vec<DynamicObject> {
+        let all = self.cluster.api(version, kind, WORK).list(&Default::default()).await;
+        let mut children = all.unwrap().items;
+        children.retain(|child| child.labels().contains_key("amas.dev/database"));
+        children
+    }
+
     pub async fn names(&self, version: &str, kind: &str) -> Vec<String> {
-        let all = self
-            .cluster
-            .api(version, kind, WORK)
-            .list(&Default::default())
-            .await
-            .unwrap();
-        let ours = all.items.into_iter().filter(|object| {
-            object
-                .metadata
-                .labels
-                .as_ref()
-                .is_some_and(|labels| labels.contains_key("amas.dev/database"))
-        });
-        ours.filter_map(|object| object.metadata.name).collect()
+        let all = self.children(version, kind).await.into_iter();
+        all.filter_map(|object| object.metadata.name).collect()
     }
 
     /// The whole of it.

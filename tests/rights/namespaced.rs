@@ -59,19 +59,9 @@ impl Life<'_> {
     }
 
     async fn children_of(&self, version: &str, kind: &str, database: &str) -> Vec<DynamicObject> {
-        let all = self
-            .cluster
-            .api(version, kind, WORK)
-            .list(&Default::default())
-            .await
-            .unwrap();
-        let is_its = |child: &DynamicObject| {
-            child
-                .labels()
-                .get("amas.dev/database")
-                .is_some_and(|found| found == database)
-        };
-        all.items.into_iter().filter(is_its).collect()
+        let mut children = self.children(version, kind).await;
+        children.retain(|child| child.labels()["amas.dev/database"] == database);
+        children
     }
 
     /// The rights in the first namespace go, as they do with the namespace; the operator has found that out when this returns.
