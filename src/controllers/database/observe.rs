@@ -30,7 +30,7 @@ use crate::{
     stores::{
         keeper::{Key, Snapshot},
         neo4j::Neo4j,
-        postgres::Postgres,
+        postgres::{MigrationFacts, Postgres},
         redis::Redis,
     },
 };
@@ -129,6 +129,11 @@ impl Observed {
             renew: self.renew.as_ref(),
             now: self.now,
         }
+    }
+
+    /// What is known of the migrations of the database.
+    pub fn migrations(&self) -> Option<&MigrationFacts> {
+        self.postgres.as_ref()?.facts.migrations.as_ref()
     }
 
     /// Why pods of one component cannot run, if they say so.

@@ -437,11 +437,7 @@ fn migration_steps(spec: &AmasDatabaseSpec, valid: &Valid, observed: &Observed, 
     let (Some(Files::Read(source)), Some(owner)) = (&observed.files, &valid.owner) else {
         return;
     };
-    let Some((snapshot, facts)) = observed
-        .postgres
-        .as_ref()
-        .and_then(|snapshot| Some((snapshot, snapshot.facts.migrations.as_ref()?)))
-    else {
+    let (Some(snapshot), Some(facts)) = (&observed.postgres, observed.migrations()) else {
         return;
     };
     let duty_in = plan.duties.postgres.as_ref().map(PostgresDuty::fingerprint);
@@ -618,8 +614,8 @@ pub fn target(spec: &AmasDatabaseSpec, observed: &Observed, newest: i64) -> i64 
         .migrations
         .as_ref()
         .and_then(|migrations| migrations.target);
-    let facts = (observed.postgres.as_ref()).and_then(|snapshot| snapshot.facts.migrations.as_ref());
-    let current = facts.and_then(|facts| facts.state.as_ref()).map_or(0, State::current);
+    let state = observed.migrations().and_then(|facts| facts.state.as_ref());
+    let current = state.map_or(0, State::current);
     let unasked = || recorded.filter(|_| observed.same_generation).unwrap_or(newest);
     asked.unwrap_or_else(|| unasked().max(current))
 }

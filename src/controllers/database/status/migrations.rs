@@ -112,12 +112,7 @@ impl Draft<'_> {
 
     /// Who the run that goes on is waiting for, as the end of a sentence.
     fn in_the_way(&self) -> String {
-        let facts = self
-            .observed
-            .postgres
-            .as_ref()
-            .and_then(|snapshot| snapshot.facts.migrations.as_ref());
-        let state = facts.and_then(|facts| facts.state.as_ref());
+        let state = self.observed.migrations().and_then(|facts| facts.state.as_ref());
         let run = state
             .and_then(|state| state.latest_run.as_ref())
             .filter(|run| run.outcome.is_none());
@@ -194,8 +189,7 @@ impl Draft<'_> {
     }
 
     pub(super) fn current_version(&self) -> Option<i64> {
-        let snapshot = self.observed.postgres.as_ref()?;
-        let state = snapshot.facts.migrations.as_ref()?.state.as_ref()?;
+        let state = self.observed.migrations()?.state.as_ref()?;
         Some(state.current()).filter(|current| *current > 0)
     }
 
@@ -264,12 +258,7 @@ impl Draft<'_> {
                 ..old
             });
         };
-        let Some(facts) = self
-            .observed
-            .postgres
-            .as_ref()
-            .and_then(|snapshot| snapshot.facts.migrations.as_ref())
-        else {
+        let Some(facts) = self.observed.migrations() else {
             return old;
         };
         let target = target(&self.object.spec, self.observed, source.newest());
