@@ -50,6 +50,8 @@ mod lost_secrets;
 mod mutation;
 #[path = "kubernetes/newer.rs"]
 mod newer;
+#[path = "kubernetes/nothing_to_do.rs"]
+mod nothing_to_do;
 #[path = "kubernetes/parameters.rs"]
 mod parameters;
 #[path = "kubernetes/reverts.rs"]

@@ -109,7 +109,7 @@ mod tests {
             let source = Source::load(std::slice::from_ref(&folder.0)).unwrap();
             let expected = Glance {
                 newest: 2000,
-                digest: source.digest(),
+                digest: source.digest().to_owned(),
             };
             assert_eq!(folder.glance(), Some(expected), "{count}");
         }

@@ -15,7 +15,7 @@ use super::{
     plan::{Direction, Down, StepId},
     progress::{self, Unfinished},
     record::{LAYOUT, literal},
-    source::Checksum,
+    source::{Checksum, digest},
 };
 
 /// The channel of `NOTIFY`; the payload is the id of the run that moved. It is a wake-up only.
@@ -50,6 +50,12 @@ impl State {
     /// The highest applied version, 0 when there is none.
     pub fn current(&self) -> i64 {
         super::plan::current(&self.applied)
+    }
+
+    /// The digest of what is applied (see [`Source::digest`](super::source::Source::digest)); None where something is half way.
+    pub fn digest(&self) -> Option<String> {
+        let whole = self.applied.iter().all(|applied| applied.success);
+        whole.then(|| digest(self.applied.iter().map(|applied| (applied.version, &applied.checksum))))
     }
 }
 

@@ -80,6 +80,18 @@ pub struct Plan {
     pub steps: Vec<Step>,
 }
 
+impl Plan {
+    /// For a database that is at this version, where it should be.
+    pub fn nothing(version: i64) -> Self {
+        Self {
+            direction: Direction::Up,
+            from: version,
+            to: version,
+            steps: Vec::new(),
+        }
+    }
+}
+
 /// Why there is no plan. The text names version, file and remedy.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PlanError {

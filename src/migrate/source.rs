@@ -72,9 +72,11 @@ pub struct Migration {
 }
 
 /// A checked set of migrations in the order of their versions.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Source {
     migrations: BTreeMap<i64, Migration>,
+    /// Of what is above; kept, since it is asked for at every reconcile.
+    digest: String,
 }
 
 /// Everything that is wrong with a set of files, so that one look mends them all.
@@ -89,8 +91,10 @@ impl Source {
     /// Migrations that were checked before.
     pub fn of(migrations: impl IntoIterator<Item = Migration>) -> Self {
         let pairs = migrations.into_iter().map(|migration| (migration.version, migration));
+        let migrations: BTreeMap<i64, Migration> = pairs.collect();
         Self {
-            migrations: pairs.collect(),
+            digest: digest(migrations.values().map(|one| (one.version, &one.up.checksum))),
+            migrations,
         }
     }
 
@@ -124,8 +128,16 @@ impl Source {
     }
 
     /// SHA-256 over versions and checksums in their order: what the same history would give.
-    pub fn digest(&self) -> String {
-        digest(self.migrations().map(|one| (one.version, &one.up.checksum)))
+    pub fn digest(&self) -> &str {
+        &self.digest
+    }
+
+    /// How many have this version or a lower one.
+    pub fn count_to(&self, version: i64) -> usize {
+        match version >= self.newest() {
+            true => self.migrations.len(),
+            false => self.migrations.range(..=version).count(),
+        }
     }
 
     /// Numbers that no file has, the first and the last of each hole, where versions are serial: at least half of the steps
@@ -146,8 +158,14 @@ impl Source {
     }
 }
 
+impl Default for Source {
+    fn default() -> Self {
+        Self::of([])
+    }
+}
+
 /// See [`Source::digest`].
-pub(super) fn digest<'a>(applied: impl Iterator<Item = (i64, &'a Checksum)>) -> String {
+pub fn digest<'a>(applied: impl Iterator<Item = (i64, &'a Checksum)>) -> String {
     let mut hash = Sha256::new();
     for (version, checksum) in applied {
         hash.update(version.to_be_bytes());
@@ -320,7 +338,7 @@ impl Draft {
     }
 
     fn finish(mut self) -> Result<Source, SourceError> {
-        let mut source = Source::default();
+        let mut migrations = Vec::new();
         for (version, (description, plain, path, up)) in self.ups {
             let down = self.downs.remove(&version).map(|(_, script)| script);
             if !plain && !self.seen.contains(&(version, Kind::Down)) {
@@ -330,15 +348,12 @@ impl Draft {
                     up.file.trim_end_matches(".up.sql")
                 ));
             }
-            source.migrations.insert(
+            migrations.push(Migration {
                 version,
-                Migration {
-                    version,
-                    description,
-                    up,
-                    down,
-                },
-            );
+                description,
+                up,
+                down,
+            });
         }
         for (version, (path, _)) in self.downs {
             if !self.seen.contains(&(version, Kind::Up)) {
@@ -346,12 +361,12 @@ impl Draft {
                     .push(format!("{path}: has no up file beside it; add one or remove this file"));
             }
         }
-        if source.migrations.is_empty() && self.problems.is_empty() {
+        if migrations.is_empty() && self.problems.is_empty() {
             self.problems
                 .push("no migration file (NNNN_name.up.sql) was found".to_owned());
         }
         if self.problems.is_empty() {
-            Ok(source)
+            Ok(Source::of(migrations))
         } else {
             Err(SourceError {
                 problems: self.problems,

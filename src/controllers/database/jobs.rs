@@ -35,6 +35,8 @@ pub struct Known<'a> {
     pub source: &'a Source,
     /// What the database says; `None` before the first migration.
     pub state: Option<&'a State>,
+    /// The digest of what `state` has applied, if it is whole.
+    pub applied: Option<&'a str>,
     /// `<system identifier>/<database>`.
     pub identity: &'a str,
     /// Seed files that are not in yet, or have changed: their count, and a digest over all of them.
@@ -129,10 +131,21 @@ pub struct Failure {
     pub message: String,
 }
 
+impl Known<'_> {
+    /// What would run. That nothing would is told from two digests, however long the history is: it is what nearly every reconcile finds.
+    fn plan(&self) -> Result<Plan, PlanError> {
+        let newest = self.source.newest();
+        if self.applied == Some(self.source.digest()) && self.target.is_none_or(|target| target == newest) {
+            return Ok(Plan::nothing(newest));
+        }
+        let applied = self.state.map(|state| state.applied.as_slice()).unwrap_or_default();
+        plan::plan(self.source, applied, self.target)
+    }
+}
+
 /// Decides. While a Job is at work nothing else is started, since what it commits changes the plan under it.
 pub fn decide(family: &Family, known: &Known<'_>) -> Decision {
-    let applied = known.state.map(|state| state.applied.as_slice()).unwrap_or_default();
-    let plan = match plan::plan(known.source, applied, known.target) {
+    let plan = match known.plan() {
         Ok(plan) => plan,
         Err(problem) => return Decision::Impossible { problem },
     };
@@ -400,6 +413,7 @@ mod tests {
             &Known {
                 source,
                 state,
+                applied: state.and_then(State::digest).as_deref(),
                 identity: IDENTITY,
                 seeds: None,
                 target: Some(3),
@@ -752,6 +766,7 @@ mod tests {
                 &Known {
                     source: &source,
                     state: None,
+                    applied: None,
                     identity: IDENTITY,
                     seeds: None,
                     target: Some(3),

@@ -454,6 +454,7 @@ fn migration_steps(spec: &AmasDatabaseSpec, valid: &Valid, observed: &Observed, 
     let known = jobs::Known {
         source,
         state: facts.state.as_ref(),
+        applied: facts.applied.as_deref(),
         identity: &facts.identity,
         seeds: seeds.as_ref(),
         target: Some(target),

@@ -404,6 +404,7 @@ async fn migrations(owner: &mut PgConnection, back_to: Option<i64>) -> Result<Mi
         } else {
             Default::default()
         },
+        applied: state.as_ref().and_then(history::State::digest),
         state,
         back_to,
     })

@@ -267,10 +267,7 @@ impl Draft<'_> {
             .as_ref()
             .map(|state| state.applied.as_slice())
             .unwrap_or_default();
-        let known = source
-            .migrations()
-            .filter(|migration| migration.version <= target)
-            .count();
+        let known = source.count_to(target);
         let pending = match &self.plan.migrations {
             Some(
                 Decision::Running { pending, .. } | Decision::Start { pending, .. } | Decision::Failed { pending, .. },
