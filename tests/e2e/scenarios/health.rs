@@ -55,6 +55,14 @@ const APART: Duration = Duration::from_secs(31);
 /// How long a connection lives in the idle-timeout part, and how long that goes on.
 const IDLE: Duration = Duration::from_secs(12);
 
+/// How a killed server showed.
+enum Loss {
+    /// Its condition is False.
+    Down,
+    /// It was back before the operator could ask again: only its start is another.
+    Restarted,
+}
+
 struct Scene<'a> {
     ctx: &'a Ctx,
     namespace: String,
@@ -101,9 +109,22 @@ impl Scene<'_> {
         let mut watch = self.watch().await?;
         let start = Instant::now();
         process::signal("KILL", &[main]).await?;
-        let seen = self.loss(&mut watch, store, start).await?;
-        self.figure(store, "killed", seen, KILLED);
-        self.recovery(&mut watch, store, "killed", Instant::now()).await
+        let loss = self.loss(&mut watch, store, start).await;
+        match loss.about(format!("{} killed", store.name))? {
+            (Loss::Down, seen) => {
+                self.figure(store, ("killed", "False"), seen, KILLED);
+                self.recovery(&mut watch, store, "killed", Instant::now()).await
+            }
+            (Loss::Restarted, seen) => {
+                self.figure(
+                    store,
+                    ("killed, back at once", "stays True, startedAt is another"),
+                    seen,
+                    KILLED,
+                );
+                Ok(())
+            }
+        }
     }
 
     async fn stopped(&self, store: &Store) -> Result {
@@ -113,22 +134,38 @@ impl Scene<'_> {
         let stopped = process::stop_all(&pod).await?;
         let seen = self.loss(&mut watch, store, start).await;
         process::signal("CONT", &stopped).await?;
-        self.figure(store, "stopped (SIGSTOP)", seen?, STOPPED);
+        let (loss, seen) = seen.about(format!("{} stopped", store.name))?;
+        ensure!(
+            matches!(loss, Loss::Down),
+            "{}: a stopped server does not start anew",
+            store.name
+        );
+        self.figure(store, ("stopped (SIGSTOP)", "False"), seen, STOPPED);
         self.recovery(&mut watch, store, "continued", Instant::now()).await
     }
 
-    fn figure(&self, store: &Store, what: &str, seen: f64, target: f64) {
-        let topic = format!("{} {what}: {} False", store.name, store.condition);
+    fn figure(&self, store: &Store, (what, shown): (&str, &str), seen: f64, target: f64) {
+        let topic = format!("{} {what}: {} {shown}", store.name, store.condition);
         self.ctx
             .figure(topic, format!("{seen:.2} s"), format!("<= {target} s"), seen <= target);
     }
 
-    /// Seconds until the store's condition is False; then what that means for the whole must be said as well.
-    async fn loss(&self, watch: &mut Watch, store: &Store, start: Instant) -> Result<f64> {
-        let lost = |object: Option<&DynamicObject>| {
-            object.is_some_and(|object| status(object, store.condition) == Some("False"))
+    /// Seconds until the loss shows; then what a store that is down means for the whole must be said as well.
+    async fn loss(&self, watch: &mut Watch, store: &Store, start: Instant) -> Result<(Loss, f64)> {
+        let before = watch.current().map(|object| started_at(object, store));
+        let down = |object: &DynamicObject| status(object, store.condition) == Some("False");
+        let shows = |object: Option<&DynamicObject>| {
+            object.is_some_and(|object| down(object) || Some(started_at(object, store)) != before)
         };
-        let seen = watch.until(UNSEEN, &format!("{}=False", store.condition), lost).await?;
+        let what = format!("{}=False, or another startedAt", store.condition);
+        let seconds = watch
+            .until(UNSEEN, &what, shows)
+            .await?
+            .duration_since(start)
+            .as_secs_f64();
+        if !watch.current().is_some_and(down) {
+            return Ok((Loss::Restarted, seconds));
+        }
         if let Some(object) = watch.current() {
             self.ctx.say(format!(
                 "{}: {}",
@@ -140,7 +177,7 @@ impl Scene<'_> {
         watch
             .until(Duration::from_secs(2), "Ready, Available and Degraded to follow", whole)
             .await?;
-        Ok(seen.duration_since(start).as_secs_f64())
+        Ok((Loss::Down, seconds))
     }
 
     async fn recovery(&self, watch: &mut Watch, store: &Store, what: &str, from: Instant) -> Result {
@@ -215,6 +252,11 @@ impl Scene<'_> {
 
 const CLOSE_OTHERS: &str = "SELECT count(pg_terminate_backend(pid))::text FROM pg_stat_activity \
     WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()";
+
+/// When the store's server was started, as the status says.
+fn started_at(object: &DynamicObject, store: &Store) -> String {
+    object.data["status"]["stores"][store.name]["startedAt"].to_string()
+}
 
 /// A statement every half second.
 async fn busy(session: &mut PgConnection) -> Result {
