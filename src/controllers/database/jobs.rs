@@ -752,6 +752,46 @@ mod tests {
     }
 
     #[test]
+    fn two_digests_tell_what_the_whole_history_tells() {
+        let migrations = serde_json::from_value(json!({"source": {"bundle": "b"}})).unwrap();
+        let (source, plans, family) = (source("SELECT 3"), Plans::default(), children(&[]));
+        let files = [(1, "SELECT 1"), (2, "SELECT 2"), (3, "SELECT 3")];
+        let mut half = state(&files, None);
+        half.applied[2].success = false;
+        let edited = [(1, "SELECT 1"), (2, "SELECT 0"), (3, "SELECT 3")];
+        let histories = [
+            (state(&files, None), true),
+            (state(&files[..2], None), false),
+            (state(&edited, None), false),
+            (half, false),
+        ];
+        for (state, alike) in histories {
+            let digest = state.digest();
+            assert_eq!(digest.as_deref() == Some(source.digest()), alike, "{state:?}");
+            for target in [None, Some(0), Some(2), Some(3), Some(4)] {
+                let plan = |applied| {
+                    let known = Known {
+                        source: &source,
+                        state: Some(&state),
+                        applied,
+                        identity: IDENTITY,
+                        seeds: None,
+                        target,
+                        tried: tried(&family),
+                        migrations: &migrations,
+                        drift: None,
+                        approved: None,
+                        plans: &plans,
+                        estimates: None,
+                    };
+                    known.plan()
+                };
+                assert_eq!(plan(digest.as_deref()), plan(None), "to {target:?}: {state:?}");
+            }
+        }
+    }
+
+    #[test]
     fn a_changed_schema_holds_back_only_where_it_is_asked_for() {
         let source = source("SELECT 1");
         for (mode, total, held) in [

@@ -1,29 +1,30 @@
 //! From the specification to values that can be used without further checks, or the reasons why not. Pure.
 
+mod declared;
+
 use std::collections::BTreeMap;
 
 use k8s_openapi::jiff::Timestamp;
 
+pub use self::declared::{given_names, role_secret, wanted_secrets};
 use crate::{
     api::{
         amas_database::{AmasDatabase, AmasDatabaseSpec},
         cache_policy::Eviction,
-        common::{Connection, DeletionPolicy, External, ExternalHealth, HealthMode},
-        migrations::{MigrationSource, SeedProfile},
+        common::{DeletionPolicy, External, ExternalHealth, HealthMode},
+        migrations::MigrationSource,
         names::SqlName,
         postgres::PostgresSpec,
         units::Span,
     },
     controllers::{
         Settings,
-        credentials::{
-            Calendar, Certificates, Encryption, Given, Guest, Known, Purpose, SecretSpec, certificates::Source, given,
-        },
+        credentials::{Calendar, Known, Purpose, SecretSpec},
     },
     stores::{
         images::Images,
         neo4j, postgres, redis,
-        workload::{CA_CERTIFICATE, Family, Image, ImageSource, Workload, certificates_secret, renewed_key},
+        workload::{Family, Image, ImageSource, Workload, certificates_secret, renewed_key},
     },
 };
 
@@ -109,7 +110,7 @@ pub fn validate(
     if !problems.is_empty() {
         return Err(problems);
     }
-    let secrets = secrets(&family, spec, owner.as_ref(), users);
+    let secrets = declared::secrets(&family, spec, owner.as_ref(), users);
     problems.extend(name_problems(&secrets, spec));
     if !problems.is_empty() {
         return Err(problems);
@@ -261,50 +262,6 @@ fn workloads(
     all
 }
 
-/// The name of a role's Secret.
-pub fn role_secret(family: &Family, role: &str) -> String {
-    family.child_name(&format!("role-{}", role.replace('_', "-")))
-}
-
-/// The Secrets that an object needs, for looking them up; where clients connect does not matter for that.
-pub fn wanted_secrets(family: &Family, spec: &AmasDatabaseSpec) -> Vec<SecretSpec> {
-    let owner = spec.postgres.as_ref().and_then(|postgres| postgres.owner_name().ok());
-    let none = Secrets {
-        externals: &Externals::new(),
-        given: &BTreeMap::new(),
-        own: &BTreeMap::new(),
-        issuance: None,
-        renew: None,
-        now: Timestamp::UNIX_EPOCH,
-    };
-    secrets(family, spec, owner.as_ref(), &none)
-}
-
-/// The Secrets that the user brings passwords in.
-pub fn given_names(spec: &AmasDatabaseSpec) -> Vec<String> {
-    let postgres = spec.postgres.iter().flat_map(|postgres| {
-        let admin = postgres
-            .managed
-            .as_ref()
-            .and_then(|managed| managed.admin_secret_ref.as_ref());
-        let roles = postgres.roles.iter().filter_map(|role| role.secret_ref.as_ref());
-        admin.into_iter().chain(&postgres.owner_secret_ref).chain(roles)
-    });
-    let redis = spec
-        .redis
-        .iter()
-        .filter_map(|redis| redis.managed.as_ref()?.secret_ref.as_ref());
-    let neo4j = spec
-        .neo4j
-        .iter()
-        .filter_map(|neo4j| neo4j.managed.as_ref()?.secret_ref.as_ref());
-    postgres
-        .chain(redis)
-        .chain(neo4j)
-        .map(|secret| secret.name.clone())
-        .collect()
-}
-
 fn rotation_problems(spec: &AmasDatabaseSpec) -> Vec<String> {
     let rotation = &spec.credentials.rotation;
     let too_often = |what: String| {
@@ -353,157 +310,6 @@ fn name_problems(secrets: &[SecretSpec], spec: &AmasDatabaseSpec) -> Vec<String>
     own.chain(twins).collect()
 }
 
-fn secrets(family: &Family, spec: &AmasDatabaseSpec, owner: Option<&SqlName>, users: &Secrets<'_>) -> Vec<SecretSpec> {
-    let server = users
-        .externals
-        .get(&StoreKind::Postgres)
-        .and_then(|server| server.as_ref().ok());
-    let make = |name: String, purpose, component: &str, connection: &Connection, initialises_data| SecretSpec {
-        name,
-        purpose,
-        host: family.host(component),
-        encryption: Encryption::None,
-        connection: connection.clone(),
-        initialises_data,
-        given: Given::No,
-    };
-    let plain = Connection::default();
-    let mut all = Vec::new();
-    let encrypted = encrypted(spec);
-    if !encrypted.is_empty() {
-        let made_by = (source(spec, users), users.renew.cloned(), users.now);
-        let certificates = Certificates::of(family, encrypted.iter().copied(), made_by);
-        let name = certificates_secret(family);
-        all.push(make(name, Purpose::Certificates(certificates), "tls", &plain, false));
-    }
-    let authority = match users.own.get(&certificates_secret(family)) {
-        Some(Known::Present(entries)) => entries.get(CA_CERTIFICATE).map(|ca| ca.reveal().to_owned()),
-        _ => None,
-    };
-    let trusting = |component: &str, connection: &Connection| {
-        let mut connection = connection.clone();
-        if let Some(ca) = authority.as_ref().filter(|_| encrypted.contains(&component)) {
-            connection
-                .extra
-                .entry(CA_CERTIFICATE.into())
-                .or_insert_with(|| ca.clone());
-        }
-        connection
-    };
-    let encryption = |component: &str| match encrypted.contains(&component) {
-        true => Encryption::Verified,
-        false => Encryption::None,
-    };
-    if let Some(postgres) = &spec.postgres {
-        if postgres.managed.is_some() {
-            all.push(make(
-                family.child_name("postgres-admin"),
-                Purpose::PostgresAdmin,
-                "postgres",
-                &plain,
-                true,
-            ));
-        }
-        // An owner's login that the user gave has its Secret already.
-        let own = owner
-            .filter(|_| !postgres.is_owners())
-            .map(|owner| (owner.as_str(), &plain));
-        for (role, connection) in own
-            .into_iter()
-            .chain(postgres.roles.iter().map(|role| (role.name.as_str(), &role.connection)))
-        {
-            let is_owner = owner.is_some_and(|owner| owner.as_str() == role);
-            let (host, port) = match server {
-                // Migrations need a session of their own, so the owner goes past a pooler.
-                Some(server) if is_owner => (server.login.host.clone(), server.login.port),
-                Some(server) => server.clients.clone(),
-                None => (family.host("postgres"), postgres::workload::PORT),
-            };
-            let purpose = Purpose::PostgresRole {
-                role: role.to_owned(),
-                database: postgres.database.to_string(),
-                port,
-            };
-            let mut connection = trusting("postgres", connection);
-            if encrypted.contains(&"postgres") {
-                connection
-                    .extra
-                    .entry("PGSSLMODE".into())
-                    .or_insert_with(|| "verify-full".into());
-            }
-            if let Some(server) = server {
-                publish_trust(server, &mut connection.extra);
-                if let Some(mode) = server.sslmode() {
-                    connection
-                        .extra
-                        .entry("PGSSLMODE".into())
-                        .or_insert_with(|| mode.into());
-                }
-            }
-            let secret = make(role_secret(family, role), purpose, "postgres", &connection, false);
-            all.push(SecretSpec { host, ..secret });
-        }
-    }
-    if let Some(redis) = spec.redis.as_ref().filter(|redis| redis.managed.is_some()) {
-        let connection = trusting("redis", &redis.connection);
-        let secret = make(
-            family.child_name("redis-connection"),
-            Purpose::Redis,
-            "redis",
-            &connection,
-            true,
-        );
-        let encryption = encryption("redis");
-        all.push(SecretSpec { encryption, ..secret });
-    }
-    if let Some((neo4j, managed)) = spec
-        .neo4j
-        .as_ref()
-        .and_then(|neo4j| Some((neo4j, neo4j.managed.as_ref()?)))
-    {
-        let purpose = Purpose::Neo4j {
-            database: managed.initial_database.clone(),
-        };
-        let connection = trusting("neo4j", &neo4j.connection);
-        let secret = make(
-            family.child_name("neo4j-connection"),
-            purpose,
-            "neo4j",
-            &connection,
-            true,
-        );
-        let encryption = encryption("neo4j");
-        all.push(SecretSpec { encryption, ..secret });
-    }
-    all.extend(guests(family, spec, users));
-    if let Some(seed) = spec
-        .seed
-        .as_ref()
-        .filter(|seed| seed.profile != SeedProfile::None && !seed.generate.is_empty())
-    {
-        let names = seed.generate.iter().map(|value| value.name.to_string()).collect();
-        all.push(make(
-            family.child_name("seed"),
-            Purpose::Seed { names },
-            "postgres",
-            &plain,
-            false,
-        ));
-    }
-    for secret in &mut all {
-        secret.given = given(secret, spec, users.given);
-    }
-    all
-}
-
-/// Who signs the certificates of managed servers.
-fn source(spec: &AmasDatabaseSpec, users: &Secrets<'_>) -> Source {
-    match spec.tls.as_ref().and_then(|tls| tls.issuer_ref.as_ref()) {
-        Some(_) => Source::Issuer(users.issuance.map(|sight| sight.issuance.clone()).unwrap_or_default()),
-        None => Source::Own,
-    }
-}
-
 /// The managed servers that have certificates.
 pub fn encrypted(spec: &AmasDatabaseSpec) -> Vec<&'static str> {
     if spec.tls.is_none() {
@@ -518,106 +324,6 @@ pub fn externals(spec: &AmasDatabaseSpec) -> Vec<(StoreKind, &External)> {
     StoreKind::all_of(spec)
         .filter_map(|(store, declared)| Some((store, declared.external?)))
         .collect()
-}
-
-/// The connection Secrets of Redis and Neo4j servers that are not ours. A user may have given ours its name: then it is there already.
-fn guests(family: &Family, spec: &AmasDatabaseSpec, users: &Secrets<'_>) -> Vec<SecretSpec> {
-    let redis = spec
-        .redis
-        .as_ref()
-        .map(|store| (store.external.as_ref(), &store.connection));
-    let neo4j = spec
-        .neo4j
-        .as_ref()
-        .map(|store| (store.external.as_ref(), &store.connection));
-    let all = [(StoreKind::Redis, redis, "0"), (StoreKind::Neo4j, neo4j, "neo4j")];
-    let one = |(store, declared, database): (StoreKind, Option<(Option<&External>, &Connection)>, &str)| {
-        let (external, connection) = declared?;
-        let name = family.child_name(&format!("{}-connection", store.component()));
-        if external?.secret_ref.name == name {
-            return None;
-        }
-        let server = users.externals.get(&store).and_then(|server| server.as_ref().ok());
-        let mut connection = connection.clone();
-        let (host, port) = server.map_or_else(Default::default, |server| server.clients.clone());
-        if let Some(server) = server {
-            publish_trust(server, &mut connection.extra);
-        }
-        let guest = Guest {
-            graph: store == StoreKind::Neo4j,
-            port,
-            user: server.map(|server| server.login.user.clone()).unwrap_or_default(),
-            database: server
-                .and_then(|server| server.database.clone())
-                .unwrap_or_else(|| database.to_owned()),
-        };
-        Some(SecretSpec {
-            name,
-            purpose: Purpose::External(guest),
-            host,
-            encryption: server.map_or(Encryption::None, external::Server::encryption),
-            connection,
-            initialises_data: false,
-            given: server.map_or(Given::No, |server| Given::Password(server.login.password.clone())),
-        })
-    };
-    all.into_iter().filter_map(one).collect()
-}
-
-/// What the user's Secret for a credential says, if there is one.
-fn given(secret: &SecretSpec, spec: &AmasDatabaseSpec, known: &BTreeMap<String, Known>) -> Given {
-    let postgres = spec.postgres.as_ref();
-    let (reference, user, shortest) = match &secret.purpose {
-        Purpose::PostgresAdmin => {
-            let managed = postgres.and_then(|postgres| postgres.managed.as_ref());
-            (
-                managed.and_then(|managed| managed.admin_secret_ref.as_ref()),
-                postgres::workload::ADMIN,
-                1,
-            )
-        }
-        Purpose::PostgresRole { role, .. } => {
-            let roles = postgres.map(|postgres| postgres.roles.as_slice()).unwrap_or_default();
-            let reference = match roles.iter().find(|one| one.name.as_str() == role) {
-                Some(role) => role.secret_ref.as_ref(),
-                None => postgres.and_then(|postgres| postgres.owner_secret_ref.as_ref()),
-            };
-            (reference, role.as_str(), 1)
-        }
-        Purpose::Redis => {
-            let managed = spec.redis.as_ref().and_then(|redis| redis.managed.as_ref());
-            (
-                managed.and_then(|managed| managed.secret_ref.as_ref()),
-                redis::workload::USER,
-                1,
-            )
-        }
-        Purpose::Neo4j { .. } => {
-            let managed = spec.neo4j.as_ref().and_then(|neo4j| neo4j.managed.as_ref());
-            // As the server itself demands.
-            (
-                managed.and_then(|managed| managed.secret_ref.as_ref()),
-                neo4j::workload::USER,
-                8,
-            )
-        }
-        Purpose::External(_) => return secret.given.clone(),
-        Purpose::Certificates(_) | Purpose::Seed { .. } => (None, "", 1),
-    };
-    reference.map_or(Given::No, |reference| {
-        given::judge(
-            &reference.name,
-            known.get(&reference.name),
-            given::Rule { user, shortest },
-        )
-    })
-}
-
-/// What a client needs to know beside the address of an encrypted server; values of the user's own stay.
-fn publish_trust(server: &external::Server, extra: &mut BTreeMap<String, String>) {
-    if let Some(ca) = server.trust().and_then(|trust| trust.ca.clone()) {
-        extra.entry("ca.crt".into()).or_insert(ca);
-    }
 }
 
 /// How a migration source is written in messages.
