@@ -52,11 +52,27 @@ impl State {
         super::plan::current(&self.applied)
     }
 
-    /// The digest of what is applied (see [`Source::digest`](super::source::Source::digest)); None where something is half way.
-    pub fn digest(&self) -> Option<String> {
-        let whole = self.applied.iter().all(|applied| applied.success);
-        whole.then(|| digest(self.applied.iter().map(|applied| (applied.version, &applied.checksum))))
+    /// See [`Summary`].
+    pub fn summary(&self) -> Summary {
+        let whole = self.applied.iter().filter(|applied| applied.success).count();
+        let rows = self.applied.iter().map(|applied| (applied.version, &applied.checksum));
+        Summary {
+            current: self.current(),
+            whole,
+            digest: (whole == self.applied.len()).then(|| digest(rows)),
+        }
     }
+}
+
+/// What is asked of a history again and again, found once: so that asking costs the same however long it is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Summary {
+    /// The highest applied version, 0 when there is none.
+    pub current: i64,
+    /// How many are applied, to their ends.
+    pub whole: usize,
+    /// Of what is applied (see [`Source::digest`](super::source::Source::digest)); None where something is half way.
+    pub digest: Option<String>,
 }
 
 /// One row of `amas_migrate.runs`.

@@ -229,7 +229,7 @@ impl Situation {
             configuration: duties.postgres.and_then(|duty| loaded(&duty.configuration?)),
             migrations: Some(MigrationFacts {
                 identity: "1/amas".into(),
-                applied: state.digest(),
+                summary: state.summary(),
                 state: Some(state),
                 back_to: None,
                 seeds: Default::default(),

@@ -413,7 +413,7 @@ mod tests {
             &Known {
                 source,
                 state,
-                applied: state.and_then(State::digest).as_deref(),
+                applied: state.and_then(|state| state.summary().digest).as_deref(),
                 identity: IDENTITY,
                 seeds: None,
                 target: Some(3),
@@ -766,7 +766,7 @@ mod tests {
             (half, false),
         ];
         for (state, alike) in histories {
-            let digest = state.digest();
+            let digest = state.summary().digest;
             assert_eq!(digest.as_deref() == Some(source.digest()), alike, "{state:?}");
             for target in [None, Some(0), Some(2), Some(3), Some(4)] {
                 let plan = |applied| {

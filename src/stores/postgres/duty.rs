@@ -254,8 +254,8 @@ pub struct MigrationFacts {
     pub identity: String,
     /// `None` before the first migration.
     pub state: Option<crate::migrate::history::State>,
-    /// What `state` has applied, as one digest; `None` while something is half way.
-    pub applied: Option<String>,
+    /// Of `state`.
+    pub summary: crate::migrate::history::Summary,
     /// The version that `state` has the ways back to; those of others are left out.
     pub back_to: Option<i64>,
     /// Checksums of the seed files that are in, by profile and file.

@@ -404,7 +404,7 @@ async fn migrations(owner: &mut PgConnection, back_to: Option<i64>) -> Result<Mi
         } else {
             Default::default()
         },
-        applied: state.as_ref().and_then(history::State::digest),
+        summary: state.as_ref().map(history::State::summary).unwrap_or_default(),
         state,
         back_to,
     })

@@ -17,7 +17,6 @@ use crate::{
     },
     engine::child::ChildKind,
     migrate::{
-        history::State,
         plan::Direction,
         seed::{Profile, Recorded},
         source::Source,
@@ -66,7 +65,7 @@ impl Migrating<'_> {
             Some(Ok(files)) => Some(pending_seeds(files, &facts.seeds)),
             _ => None,
         };
-        let current = facts.state.as_ref().map_or(0, State::current);
+        let current = facts.summary.current;
         let goes_back = migrations.target_version.is_some_and(|target| target < current);
         if goes_back && facts.back_to != migrations.target_version {
             // The texts that lead back there are being read.
@@ -76,7 +75,7 @@ impl Migrating<'_> {
         let known = jobs::Known {
             source,
             state: facts.state.as_ref(),
-            applied: facts.applied.as_deref(),
+            applied: facts.summary.digest.as_deref(),
             identity: &facts.identity,
             seeds: seeds.as_ref(),
             target: Some(target),
@@ -235,8 +234,7 @@ pub fn target(spec: &AmasDatabaseSpec, observed: &Observed, newest: i64) -> i64 
         .migrations
         .as_ref()
         .and_then(|migrations| migrations.target);
-    let state = observed.migrations().and_then(|facts| facts.state.as_ref());
-    let current = state.map_or(0, State::current);
+    let current = observed.migrations().map_or(0, |facts| facts.summary.current);
     let unasked = || recorded.filter(|_| observed.same_generation).unwrap_or(newest);
     asked.unwrap_or_else(|| unasked().max(current))
 }

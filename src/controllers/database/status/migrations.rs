@@ -189,8 +189,8 @@ impl Draft<'_> {
     }
 
     pub(super) fn current_version(&self) -> Option<i64> {
-        let state = self.observed.migrations()?.state.as_ref()?;
-        Some(state.current()).filter(|current| *current > 0)
+        let current = self.observed.migrations()?.summary.current;
+        Some(current).filter(|current| *current > 0)
     }
 
     /// The database cannot be asked: what was true stays true.
@@ -286,7 +286,7 @@ impl Draft<'_> {
             current: self.current_version(),
             target: Some(target),
             pending: i64::try_from(pending).unwrap_or(i64::MAX),
-            progress: format!("{}/{known}", applied.iter().filter(|applied| applied.success).count()),
+            progress: format!("{}/{known}", facts.summary.whole),
             attempts: self.attempts(plan, &old),
             seeded: self
                 .object

@@ -22,7 +22,7 @@ use crate::{
         plan::Estimate,
         source::{Checksum, Source},
     },
-    stores::postgres::PlanEstimates,
+    stores::postgres::{PlanEstimates, PostgresFacts},
 };
 
 /// What kstatus makes of conditions, by its own rules: Stalled first, then Reconciling, then Ready.
@@ -385,7 +385,7 @@ fn with_pending(settings: serde_json::Value, applied: i64, pending: &[&str]) -> 
         down: None,
     };
     let facts = &mut Arc::make_mut(situation.observed.postgres.as_mut().unwrap()).facts;
-    facts.migrations.as_mut().unwrap().state.as_mut().unwrap().applied = (1..=applied).map(row).collect();
+    now_applied(facts, |all| *all = (1..=applied).map(row).collect());
     let migrations = situation.object.spec.migrations.as_mut().unwrap();
     let mut settings = settings;
     settings["source"] = json!({"bundle": "amas"});
@@ -394,6 +394,14 @@ fn with_pending(settings: serde_json::Value, applied: i64, pending: &[&str]) -> 
     situation.object.metadata.generation = Some(2);
     situation.observed.same_generation = false;
     situation
+}
+
+/// Changes what the database has applied.
+fn now_applied(facts: &mut PostgresFacts, change: impl FnOnce(&mut Vec<Applied>)) {
+    let migrations = facts.migrations.as_mut().unwrap();
+    let state = migrations.state.as_mut().unwrap();
+    change(&mut state.applied);
+    migrations.summary = state.summary();
 }
 
 /// The steps about ConfigMaps of plans.
@@ -442,11 +450,12 @@ fn a_plan_waits_to_be_approved_and_is_shown() {
     let job = |step: &Step| matches!(step, Step::Create(ChildKind::Job, _));
     assert!(situation.plan().steps.iter().any(job) && plan_maps(&situation).is_empty());
     let facts = &mut Arc::make_mut(situation.observed.postgres.as_mut().unwrap()).facts;
-    let applied = &mut facts.migrations.as_mut().unwrap().state.as_mut().unwrap().applied;
-    applied.push(Applied {
-        version: 2,
-        checksum: Checksum::of(b"CREATE TABLE t (id int);\nSELECT 1"),
-        ..applied[0].clone()
+    now_applied(facts, |all| {
+        all.push(Applied {
+            version: 2,
+            checksum: Checksum::of(b"CREATE TABLE t (id int);\nSELECT 1"),
+            ..all[0].clone()
+        })
     });
     assert!(matches!(plan_maps(&situation)[..], [Step::Delete(..)]));
 }
