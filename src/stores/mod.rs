@@ -3,6 +3,7 @@
 //! A store is a folder here: its workload, its duty, its facts, and a [`keeper::Store`] that brings the one to the other.
 
 pub mod claim;
+mod dial;
 pub mod endpoint;
 pub mod health;
 pub mod images;

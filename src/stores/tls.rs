@@ -24,7 +24,10 @@ use tokio_rustls::{
 use self::explained::{Explained, explain};
 use crate::{
     api::sensitive::Sensitive,
-    stores::endpoint::{Endpoint, StoreError, Tls, Trust},
+    stores::{
+        dial::dial,
+        endpoint::{Endpoint, StoreError, Tls, Trust},
+    },
 };
 
 /// A server that speaks clear text may wait for the end of what it takes for a command.
@@ -110,11 +113,7 @@ pub async fn connect(endpoint: &Endpoint) -> Result<Box<dyn Stream>, StoreError>
 /// A connection before anything is said on it.
 pub async fn open(endpoint: &Endpoint) -> Result<TcpStream, StoreError> {
     let lost = |error: io::Error| StoreError::Unreachable(error.to_string());
-    let tcp = TcpStream::connect((endpoint.host.as_str(), endpoint.port))
-        .await
-        .map_err(lost)?;
-    tcp.set_nodelay(true).map_err(lost)?;
-    Ok(tcp)
+    dial(endpoint).await.map_err(lost)
 }
 
 /// Names a certificate: the first of a PEM text.

@@ -18,6 +18,7 @@ use super::connect::{APPLICATION_NAME, OPTIONS, PINNED_PATH};
 use crate::{
     migrate::session::is_poolers,
     stores::{
+        dial::dial,
         endpoint::{Endpoint, StoreError, Tls},
         tls::{self, Stream},
     },
@@ -80,8 +81,7 @@ pub struct Wire {
 
 impl Wire {
     async fn open(endpoint: &Endpoint) -> Result<Self, WireError> {
-        let tcp = TcpStream::connect((endpoint.host.as_str(), endpoint.port)).await?;
-        tcp.set_nodelay(true)?;
+        let tcp = dial(endpoint).await?;
         let stream = match endpoint.tls {
             Tls::Disable => Box::new(tcp),
             Tls::Encrypt(_) => encrypt(endpoint, tcp).await?,
