@@ -124,7 +124,8 @@ pub async fn run<K: Own, R: Reconcile<K>>(
             let result = result.unwrap_or(Err(ReconcileError::TooLong(LIMIT)));
             // It was forgotten when it went, which may have been before this reconcile put down what it had decided.
             let now = present.get(&ObjectRef::from_obj(&*object));
-            if now.is_none_or(|now| now.uid() != object.uid()) {
+            let gone = now.is_none_or(|now| now.uid() != object.uid());
+            if gone {
                 shared.reconciler.forget(&object);
             }
             shared
@@ -138,7 +139,11 @@ pub async fn run<K: Own, R: Reconcile<K>>(
                 .reconciles
                 .get_or_create(&KindOutcome { kind: K::KIND, outcome })
                 .inc();
-            let next = result?;
+            let next = match result {
+                // Nothing is left that it could have failed at.
+                Err(_) if gone => return Ok(Action::await_change()),
+                result => result?,
+            };
             shared.backoff.succeeded(&key(&object));
             Ok(next.after.map_or_else(Action::await_change, Action::requeue))
         })

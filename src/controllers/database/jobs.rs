@@ -14,7 +14,7 @@ use self::{
     pending::Told,
 };
 pub use self::{
-    attempts::{READING, Tried, keeping},
+    attempts::{READING, Tried, keeping, last_attempt},
     manifest::{JobInput, job, lifetime},
     pending::{MAP, Pending, Plans},
 };
@@ -150,7 +150,7 @@ pub fn decide(family: &Family, known: &Known<'_>) -> Decision {
         Err(problem) => return Decision::Impossible { problem },
     };
     let pending = plan.steps.len();
-    if let Some(job) = running(family, known.tried.children) {
+    if let Some(job) = running(known.tried.children) {
         return job.at_work(pending, false);
     }
     let seeds = known.seeds.filter(|seeds| seeds.pending > 0);
@@ -158,7 +158,7 @@ pub fn decide(family: &Family, known: &Known<'_>) -> Decision {
         known.plans.forget(&family.uid);
         return Decision::Done;
     }
-    if let Some(job) = unread(family, known.tried, known.state) {
+    if let Some(job) = unread(known.tried, known.state) {
         return job.at_work(pending, true);
     }
     let steps = plan.hash(known.identity, &Options::default());
@@ -204,10 +204,10 @@ pub fn decide(family: &Family, known: &Known<'_>) -> Decision {
 /// What is to be done while the files of an image are not known: a Job brings them, three are tried.
 pub fn read(family: &Family, source: &str, tried: Tried<'_>) -> Decision {
     let plan = hex::encode(sha2::Sha256::digest(source));
-    if let Some(job) = running(family, tried.children) {
+    if let Some(job) = running(tried.children) {
         return job.at_work(0, false);
     }
-    if let Some(job) = unread(family, tried, None) {
+    if let Some(job) = unread(tried, None) {
         return job.at_work(0, true);
     }
     let attempts = Attempts::of(family, tried, &plan);
@@ -637,9 +637,8 @@ mod tests {
             panic!("start")
         };
         let [second, third] = [2, 3].map(|number| first.replace("-0-1", &format!("-0-{number}")));
-        let family = family();
         let mut jobs = children(&[(first.as_str(), Some("Failed")), (second.as_str(), Some("Failed"))]);
-        let keeping = |jobs: &children::Family| keeping(&family, jobs, &decision(&source, None, jobs));
+        let keeping = |jobs: &children::Family| keeping(jobs, &decision(&source, None, jobs));
         assert_eq!(keeping(&jobs), [], "they are tried again by themselves");
         jobs.extend(children(&[(third.as_str(), Some("Failed"))]));
         assert_eq!(keeping(&jobs), [(third.clone(), true)]);

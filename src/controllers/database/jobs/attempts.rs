@@ -69,19 +69,24 @@ fn prefixes(family: &Family) -> [String; 2] {
     ]
 }
 
-/// Plan and attempt, if it is the name of a Job of this family.
-fn parse<'a>(family: &Family, name: &'a str) -> Option<(&'a str, i64)> {
-    let rest = prefixes(family)
-        .iter()
-        .find_map(|prefix| name.strip_prefix(prefix.as_str()));
-    let mut parts = rest?.split('-');
-    Some((parts.next()?, parts.next_back()?.parse().ok()?))
+/// Plan and attempt, if it is the name of a migration Job.
+fn parse(name: &str) -> Option<(&str, i64)> {
+    let mut parts = name.rsplitn(4, '-');
+    let attempt = parts.next()?.parse().ok()?;
+    let (_history, plan) = (parts.next()?, parts.next()?);
+    parts.next()?.ends_with("-migrate").then_some((plan, attempt))
 }
 
-fn jobs<'a>(family: &Family, children: &'a children::Family) -> impl Iterator<Item = Job<'a>> {
+/// The highest number that a Job of a plan has, of those that are there. The plan by the first digits of its hash.
+pub fn last_attempt(children: &children::Family, plan: &str) -> Option<i64> {
+    let ours = jobs(children).filter(|job| job.plan == plan);
+    ours.map(|job| job.attempt).max()
+}
+
+fn jobs(children: &children::Family) -> impl Iterator<Item = Job<'_>> {
     let all = children.iter().filter(|((kind, _), _)| *kind == ChildKind::Job);
     all.filter_map(|((_, name), seen)| {
-        let (plan, attempt) = parse(family, name)?;
+        let (plan, attempt) = parse(name)?;
         Some(Job {
             name,
             plan,
@@ -94,13 +99,13 @@ fn jobs<'a>(family: &Family, children: &'a children::Family) -> impl Iterator<It
 }
 
 /// The Job that is at work.
-pub(super) fn running<'a>(family: &Family, children: &'a children::Family) -> Option<Job<'a>> {
-    jobs(family, children).find(|job| job.finished.is_none())
+pub(super) fn running(children: &children::Family) -> Option<Job<'_>> {
+    jobs(children).find(|job| job.finished.is_none())
 }
 
 /// The Job that has just ended well, while what it did was not read yet: Kubernetes may tell of its end first.
-pub(super) fn unread<'a>(family: &Family, tried: Tried<'a>, state: Option<&State>) -> Option<Job<'a>> {
-    let last = jobs(family, tried.children)
+pub(super) fn unread<'a>(tried: Tried<'a>, state: Option<&State>) -> Option<Job<'a>> {
+    let last = jobs(tried.children)
         .filter(|job| job.finished == Some(true))
         .max_by_key(|job| job.completed_at)?;
     let run = state.and_then(|state| state.latest_run.as_ref());
@@ -124,7 +129,7 @@ pub(super) struct Attempts<'a> {
 
 impl<'a> Attempts<'a> {
     pub fn of(family: &'a Family, tried: Tried<'a>, hash: &'a str) -> Self {
-        let ours = jobs(family, tried.children).filter(|job| job.plan == hash8(hash));
+        let ours = jobs(tried.children).filter(|job| job.plan == hash8(hash));
         Self {
             family,
             children: tried.children,
@@ -171,7 +176,7 @@ impl<'a> Attempts<'a> {
     fn recorded(&self, state: Option<&State>, same_files: impl Fn(&Run) -> bool) -> Option<(Failure, Option<String>)> {
         let run = state?.latest_run.as_ref();
         let run = run.filter(|run| run.outcome.as_deref() == Some("failed") && !is_transient(run))?;
-        let ours = parse(self.family, &run.attempt).is_some_and(|(plan, _)| plan == hash8(self.hash));
+        let ours = parse(&run.attempt).is_some_and(|(plan, _)| plan == hash8(self.hash));
         (ours || same_files(run)).then(|| (run_failure(run), Some(run.attempt.clone())))
     }
 
@@ -210,13 +215,13 @@ impl<'a> Attempts<'a> {
 
 /// Failed Jobs that are to stay (true) or may be collected (false), where that is not so already. The one that a failure is told of stays, with
 /// the log of its pods, until another Job runs or nothing is left to do.
-pub fn keeping(family: &Family, children: &children::Family, decision: &Decision) -> Vec<(String, bool)> {
+pub fn keeping(children: &children::Family, decision: &Decision) -> Vec<(String, bool)> {
     let kept = match decision {
         Decision::Failed { job, .. } => job.as_deref(),
         Decision::Running { .. } | Decision::Done => None,
         _ => return Vec::new(),
     };
-    jobs(family, children)
+    jobs(children)
         .filter(|job| job.finished == Some(false) && job.stays != (kept == Some(job.name)))
         .map(|job| (job.name.to_owned(), !job.stays))
         .collect()
@@ -292,7 +297,7 @@ mod tests {
             };
             let name = Attempts::of(&family, tried, hash).next(history);
             assert_eq!(name.len(), length, "{name}");
-            assert_eq!(parse(&family, &name), Some(("01234567", 3)), "{name}");
+            assert_eq!(parse(&name), Some(("01234567", 3)), "{name}");
         }
     }
 }

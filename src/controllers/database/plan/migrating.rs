@@ -192,7 +192,7 @@ impl Migrating<'_> {
     }
 
     fn keep_jobs(&self, decision: &Decision, plan: &mut Plan) {
-        let all = jobs::keeping(&self.valid.family, &self.observed.children, decision);
+        let all = jobs::keeping(&self.observed.children, decision);
         plan.steps
             .extend(all.into_iter().map(|(job, stays)| Step::KeepJob { job, stays }));
     }

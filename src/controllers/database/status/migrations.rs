@@ -9,7 +9,6 @@ use crate::{
         status::{AppliedMigration, MigrationFailure, MigrationsStatus, PendingPlan},
     },
     controllers::sources::{Files, REREAD},
-    engine::child::ChildKind,
     migrate::{
         plan::{PlanError, hash8},
         report,
@@ -18,7 +17,7 @@ use crate::{
 
 use super::{
     super::{
-        jobs::{self, Decision, Failure, Hold, Pending},
+        jobs::{self, Decision, Failure, Hold, Pending, last_attempt},
         plan::target,
         validate::source_name,
     },
@@ -317,12 +316,7 @@ impl Draft<'_> {
 
     /// The highest number that a Job of a plan has had. The status remembers it, since Jobs go.
     fn attempts(&self, plan: Option<&str>, old: &MigrationsStatus) -> i64 {
-        let part = plan.map(|plan| format!("-migrate-{plan}-"));
-        let number = |(kind, name): &(ChildKind, String)| {
-            let ours = *kind == ChildKind::Job && part.as_ref().is_some_and(|part| name.contains(part));
-            name.rsplit('-').next()?.parse::<i64>().ok().filter(|_| ours)
-        };
-        let of_jobs = self.observed.children.keys().filter_map(number).max();
+        let of_jobs = plan.and_then(|plan| last_attempt(&self.observed.children, plan));
         let told = (old.plan.as_deref() == plan).then_some(old.attempts);
         of_jobs.max(told).unwrap_or_default()
     }
