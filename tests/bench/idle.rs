@@ -128,7 +128,12 @@ pub async fn measure(server: &Postgres, rounds: &Rounds) {
     let name = format!("M2 nothing to do, {LONG} applied");
     let [asks, ask, connects, connect, starts, start, twin, reads, read, sqlx] = rounds.of(&name, arms, turn).await;
     rounds.twins(&start, &twin);
-    rounds.ratio("sqlx to connecting and asking the database", &sqlx, &connect, Target::AtLeast(5.0));
+    rounds.ratio(
+        "sqlx to connecting and asking the database",
+        &sqlx,
+        &connect,
+        Target::AtLeast(5.0),
+    );
     // These grow with the history, see docs/migrations.md.
     let asking = format!("connecting and asking the database, to {SHORT} applied");
     rounds.tell(&asking, &connect, &connects);

@@ -2,6 +2,7 @@
 
 pub mod apiserver;
 pub mod audit;
+pub mod bolt;
 pub mod fault;
 pub mod job;
 pub mod kubernetes;

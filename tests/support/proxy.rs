@@ -38,7 +38,7 @@ struct Shared {
     said: Mutex<Vec<Said>>,
 }
 
-/// That an AmasDatabase is Ready, as the operator wrote it.
+/// That an object of our kinds is Ready, as the operator wrote it.
 #[derive(Clone, Debug)]
 pub struct Said {
     pub uid: String,
@@ -134,10 +134,10 @@ impl Shared {
         }
     }
 
-    /// Notes what the operator says of an AmasDatabase, and gives the request on.
+    /// Notes what the operator says of an object of our kinds, and gives the request on.
     async fn overhear(&self, request: Request) -> Request {
         let path = request.uri().path();
-        if request.method() != Method::PATCH || !path.contains("/amasdatabases/") || !path.ends_with("/status") {
+        if request.method() != Method::PATCH || !path.starts_with("/apis/amas.dev/") || !path.ends_with("/status") {
             return request;
         }
         let (parts, body) = request.into_parts();

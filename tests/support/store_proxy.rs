@@ -12,13 +12,17 @@ use tokio::{
     sync::watch,
 };
 
-use super::fault::{Fault, Plan};
+use super::{
+    bolt,
+    fault::{Fault, Plan},
+};
 
 /// What is spoken. Clear text only.
 #[derive(Clone, Copy, Debug)]
 pub enum Protocol {
     Postgres,
     Redis,
+    Bolt,
 }
 
 /// How statements begin that change something.
@@ -37,6 +41,9 @@ const REDIS_WRITES: [&str; 9] = [
     "ACL SETUSER",
     "ACL SAVE",
 ];
+
+/// How statements of Cypher begin that change something.
+const CYPHER_WRITES: [&str; 4] = ["CREATE", "MERGE", "DROP", "ALTER"];
 
 pub struct StoreProxy {
     pub port: u16,
@@ -173,6 +180,7 @@ impl Protocol {
             // What opens a connection has no tag.
             Self::Postgres => sql_message(bytes, usize::from(greeted)),
             Self::Redis => redis_command(bytes).map(|(_, length)| length),
+            Self::Bolt => bolt::frame(bytes, greeted),
         }
     }
 
@@ -201,6 +209,11 @@ impl Protocol {
                 let is = |write: &&str| upper == **write || upper.starts_with(&format!("{write} "));
                 REDIS_WRITES.iter().any(is).then_some(text)
             }
+            Self::Bolt => {
+                let text = bolt::statement(frame)?;
+                let words: Vec<&str> = text.split_whitespace().take(3).collect();
+                CYPHER_WRITES.contains(words.first()?).then(|| words.join(" "))
+            }
         }
     }
 
@@ -212,6 +225,7 @@ impl Protocol {
                 b"Q\0\0\0\x06;\0"
             }
             Self::Redis => b"*1\r\n$4\r\nPING\r\n",
+            Self::Bolt => unreachable!("nobody pretends to a Neo4j"),
         }
     }
 
@@ -228,6 +242,7 @@ impl Protocol {
                 false
             }
             Self::Redis => !answer.is_empty(),
+            Self::Bolt => bolt::is_answered(answer),
         }
     }
 }

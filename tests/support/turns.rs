@@ -2,7 +2,7 @@
 
 use tokio::sync::{Semaphore, SemaphorePermit};
 
-const AT_ONCE: u32 = 17;
+const AT_ONCE: u32 = 26;
 static TURNS: Semaphore = Semaphore::const_new(AT_ONCE as usize);
 
 /// One of the places.

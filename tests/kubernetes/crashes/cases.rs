@@ -29,9 +29,12 @@ const READ: [Fault; 3] = [Fault::Swallowed, Fault::Answer(403), Fault::Answer(50
 
 impl Blow {
     /// All of them, for a write to this place: what the operator is answered, and its end. Stores have no words of their own for what may be tried again,
-    /// and a reading changes nothing that an end could leave.
-    fn all(place: Place, write: &str, number: usize) -> Vec<Self> {
+    /// a reading changes nothing that an end could leave, and the statuses of policies go the way of all others.
+    fn all(subject: Subject, place: Place, write: &str, number: usize) -> Vec<Self> {
         let end = [Self::Kill, Self::Fault(Fault::LostAnswer)];
+        if subject == Subject::Policies && place == Place::Api {
+            return vec![Self::Kill, Self::Fault(Fault::Answer(409))];
+        }
         if place == Place::Reads {
             return READ.map(Self::Fault).to_vec();
         }
@@ -125,14 +128,18 @@ impl Case {
 }
 
 /// Every write of a stage with every blow, and every reading where something is made.
-fn of_stage(stage: Stage, run: &Run) -> VecDeque<Case> {
+fn of_stage(subject: Subject, stage: Stage, run: &Run) -> VecDeque<Case> {
     let mut all = VecDeque::new();
     let reads = stage.makes().then_some((&Place::Reads, &run.reads));
     for (place, writes) in run.writes.iter().chain(reads) {
-        for (index, write) in writes.iter().enumerate() {
+        let spoilt = writes
+            .iter()
+            .enumerate()
+            .filter(|(_, write)| subject.spoils(*place, write));
+        for (index, write) in spoilt {
             let number = writes[..=index].iter().filter(|other| *other == write).count();
             let case = |blow| Case::new((stage, *place), write, number, blow);
-            all.extend(Blow::all(*place, write, number).into_iter().map(case));
+            all.extend(Blow::all(subject, *place, write, number).into_iter().map(case));
         }
     }
     all
@@ -150,7 +157,9 @@ pub struct Todo {
 impl Todo {
     pub fn new(subject: Subject, normal: &[Run]) -> Self {
         let stages = subject.stages().iter().zip(normal);
-        let left: BTreeMap<_, _> = stages.map(|(stage, run)| (*stage, of_stage(*stage, run))).collect();
+        let left: BTreeMap<_, _> = stages
+            .map(|(stage, run)| (*stage, of_stage(subject, *stage, run)))
+            .collect();
         Self {
             total: left.values().map(VecDeque::len).sum(),
             left: Mutex::new(left),

@@ -1,10 +1,9 @@
 //! Everything that shall be the same at the end of a stage whatever happened in it, one line each.
 
-use amas_operator::stores::redis::CLAIM_KEY;
 use serde_json::{Value, json};
 use sqlx::Row;
 
-use super::life::{CHILDREN, Life};
+use super::life::{CHILDREN, Life, Subject};
 
 /// What concerns the names that begin with `$1`, in the whole server. Passwords differ, so only whether there is one.
 const SERVER: &str = "\
@@ -29,14 +28,17 @@ impl Life {
         let mut lines = Vec::new();
         let object = self.ns.get("AmasDatabase", "a").await;
         let current = object.as_ref().map(|object| &object["metadata"]["uid"]);
-        for kind in CHILDREN.into_iter().chain(["AmasDatabase"]) {
+        for kind in CHILDREN
+            .into_iter()
+            .chain(["AmasDatabase", "GraphSchema", "CachePolicy"])
+        {
             let objects = self.ns.list(kind).await;
             lines.extend(objects.iter().filter_map(|object| summary(kind, object, current)));
         }
-        if self.stores.is_some() {
+        if self.subject == Subject::External {
             lines.extend(self.catalog().await);
-            lines.push(self.redis_claim());
         }
+        lines.extend(self.stores.lines().await);
         lines.join("\n").replace(&self.ns.name, "NS").replace(&self.id, "ID")
     }
 
@@ -51,24 +53,6 @@ impl Life {
             lines.extend(rows.iter().map(|row| row.get::<String, _>(0)));
         }
         lines
-    }
-
-    fn redis_claim(&self) -> String {
-        let Some(stores) = &self.stores else {
-            return String::new();
-        };
-        let found: Option<String> = redis::cmd("GET")
-            .arg(CLAIM_KEY)
-            .query(&mut stores.redis.client())
-            .unwrap();
-        let claim: Value = found
-            .map(|text| serde_json::from_str(&text).unwrap())
-            .unwrap_or_default();
-        let released = !claim["released"].is_null();
-        format!(
-            "redis claim {} {} {} {released}",
-            claim["namespace"], claim["name"], claim["createdByUs"]
-        )
     }
 }
 
@@ -98,7 +82,7 @@ fn summary(kind: &str, object: &Value, current: Option<&Value>) -> Option<String
             json!([object["type"], keys])
         }
         "ServiceAccount" => json!([object["automountServiceAccountToken"], meta["annotations"]]),
-        "AmasDatabase" => {
+        "AmasDatabase" | "GraphSchema" | "CachePolicy" => {
             let all = object["status"]["conditions"].as_array().cloned().unwrap_or_default();
             let conditions = all
                 .iter()

@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use kube::api::{DeleteParams, Patch, PatchParams};
 use serde_json::{Value, json};
 
-use super::{cases::Case, settle::PATIENCE};
+use super::{cases::Case, settle::PATIENCE, stores::Stores};
 use crate::{
     lifecycle::{database, external},
     support::{
@@ -15,8 +15,6 @@ use crate::{
         operator::Operator,
         postgres::Postgres,
         proxy::ApiProxy,
-        redis::{PASSWORD, Program, RedisServer},
-        store_proxy::{Protocol, StoreProxy},
     },
 };
 
@@ -54,12 +52,15 @@ pub enum Place {
     Reads,
     Postgres,
     Redis,
+    Neo4j,
 }
 
-/// Whose life it is: external stores show what is written into servers, a managed one what a Delete takes away.
-#[derive(Clone, Copy, Debug)]
+/// Whose life it is: external stores show what is written into servers, policies on them what is written of those, a managed one what a Delete takes
+/// away.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Subject {
     External,
+    Policies,
     Managed,
 }
 
@@ -67,8 +68,8 @@ impl Subject {
     pub fn stages(self) -> &'static [Stage] {
         match self {
             Self::External => &[Stage::Create, Stage::Change, Stage::Rotate, Stage::Delete],
-            // Nobody serves, so no password can be replaced.
-            Self::Managed => &[Stage::Create, Stage::Change, Stage::Delete],
+            // No role has a password of ours; nobody serves, so none can be replaced.
+            Self::Policies | Self::Managed => &[Stage::Create, Stage::Change, Stage::Delete],
         }
     }
 
@@ -76,8 +77,24 @@ impl Subject {
     pub fn lives(self) -> usize {
         match self {
             Self::External => 12,
-            Self::Managed => 5,
+            // Each has a Neo4j.
+            Self::Policies => 3,
+            Self::Managed => 8,
         }
+    }
+
+    /// Whether a write is spoilt. What is written to the API server of the stores themselves is so in another's life.
+    pub fn spoils(self, place: Place, write: &str) -> bool {
+        match place {
+            Place::Api if self == Self::Policies => write.contains("schemas/") || write.contains("policies/"),
+            Place::Reads => self != Self::Policies,
+            _ => true,
+        }
+    }
+
+    /// Whether its stores serve.
+    pub fn serves(self) -> bool {
+        self != Self::Managed
     }
 }
 
@@ -107,18 +124,11 @@ impl Run {
 /// In the order in which they came, the same in all lives: `{ns}` stands for the namespace, `{id}` for [`Life::id`].
 pub type Writes = BTreeMap<Place, Vec<Write>>;
 
-/// The servers of a life and the ways to them.
-pub struct Stores {
-    pub redis: RedisServer,
-    to_postgres: StoreProxy,
-    to_redis: StoreProxy,
-}
-
 pub struct Life {
     pub ns: Namespace,
     pub operator: Operator,
     pub postgres: Arc<Postgres>,
-    pub stores: Option<Stores>,
+    pub stores: Stores,
     pub subject: Subject,
     /// In the names of the database and its roles.
     pub id: String,
@@ -132,10 +142,7 @@ impl Life {
         let Ground { api, postgres, subject } = ground.clone();
         let ns = api.namespace("crash").await;
         let to_api = ApiProxy::start(&api, &ns.name).await;
-        let stores = match subject {
-            Subject::External => Some(Stores::start(&ns, &postgres).await),
-            Subject::Managed => None,
-        };
+        let stores = Stores::start(subject, &ns, &postgres).await;
         let operator = Operator::start(
             &ns,
             &to_api.kubeconfig,
@@ -154,14 +161,24 @@ impl Life {
         }
     }
 
-    /// The object as a stage wants it.
-    fn object(&self, stage: Stage) -> Value {
+    /// The objects as a stage wants them.
+    fn objects(&self, stage: Stage) -> Vec<Value> {
         let changed = stage != Stage::Create;
-        let Subject::External = self.subject else {
-            let cpu = if changed { "200m" } else { "100m" };
-            let managed = json!({"storage": {"size": "1Gi"}, "resources": {"limits": {"cpu": cpu}}});
-            return database("a", json!({"deletionPolicy": "Delete", "redis": {"managed": managed}}));
-        };
+        match self.subject {
+            Subject::External => vec![self.external(stage, changed)],
+            Subject::Policies => policies(changed),
+            Subject::Managed => {
+                let cpu = if changed { "200m" } else { "100m" };
+                let managed = json!({"storage": {"size": "1Gi"}, "resources": {"limits": {"cpu": cpu}}});
+                vec![database(
+                    "a",
+                    json!({"deletionPolicy": "Delete", "redis": {"managed": managed}}),
+                )]
+            }
+        }
+    }
+
+    fn external(&self, stage: Stage, changed: bool) -> Value {
         let (app, reader) = (format!("{}_app", self.id), format!("{}_reader", self.id));
         let extra = if changed { json!({"POOL": "20"}) } else { json!({}) };
         let mut roles = vec![json!({"name": app, "access": "ReadWrite", "connection": {"extra": extra}})];
@@ -182,10 +199,7 @@ impl Life {
 
     fn plans(&self) -> Vec<(Place, &Arc<Plan>)> {
         let mut all = vec![(Place::Api, &self.to_api.plan), (Place::Reads, &self.to_api.reads)];
-        if let Some(stores) = &self.stores {
-            all.push((Place::Postgres, &stores.to_postgres.plan));
-            all.push((Place::Redis, &stores.to_redis.plan));
-        }
+        all.extend(self.stores.plans());
         all
     }
 
@@ -244,8 +258,16 @@ impl Life {
 
     async fn do_enter(&self, stage: Stage) {
         match stage {
-            Stage::Delete => self.ns.delete("AmasDatabase", "a").await,
-            stage => drop(self.ns.apply(self.object(stage)).await),
+            Stage::Delete => {
+                for object in self.objects(stage) {
+                    self.ns.delete(object["kind"].as_str().unwrap(), "a").await;
+                }
+            }
+            stage => {
+                for object in self.objects(stage) {
+                    self.ns.apply(object).await;
+                }
+            }
         }
     }
 
@@ -273,6 +295,7 @@ impl Life {
                 let _ = api.patch(name, &PatchParams::default(), &unheld).await;
             }
         }
+        self.stores.clear().await;
     }
 
     /// The end of the operator's log.
@@ -286,21 +309,27 @@ impl Life {
     }
 }
 
-impl Stores {
-    /// A Redis of its own, since a server has one claim; a database of its own in the common PostgreSQL.
-    async fn start(ns: &Namespace, postgres: &Postgres) -> Self {
-        let redis = RedisServer::start(Program::Redis, "").await;
-        let to_postgres = StoreProxy::start(Protocol::Postgres, postgres.port).await;
-        let to_redis = StoreProxy::start(Protocol::Redis, redis.port).await;
-        let uri = format!("postgres://postgres@127.0.0.1:{}/postgres", to_postgres.port);
-        ns.secret("postgres", &[("uri", &uri)]).await;
-        let password = PASSWORD.replace(' ', "%20");
-        let uri = format!("redis://default:{password}@127.0.0.1:{}", to_redis.port);
-        ns.secret("redis", &[("uri", &uri)]).await;
-        Self {
-            redis,
-            to_postgres,
-            to_redis,
-        }
+/// External stores, and a policy of each kind.
+fn policies(changed: bool) -> Vec<Value> {
+    let stores = json!({"deletionPolicy": "Delete", "redis": {"external": external("redis")}, "neo4j": {"external": external("neo4j")}});
+    let of = |kind: &str, mut spec: Value| {
+        spec["databaseRef"] = json!({"name": "a"});
+        json!({"apiVersion": "amas.dev/v1alpha1", "kind": kind, "metadata": {"name": "a"}, "spec": spec})
+    };
+    let unique = |name: &str| json!({"name": name, "label": "Task", "properties": [name], "type": "Unique"});
+    let range = |name: &str| json!({"name": name, "label": "Task", "properties": [name], "type": "Range"});
+    let (mut constraints, mut indexes) = (vec![unique("id")], vec![range("status")]);
+    if changed {
+        constraints.push(unique("number"));
+        indexes.push(range("created"));
     }
+    let policy = if changed { "volatile-ttl" } else { "volatile-lru" };
+    vec![
+        database("a", stores),
+        of("GraphSchema", json!({"constraints": constraints, "indexes": indexes})),
+        of(
+            "CachePolicy",
+            json!({"prefix": "a", "eviction": {"maxMemory": "100Mi", "policy": policy}}),
+        ),
+    ]
 }

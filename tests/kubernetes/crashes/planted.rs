@@ -85,9 +85,10 @@ async fn judged(subject: Subject, place: Place, write: &str, blow: Blow, mistake
     let case = Case::new((Stage::Create, place), write, 1, blow);
     // Without the mistake there is nothing to say.
     assert_eq!(spoil(&mut life, &case, &normal[0], None).await, Ok(true));
-    life.enter(Stage::Delete).await;
-    let end = Course::Like(&normal[normal.len() - 1]);
-    life.settle(Stage::Delete, end).await.unwrap();
+    for (stage, run) in subject.stages().iter().zip(&normal).skip(1) {
+        life.enter(*stage).await;
+        life.settle(*stage, Course::Like(run)).await.unwrap();
+    }
     life.collect().await;
 
     life.patience = SOON;

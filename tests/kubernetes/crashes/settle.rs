@@ -2,9 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use serde_json::json;
+use serde_json::{Value, json};
 
-use super::life::{Life, Run, Stage, Subject, Writes};
+use super::life::{Life, Run, Stage, Writes};
 use crate::support::kubernetes::condition_of;
 
 /// How long a stage may take, whatever was done to it.
@@ -85,17 +85,17 @@ impl Life {
 
     async fn stands(&self, stage: Stage) -> bool {
         let Some(object) = self.ns.get("AmasDatabase", "a").await else {
-            return stage == Stage::Delete;
+            return stage == Stage::Delete && self.policies().await.is_empty();
         };
-        let ready = match self.subject {
-            Subject::External => "True",
-            Subject::Managed => "False",
-        };
-        let observed = object.pointer("/status/observedGeneration") == object.pointer("/metadata/generation");
+        let ready = if self.subject.serves() { "True" } else { "False" };
         stage != Stage::Delete
-            && observed
-            && condition_of(&object, "Ready").is_some_and(|found| found["status"] == ready)
+            && says(&object, ready)
             && (stage != Stage::Rotate || self.is_rotated().await)
+            && self.policies().await.iter().all(|policy| says(policy, ready))
+    }
+
+    async fn policies(&self) -> Vec<Value> {
+        [self.ns.list("GraphSchema").await, self.ns.list("CachePolicy").await].concat()
     }
 
     /// One password has come after the first, and nothing of a rotation is left to do.
@@ -106,6 +106,12 @@ impl Life {
                 .iter()
                 .all(|which| secret["data"][format!("rotation.{which}-password")].is_null())
     }
+}
+
+/// Whether an object says this of Ready, and says it of what it was last asked for.
+fn says(object: &Value, ready: &str) -> bool {
+    object.pointer("/status/observedGeneration") == object.pointer("/metadata/generation")
+        && condition_of(object, "Ready").is_some_and(|found| found["status"] == ready)
 }
 
 /// Some go out at the same time, so their order is anybody's.
