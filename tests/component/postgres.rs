@@ -23,7 +23,7 @@ use super::kept::{
     APP_PASSWORD, OWNER_PASSWORD, REPORT_PASSWORD, changes, endpoint, login, login_to, looked_at_again, name, run, text,
 };
 pub(super) use super::kept::{Kept, duty};
-use crate::support::postmaster::Postmaster as Server;
+use crate::support::{postmaster::Postmaster as Server, process::eventually};
 
 #[tokio::test]
 async fn a_fresh_server_gets_the_duty_once_and_no_password_in_clear() {
@@ -428,13 +428,13 @@ async fn closed_idle_connections_are_no_outage() {
     .unwrap();
     sleep(Duration::from_millis(100)).await;
     kept.wakes();
-    sleep(Duration::from_secs(10)).await;
-    let reconnects = kept.keepers.live()[0].1.reconnects();
-    println!(
-        "reconnects: {reconnects}, last ping: {:?}",
-        kept.keepers.live()[0].1.last_ping()
-    );
-    assert!(reconnects >= 7 && kept.wakes() == 0);
+    // About one a second; fewer where the machine has other work.
+    let reconnects = || kept.keepers.live()[0].1.reconnects();
+    eventually("seven closed connections", Duration::from_secs(40), || async {
+        reconnects() >= 7
+    })
+    .await;
+    assert_eq!(kept.wakes(), 0, "a closed connection is nothing to tell");
     assert!(kept.snapshots.borrow().health.is_up());
 }
 
