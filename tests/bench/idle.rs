@@ -136,7 +136,7 @@ pub async fn measure(server: &Postgres, rounds: &Rounds) {
     );
     // These grow with the history, see docs/migrations.md.
     let asking = format!("connecting and asking the database, to {SHORT} applied");
-    rounds.tell(&asking, &connect, &connects);
+    rounds.ratio(&asking, &connect, &connects, Target::AtMost(1.2));
     rounds.tell(&format!("the question alone, to {SHORT} applied"), &ask, &asks);
     rounds.tell(&format!("migrate up, to {SHORT} applied"), &start, &starts);
     rounds.tell("sqlx to migrate up", &sqlx, &start);
