@@ -47,6 +47,18 @@ pub struct Secrets<'a> {
     pub now: Timestamp,
 }
 
+impl Secrets<'static> {
+    /// Nothing is known of any.
+    pub const NONE: Self = Secrets {
+        externals: &Externals::new(),
+        given: &BTreeMap::new(),
+        own: &BTreeMap::new(),
+        issuance: None,
+        renew: None,
+        now: Timestamp::UNIX_EPOCH,
+    };
+}
+
 /// The parts of an AmasDatabase that everything else works with.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Valid {
@@ -345,15 +357,12 @@ mod tests {
         let object = serde_json::from_value(json!({
             "apiVersion": "amas.dev/v1alpha1", "kind": "AmasDatabase", "metadata": {"name": "db", "namespace": "ns", "uid": "u"}, "spec": spec,
         }));
-        let none = Secrets {
-            externals: &Externals::new(),
-            given: &BTreeMap::new(),
-            own: &BTreeMap::new(),
-            issuance: None,
-            renew: None,
-            now: Timestamp::UNIX_EPOCH,
-        };
-        validate(&object.unwrap(), &super::super::fixtures::settings(), None, &none)
+        validate(
+            &object.unwrap(),
+            &super::super::fixtures::settings(),
+            None,
+            &Secrets::NONE,
+        )
     }
 
     fn postgres(more: Value) -> Value {

@@ -2,8 +2,6 @@
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::jiff::Timestamp;
-
 use crate::{
     api::{
         amas_database::AmasDatabaseSpec,
@@ -24,7 +22,7 @@ use crate::{
     },
 };
 
-use super::{Externals, Secrets, encrypted};
+use super::{Secrets, encrypted};
 
 /// The name of a role's Secret.
 pub fn role_secret(family: &Family, role: &str) -> String {
@@ -34,15 +32,7 @@ pub fn role_secret(family: &Family, role: &str) -> String {
 /// The Secrets that an object needs, for looking them up; where clients connect does not matter for that.
 pub fn wanted_secrets(family: &Family, spec: &AmasDatabaseSpec) -> Vec<SecretSpec> {
     let owner = spec.postgres.as_ref().and_then(|postgres| postgres.owner_name().ok());
-    let none = Secrets {
-        externals: &Externals::new(),
-        given: &BTreeMap::new(),
-        own: &BTreeMap::new(),
-        issuance: None,
-        renew: None,
-        now: Timestamp::UNIX_EPOCH,
-    };
-    secrets(family, spec, owner.as_ref(), &none)
+    secrets(family, spec, owner.as_ref(), &Secrets::NONE)
 }
 
 /// The Secrets that the user brings passwords in.
