@@ -6,6 +6,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
+use base64::{Engine, prelude::BASE64_STANDARD};
 use serde_json::Value;
 
 use crate::{
@@ -14,7 +15,7 @@ use crate::{
         child::ChildKind,
         writer::{WriteError, Writer},
     },
-    migrate::{seed::Profile, source::Source},
+    migrate::{files, seed::Profile, source::Source},
     stores::postgres::Deposit,
 };
 
@@ -210,8 +211,12 @@ async fn config_map_files(
     Ok(Ok(files))
 }
 
+/// The files that a Job finds where the ConfigMap is mounted. kubectl puts what is no UTF-8 into `binaryData`: it is looked at too, to be refused.
 fn sql_entries(map: &Value) -> Vec<(String, Vec<u8>)> {
-    let text = map["data"].as_object().into_iter().flatten();
-    text.filter_map(|(name, value)| Some((name.clone(), value.as_str()?.as_bytes().to_vec())))
-        .collect()
+    let entries = |part: &str| map[part].as_object().into_iter().flatten();
+    let texts = entries("data").filter_map(|(name, value)| Some((name, value.as_str()?.as_bytes().to_vec())));
+    let others =
+        entries("binaryData").filter_map(|(name, value)| Some((name, BASE64_STANDARD.decode(value.as_str()?).ok()?)));
+    let all = texts.chain(others).filter(|(name, _)| files::counts(name.as_bytes()));
+    all.map(|(name, bytes)| (name.clone(), bytes)).collect()
 }

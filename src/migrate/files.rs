@@ -22,8 +22,7 @@ pub(super) fn list(dir: &Path) -> Result<Vec<PathBuf>, SourceError> {
         for entry in std::fs::read_dir(dir)? {
             let entry = entry?;
             let name = entry.file_name();
-            let name = name.as_encoded_bytes();
-            if !name.starts_with(b".") && name.ends_with(b".sql") {
+            if counts(name.as_encoded_bytes()) {
                 let path = entry.path();
                 if is_file(entry.file_type()?, &path)? {
                     paths.push(path);
@@ -33,6 +32,11 @@ pub(super) fn list(dir: &Path) -> Result<Vec<PathBuf>, SourceError> {
         Ok(paths)
     };
     list().map_err(|error| unreadable(dir, &error))
+}
+
+/// Whether a file of this name is one of a set.
+pub fn counts(name: &[u8]) -> bool {
+    !name.starts_with(b".") && name.ends_with(b".sql")
 }
 
 /// A mounted ConfigMap is made of links.

@@ -15,7 +15,7 @@ pub mod blockers;
 pub mod consent;
 pub mod deposit;
 pub mod drift;
-mod files;
+pub mod files;
 pub mod glance;
 pub mod history;
 pub mod lint;

@@ -1,9 +1,11 @@
 //! What would run: pure. The operator and the runner call the same [`plan`] and the same [`Plan::hash`].
 
+mod error;
 mod estimates;
 mod hash;
 mod listing;
 
+pub use error::PlanError;
 pub use estimates::{Estimate, Estimates, estimates, tables};
 pub use hash::{Options, StepId, hash_steps, hash8};
 pub use listing::{Planned, PlannedLock};
@@ -16,7 +18,7 @@ use super::{
     history::Applied,
     progress::Unfinished,
     source::{Checksum, Migration, Source},
-    statements::{self, Unrunnable},
+    statements,
 };
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -90,49 +92,6 @@ impl Plan {
             steps: Vec::new(),
         }
     }
-}
-
-/// Why there is no plan. The text names version, file and remedy.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum PlanError {
-    #[error(
-        "{file}: migration {version} was edited after it was applied; restore the file and put the change into a new migration"
-    )]
-    Edited { version: i64, file: String },
-    #[error("migration {version} ({description}) is applied but its file is missing; put the file back")]
-    Missing { version: i64, description: String },
-    #[error(
-        "the database is at version {current}, ahead of the newest file ({newest}); use the files that brought it there, or go down to a version explicitly"
-    )]
-    DatabaseAhead { current: i64, newest: i64 },
-    #[error(
-        "migration {version} ({description}) was left half done outside a transaction; look at what it did, finish or undo it by hand, then set success = true on its row in _sqlx_migrations, or delete the row"
-    )]
-    Dirty { version: i64, description: String },
-    #[error(
-        "migration {version} ({description}) is half way {direction}; finish that first: {}",
-        match direction {
-            Direction::Up => "`up`".to_owned(),
-            Direction::Down => format!("`down --to` a version below {version}"),
-        }
-    )]
-    HalfWay {
-        version: i64,
-        description: String,
-        direction: Direction,
-    },
-    #[error(
-        "{file}: version {version} is new but lies below the current version {current}; give it a version above {current}"
-    )]
-    OutOfOrder { version: i64, file: String, current: i64 },
-    #[error("there is no version {target}; known are {known}")]
-    UnknownTarget { target: i64, known: String },
-    #[error(
-        "migration {version} ({description}) has no down text, neither stored nor in a file; there is no way below it"
-    )]
-    NoWayBack { version: i64, description: String },
-    #[error("{file}:{problem}")]
-    Unrunnable { file: String, problem: Unrunnable },
 }
 
 /// What would bring a database with this history to `target` (None: the newest file).
@@ -331,7 +290,7 @@ fn down_step(source: &Source, applied: &Applied) -> Result<Step, PlanError> {
             version,
             description: applied.description.clone(),
         })?;
-    statements::runnable(&down.sql).map_err(|problem| unrunnable(&name, problem))?;
+    statements::runnable(&down.sql).map_err(|problem| PlanError::unrunnable(&name, problem))?;
     Ok(Step {
         version,
         description: applied.description.clone(),
@@ -346,18 +305,11 @@ fn down_step(source: &Source, applied: &Applied) -> Result<Step, PlanError> {
 /// Whether both ways of a migration can be sent.
 pub fn check(migration: &Migration) -> Result<(), PlanError> {
     let up = &migration.up;
-    statements::doing(&up.sql).map_err(|problem| unrunnable(&up.file, problem))?;
+    statements::doing(&up.sql).map_err(|problem| PlanError::unrunnable(&up.file, problem))?;
     if let Some(down) = &migration.down {
-        statements::runnable(&down.sql).map_err(|problem| unrunnable(&down.file, problem))?;
+        statements::runnable(&down.sql).map_err(|problem| PlanError::unrunnable(&down.file, problem))?;
     }
     Ok(())
-}
-
-fn unrunnable(file: &str, problem: Unrunnable) -> PlanError {
-    PlanError::Unrunnable {
-        file: file.to_owned(),
-        problem,
-    }
 }
 
 #[cfg(test)]

@@ -99,10 +99,13 @@ pub fn table(outside: Option<&Outside>) -> Option<String> {
     })
 }
 
+/// Back to the role that logged in.
+const RESET_ROLE: &str = "RESET ROLE";
+
 /// The records are written in the role that logged in, whatever the file has set.
 pub fn as_login(sql: &str, role: Option<&str>) -> String {
     match role {
-        Some(role) => format!("RESET ROLE; {sql}; {role}"),
+        Some(role) => format!("{RESET_ROLE}; {sql}; {role}"),
         None => sql.to_owned(),
     }
 }
@@ -111,6 +114,12 @@ pub fn as_login(sql: &str, role: Option<&str>) -> String {
 pub fn role<'a>(sql: &'a str, parts: &[Unit]) -> Option<&'a str> {
     let (start, end) = parts.iter().rev().find_map(|part| part.role)?;
     Some(&sql[start..end])
+}
+
+/// The same at the end of the last part's transaction, where a role may be set that ends with it.
+pub fn role_within<'a>(sql: &'a str, parts: &[Unit]) -> Option<&'a str> {
+    let local = parts.last().is_some_and(|part| part.local_role);
+    role(sql, parts).or(local.then_some(RESET_ROLE))
 }
 
 /// What parts that are through had set in the session.
@@ -167,5 +176,18 @@ mod tests {
         assert_eq!(role(sql, &parts), Some("RESET ROLE"));
         assert!(advance(1, (2, "d"), role(sql, &parts[..2])).starts_with("RESET ROLE; UPDATE"));
         assert_eq!(settings(sql, &parts[..3]), ["SET ROLE x", "RESET ROLE"]);
+    }
+
+    #[test]
+    fn a_role_of_one_transaction_is_left_before_the_record() {
+        let sql = "SET LOCAL ROLE x; SELECT 1; VACUUM a; SET ROLE y; SET LOCAL ROLE x; VACUUM b";
+        let parts = parts(sql, &mut BTreeSet::new()).unwrap().units;
+        assert_eq!(role_within(sql, &parts[..1]), Some("RESET ROLE"));
+        assert_eq!(role_within(sql, &parts[..2]), None);
+        assert_eq!(
+            role_within(sql, &parts[..3]),
+            Some("SET ROLE y"),
+            "which is in force again"
+        );
     }
 }

@@ -1,7 +1,10 @@
 //! Migration files: from names and bytes to a checked, ordered set. Touches the disk only in [`Source::load`].
 
+mod draft;
+mod file;
+
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     fmt,
     path::{Path, PathBuf},
     sync::Arc,
@@ -9,10 +12,10 @@ use std::{
 
 use sha2::{Digest, Sha256, Sha384};
 
-use super::{
-    files,
-    statements::{column_at, line_at},
-};
+use super::files;
+use draft::Draft;
+
+pub use file::{Kind, base_name, parse_name, statements_of};
 
 /// Versions from here on are dates or times: 20260412.
 const SERIAL: i64 = 10_000_000;
@@ -200,179 +203,6 @@ pub fn read_sql_files(dir: &Path) -> Result<Vec<(String, Vec<u8>)>, SourceError>
     let texts = files::read_each(&paths, <[u8]>::to_vec)?;
     let names = paths.iter().map(|path| path.to_string_lossy().into_owned());
     Ok(names.zip(texts).collect())
-}
-
-/// The part of a path after its last slash.
-pub fn base_name(path: &str) -> &str {
-    path.rsplit('/').next().unwrap_or(path)
-}
-
-/// The text of a file that does something.
-pub fn statements_of(name: &str, bytes: Vec<u8>) -> Result<String, String> {
-    let sql = text(name, bytes)?;
-    if sql.trim().is_empty() {
-        return Err(format!(
-            "{name}: is empty; write at least one statement (SELECT 1; if there is nothing to do)"
-        ));
-    }
-    Ok(sql)
-}
-
-/// Checks one file's bytes: UTF-8 without a byte order mark, no NUL.
-fn text(name: &str, bytes: Vec<u8>) -> Result<String, String> {
-    if bytes.starts_with(b"\xEF\xBB\xBF") {
-        return Err(format!(
-            "{name}: starts with a byte order mark; save it as UTF-8 without one"
-        ));
-    }
-    if bytes.starts_with(b"\xFF\xFE") || bytes.starts_with(b"\xFE\xFF") {
-        return Err(format!("{name}: is UTF-16; save it as UTF-8"));
-    }
-    let place = |sql: &str, at: usize| format!("{name}:{}:{}", line_at(sql, at), column_at(sql, at));
-    let sql = String::from_utf8(bytes).map_err(|error| {
-        let at = error.utf8_error().valid_up_to();
-        let read = String::from_utf8_lossy(&error.as_bytes()[..at]);
-        format!(
-            "{}: is not UTF-8 from here on; save the file as UTF-8",
-            place(&read, at)
-        )
-    })?;
-    if let Some(at) = sql.find('\0') {
-        return Err(format!(
-            "{}: a NUL character, which PostgreSQL cannot take; remove it",
-            place(&sql, at)
-        ));
-    }
-    Ok(sql)
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Kind {
-    Plain,
-    Up,
-    Down,
-}
-
-/// A name taken apart the way sqlx does it.
-pub(super) struct Name {
-    pub version: i64,
-    pub description: String,
-    pub kind: Kind,
-}
-
-pub(super) fn parse_name(file: &str) -> Result<Name, String> {
-    let bad = |why: &str| {
-        format!(
-            "{why}; name it NNNN_name.up.sql and NNNN_name.down.sql (or NNNN_name.sql for one that has no way back)"
-        )
-    };
-    let (prefix, rest) = file.split_once('_').ok_or_else(|| bad("has no version"))?;
-    let digits = !prefix.is_empty() && prefix.bytes().all(|b| b.is_ascii_digit());
-    let version = prefix.parse::<i64>().ok().filter(|&version| digits && version > 0);
-    let version = version.ok_or_else(|| bad("has no version greater than zero before the first underscore"))?;
-    let (kind, suffix) = match rest {
-        _ if rest.ends_with(".up.sql") => (Kind::Up, ".up.sql"),
-        _ if rest.ends_with(".down.sql") => (Kind::Down, ".down.sql"),
-        _ => (Kind::Plain, ".sql"),
-    };
-    let lower = rest.to_ascii_lowercase();
-    if kind == Kind::Plain && (lower.ends_with(".up.sql") || lower.ends_with(".down.sql")) {
-        return Err(bad("has its direction in capitals"));
-    }
-    let description = rest.trim_end_matches(suffix).replace('_', " ");
-    if description.trim().is_empty() {
-        return Err(bad("has no description after the version"));
-    }
-    Ok(Name {
-        version,
-        description,
-        kind,
-    })
-}
-
-/// A set being read: halves of migrations and what was found wrong so far.
-#[derive(Default)]
-struct Draft {
-    /// By version: description, whether the name was a plain one, the path as given, the script.
-    ups: BTreeMap<i64, (String, bool, String, Script)>,
-    downs: BTreeMap<i64, (String, Script)>,
-    /// Every half whose name could be read, also when its content was refused: it is not reported as missing too.
-    seen: BTreeSet<(i64, Kind)>,
-    problems: Vec<String>,
-}
-
-impl Draft {
-    fn add(&mut self, path: &str, bytes: Vec<u8>) -> Result<(), String> {
-        let file = base_name(path).to_owned();
-        let name = parse_name(&file).map_err(|why| format!("{path}: {why}"))?;
-        let earlier = match name.kind {
-            Kind::Down => self.downs.get(&name.version).map(|(path, _)| path),
-            _ => self.ups.get(&name.version).map(|(_, _, path, _)| path),
-        };
-        if let Some(earlier) = earlier {
-            return Err(format!(
-                "{path}: version {} is already taken by {earlier}; give one of them another version",
-                name.version
-            ));
-        }
-        self.seen.insert((name.version, name.kind));
-        let checksum = Checksum::of(&bytes);
-        // An empty down file is how many a set says that there is nothing to take back.
-        let sql = match name.kind {
-            Kind::Down => text(path, bytes)?,
-            _ => statements_of(path, bytes)?,
-        };
-        let script = Script {
-            file,
-            sql: sql.into(),
-            checksum,
-        };
-        if name.kind == Kind::Down {
-            self.downs.insert(name.version, (path.to_owned(), script));
-        } else {
-            let plain = name.kind == Kind::Plain;
-            self.ups
-                .insert(name.version, (name.description, plain, path.to_owned(), script));
-        }
-        Ok(())
-    }
-
-    fn finish(mut self) -> Result<Source, SourceError> {
-        let mut migrations = Vec::new();
-        for (version, (description, plain, path, up)) in self.ups {
-            let down = self.downs.remove(&version).map(|(_, script)| script);
-            if !plain && !self.seen.contains(&(version, Kind::Down)) {
-                self.problems.push(format!(
-                    "{path}: has no down file; add {}.down.sql, or rename it to {}.sql if there is no way back",
-                    up.file.trim_end_matches(".up.sql"),
-                    up.file.trim_end_matches(".up.sql")
-                ));
-            }
-            migrations.push(Migration {
-                version,
-                description,
-                up,
-                down,
-            });
-        }
-        for (version, (path, _)) in self.downs {
-            if !self.seen.contains(&(version, Kind::Up)) {
-                self.problems
-                    .push(format!("{path}: has no up file beside it; add one or remove this file"));
-            }
-        }
-        if migrations.is_empty() && self.problems.is_empty() {
-            self.problems
-                .push("no migration file (NNNN_name.up.sql) was found".to_owned());
-        }
-        if self.problems.is_empty() {
-            Ok(Source::of(migrations))
-        } else {
-            Err(SourceError {
-                problems: self.problems,
-            })
-        }
-    }
 }
 
 #[cfg(test)]

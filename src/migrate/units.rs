@@ -24,8 +24,8 @@ pub type Span = (usize, usize);
 pub struct Parts {
     /// In the order of the file; none only if there is no statement.
     pub units: Vec<Unit>,
-    /// It waits for nobody, nobody waits for it, and it changes nothing of the session: it may share a transaction with
-    /// its neighbours.
+    /// It waits for nobody, nobody waits for it, and it changes nothing of the session, nor what a name means in its transaction: it may share
+    /// one with its neighbours.
     pub light: bool,
 }
 
@@ -39,6 +39,8 @@ pub struct Unit {
     pub settings: Vec<Span>,
     /// The last of them that changes the role.
     pub role: Option<Span>,
+    /// It changes the role until its end.
+    pub local_role: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -91,6 +93,7 @@ impl Unit {
             needs: Needs::default(),
             settings: Vec::new(),
             role: None,
+            local_role: false,
         }
     }
 
@@ -115,12 +118,14 @@ pub fn parts(sql: &str, made: &mut BTreeSet<TableName>) -> Result<Parts, Unrunna
     };
     let statements = statements::split(sql)?;
     for (index, statement) in statements.iter().enumerate() {
-        let facts = analysis::facts(&sql[statement.start..statement.end]);
+        let facts = analysis::facts(statement.text(sql));
         let own = facts
             .locks
             .iter()
             .all(|(name, _)| made.contains(name) || cutter.fresh.contains(name));
-        cutter.light &= own && facts.index_locks.is_empty() && !statement.is_savepoint();
+        let apart =
+            statement.is_savepoint() || statement.sets_anything(statement.text(sql)) || statement.makes_temporary();
+        cutter.light &= own && facts.index_locks.is_empty() && !apart;
         cutter.take(statement, &facts, &statements[index..]);
     }
     let Cutter {
@@ -133,7 +138,7 @@ pub fn parts(sql: &str, made: &mut BTreeSet<TableName>) -> Result<Parts, Unrunna
 
 impl Unit {
     fn is_light(&self) -> bool {
-        matches!(self.kind, Kind::Transaction(None)) && !self.needs.unlisted && self.settings.is_empty()
+        matches!(self.kind, Kind::Transaction(None)) && !self.needs.unlisted
     }
 }
 
@@ -205,7 +210,8 @@ impl Cutter<'_> {
         }
         unit.span.1 = span.1;
         unit.needs.add(facts, &self.fresh);
-        if statement.sets(&self.sql[span.0..span.1]) {
+        unit.local_role |= statement.sets_local_role();
+        if statement.sets(statement.text(self.sql)) {
             unit.settings.push(span);
             if statement.sets_role() {
                 unit.role = Some(span);
@@ -298,6 +304,12 @@ mod tests {
             ("SELECT f()", false),
             ("DO $$ BEGIN END $$", false),
             ("SET search_path = x; CREATE TABLE y ()", false),
+            ("SET LOCAL search_path = x; CREATE TABLE y ()", false),
+            ("SET LOCAL ROLE x; CREATE TABLE y ()", false),
+            ("SET CONSTRAINTS ALL DEFERRED", false),
+            ("SELECT set_config('search_path', 'x', true)", false),
+            ("CREATE TEMP TABLE y () ON COMMIT DROP", false),
+            ("CREATE LOCAL TEMPORARY TABLE y ()", false),
             ("SAVEPOINT a", false),
             ("-- no-transaction\nCREATE TABLE z ()", false),
             ("CREATE INDEX CONCURRENTLY ON t (id)", false),

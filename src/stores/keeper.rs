@@ -171,6 +171,10 @@ pub trait Store: Sized + Send + Sync + Debug + Clone + PartialEq + Default + 'st
     fn attention(_: &Self::Base) -> Attention {
         Attention::default()
     }
+    /// A worker that has kept nothing yet. What it does beside the slices has to go through the gate as they do.
+    fn worker(_: &Gate) -> Self::Worker {
+        Self::Worker::default()
+    }
     /// Closes what a worker keeps open between slices: nothing is due for long.
     fn rest(_: &mut Self::Worker) {}
     /// Connects and logs in; the keeper puts the deadline (5 s) around it.

@@ -1,5 +1,5 @@
-//! M2: what it takes a command to find that nothing is to be done, with a thousand and with ten thousand migrations applied. The operator compares what it has
-//! read, the same with either; tests/kubernetes/nothing_to_do.rs holds it to that.
+//! M2 at the command line: what it takes to find that nothing is to be done, with a thousand and with ten thousand migrations applied. The operator, which
+//! finds that all the time, is measured by tests/kubernetes/nothing_to_do.rs; that it takes no longer with the longer history is judged there.
 
 use std::{
     fs,
@@ -134,9 +134,9 @@ pub async fn measure(server: &Postgres, rounds: &Rounds) {
         &connect,
         Target::AtLeast(5.0),
     );
-    // These grow with the history, see docs/migrations.md.
+    // These grow with the history: an edit of any file or row has to be noticed, see docs/migrations.md.
     let asking = format!("connecting and asking the database, to {SHORT} applied");
-    rounds.ratio(&asking, &connect, &connects, Target::AtMost(1.2));
+    rounds.tell(&asking, &connect, &connects);
     rounds.tell(&format!("the question alone, to {SHORT} applied"), &ask, &asks);
     rounds.tell(&format!("migrate up, to {SHORT} applied"), &start, &starts);
     rounds.tell("sqlx to migrate up", &sqlx, &start);

@@ -87,7 +87,7 @@ pub struct Moment {
 pub enum Request {
     /// A new password, the old one valid for the overlap.
     Rotate(String),
-    /// A new password at once.
+    /// A new password at once; only of a role of PostgreSQL.
     Reissue(String),
 }
 
@@ -134,7 +134,6 @@ pub fn is_in_place(spec: &SecretSpec, state: &State) -> bool {
 pub fn next(spec: &SecretSpec, state: &State, moment: &Moment) -> Option<State> {
     let rotation = &state.rotation;
     if let Some(request @ Request::Reissue(_)) = &moment.request
-        && matches!(spec.purpose, Purpose::PostgresRole { .. })
         && rotation.request.as_ref() != Some(&request.note())
         && spec.given == Given::No
     {

@@ -119,7 +119,6 @@ async fn apply_one(context: &Context, object: &AmasDatabase, family: &Family, st
 /// Hands the duties to the keepers. Equal duties change nothing; a store that is no longer declared is let go.
 pub fn hand_over(context: &Context, key: &Key, object: &AmasDatabase, duties: Duties) {
     let (keepers, spec) = (&context.keepers, &object.spec);
-    keepers.pause(key, spec.suspend);
     // What brought this object here may have changed something on a server that nobody is watching.
     keepers.look(key);
     match (duties.postgres, &spec.postgres) {

@@ -35,7 +35,7 @@ pub struct Duties {
 
 pub fn duties(spec: &AmasDatabaseSpec, valid: &Valid, observed: &Observed, settings: &Settings) -> Duties {
     let claim = claim(valid, settings);
-    let take_over = &observed.take_over;
+    let take_over = &observed.annotations.take_over;
     Duties {
         postgres: spec
             .postgres

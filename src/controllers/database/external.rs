@@ -127,10 +127,19 @@ pub fn server(store: StoreKind, external: &External, given: &Given<'_>) -> Resul
     })
 }
 
-/// Why a database cannot be held with the privileges of its owner only.
+/// Why a database cannot be held with these privileges: as its owner only, or beside the administrator whose login was given.
 pub fn owner_problems(postgres: &PostgresSpec, owner: Option<&SqlName>, server: &Server) -> Vec<String> {
     let mut problems = Vec::new();
+    let login = server.login.user.as_str();
     if !postgres.is_owners() {
+        let roles = postgres.roles.iter().map(|role| ("roles", role.name.as_str()));
+        let owner = owner.map(|owner| ("owner", owner.as_str()));
+        for (field, name) in owner.into_iter().chain(roles).filter(|(_, name)| *name == login) {
+            problems.push(format!(
+                "spec.postgres.{field}: {name} is the administrator's login in the Secret, whose password and rights the operator leaves alone; name another role, \
+                 or let that login only own the database with external.privileges: Owner"
+            ));
+        }
         return problems;
     }
     for role in postgres.roles.iter().filter(|role| role.secret_ref.is_none()) {
@@ -140,7 +149,7 @@ pub fn owner_problems(postgres: &PostgresSpec, owner: Option<&SqlName>, server: 
             role.name
         ));
     }
-    if owner.is_some_and(|owner| owner.as_str() != server.login.user) {
+    if owner.is_some_and(|owner| owner.as_str() != login) {
         problems.push(
             "spec.postgres.owner: with external.privileges: Owner it must name the login in the Secret, which owns the database".to_owned(),
         );
@@ -310,6 +319,24 @@ mod tests {
                 ca: None,
             },
         )
+    }
+
+    #[test]
+    fn an_administrators_own_login_is_no_role_of_the_database() {
+        let server = clear(&[("uri", "postgresql://boss:x@h/postgres")]).unwrap();
+        let problems = |owner: &str, role: &str| {
+            let spec = json!({"database": "d", "owner": owner, "roles": [{"name": role, "access": "ReadWrite"}], "external": {"secretRef": {"name": "s"}}});
+            let postgres: PostgresSpec = serde_json::from_value(spec).unwrap();
+            owner_problems(&postgres, postgres.owner.as_ref(), &server)
+        };
+        assert_eq!(problems("d_owner", "d_app"), [] as [String; 0]);
+        for (owner, role, field) in [("boss", "d_app", "owner"), ("d_owner", "boss", "roles")] {
+            let [problem] = &problems(owner, role)[..] else {
+                panic!("{owner} {role}")
+            };
+            let begin = format!("spec.postgres.{field}: boss is the administrator's login in the Secret");
+            assert!(problem.starts_with(&begin), "{problem}");
+        }
     }
 
     fn clear(pairs: &[(&str, &str)]) -> Result<Server, String> {

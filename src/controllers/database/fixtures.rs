@@ -24,7 +24,7 @@ use crate::{
     },
     engine::{child::ChildKind, children::Children},
     migrate::{
-        history::{Applied, State},
+        history::{Applied, Run, State},
         source::{Checksum, Source},
     },
     stores::{
@@ -139,26 +139,18 @@ impl Situation {
             given: BTreeMap::new(),
             sure: false,
             created: at(0),
-            rotate: None,
-            reissue: None,
+            annotations: Default::default(),
             postgres: None,
             redis: None,
             neo4j: None,
             files: Some(Files::Read(Arc::new(source))),
             seed_files: None,
             same_generation: false,
-            restart: None,
-            take_over: None,
             deposit: None,
             back_to: None,
             corrects_drift: false,
-            accept_drift: None,
-            accept_empty: None,
-            approved_plan: None,
-            try_again: None,
             plans: Arc::default(),
             issuance: None,
-            renew: None,
             policies: ["CachePolicy", "GraphSchema"]
                 .map(|kind| Policy {
                     kind,
@@ -348,5 +340,33 @@ fn up() -> Health {
             started_at: Some(at(1)),
         },
         since: at(2),
+    }
+}
+
+/// The run of a Job that failed at the last of three versions.
+pub fn failed_run(job: &str, plan_hash: String) -> Run {
+    let at = Timestamp::UNIX_EPOCH;
+    Run {
+        id: 1,
+        plan_hash: Some(plan_hash),
+        attempt: job.into(),
+        direction: "up".into(),
+        started_at: at,
+        heartbeat_at: at,
+        finished_at: Some(at),
+        outcome: Some("failed".into()),
+        from_version: 0,
+        to_version: 3,
+        current_version: 2,
+        total: 3,
+        done: 2,
+        failed_version: Some(3),
+        sqlstate: Some("42601".into()),
+        file: Some("0003_m.sql".into()),
+        line: Some(1),
+        message: Some("syntax error".into()),
+        error_position: None,
+        error_column: Some(7),
+        waiting: None,
     }
 }

@@ -324,6 +324,8 @@ mod tests {
 
     use serde_json::{Value, json};
 
+    use crate::controllers::database::fixtures::failed_run;
+
     const IDENTITY: &str = "1/amas";
     const AT: Timestamp = Timestamp::UNIX_EPOCH;
 
@@ -346,33 +348,6 @@ mod tests {
             applied: applied.iter().map(one).collect(),
             highest_history_id: applied.len() as i64,
             latest_run: run,
-        }
-    }
-
-    fn failed_run(job: &str, plan_hash: String) -> Run {
-        let at = AT;
-        Run {
-            id: 1,
-            plan_hash: Some(plan_hash),
-            attempt: job.into(),
-            direction: "up".into(),
-            started_at: at,
-            heartbeat_at: at,
-            finished_at: Some(at),
-            outcome: Some("failed".into()),
-            from_version: 0,
-            to_version: 3,
-            current_version: 2,
-            total: 3,
-            done: 2,
-            failed_version: Some(3),
-            sqlstate: Some("42601".into()),
-            file: Some("0003_m.sql".into()),
-            line: Some(1),
-            message: Some("syntax error".into()),
-            error_position: None,
-            error_column: Some(7),
-            waiting: None,
         }
     }
 

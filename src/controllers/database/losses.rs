@@ -24,7 +24,7 @@ pub fn begins_anew(store: StoreKind, observed: &Observed) -> bool {
 
 /// The store that a person lets begin anew.
 fn accepted(observed: &Observed) -> Option<StoreKind> {
-    let (name, _) = observed.accept_empty.as_ref()?.split_once('/')?;
+    let (name, _) = observed.annotations.accept_empty.as_ref()?.split_once('/')?;
     StoreKind::ALL.into_iter().find(|store| store.component() == name)
 }
 
@@ -73,7 +73,7 @@ fn remedy(store: StoreKind, valid: &Valid) -> String {
 
 /// The annotation's value once nothing is left to do for it.
 pub fn handled(plan: &Plan, observed: &Observed) -> Option<String> {
-    let value = observed.accept_empty.clone()?;
+    let value = observed.annotations.accept_empty.clone()?;
     let Some(store) = accepted(observed) else {
         // It names none.
         return Some(value);
@@ -125,9 +125,9 @@ mod tests {
         situation.observed.children.remove(&set).unwrap();
         assert_eq!(creates(&situation), [], "no server either");
 
-        situation.observed.accept_empty = Some("redis/1".into());
+        situation.observed.annotations.accept_empty = Some("redis/1".into());
         assert_eq!(creates(&situation), [], "of another store");
-        situation.observed.accept_empty = Some("postgres/1".into());
+        situation.observed.annotations.accept_empty = Some("postgres/1".into());
         assert_eq!(
             creates(&situation),
             [ChildKind::PersistentVolumeClaim, ChildKind::StatefulSet]
@@ -174,7 +174,7 @@ mod tests {
                 .any(|one| one.type_ == "Available" && one.status == "False")
         );
 
-        situation.observed.accept_empty = Some("postgres/1".into());
+        situation.observed.annotations.accept_empty = Some("postgres/1".into());
         assert!(!situation.plan().duties.postgres.unwrap().kept);
         assert_eq!(
             situation.report().status.handled.get(HANDLED),
@@ -183,7 +183,7 @@ mod tests {
         );
         facts(&mut situation, false);
         assert_eq!(situation.settle().handled[HANDLED], "postgres/1");
-        situation.observed.accept_empty = None;
+        situation.observed.annotations.accept_empty = None;
         assert!(situation.plan().duties.postgres.unwrap().kept);
     }
 }

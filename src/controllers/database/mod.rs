@@ -12,6 +12,7 @@ mod facts;
 mod fixtures;
 mod issuance;
 mod jobs;
+mod judge;
 mod keys;
 mod losses;
 mod observe;
@@ -20,7 +21,6 @@ mod plan;
 mod rollout;
 mod secrets;
 mod status;
-mod stores;
 mod table;
 mod tried;
 mod validate;
@@ -65,6 +65,8 @@ impl Reconcile<AmasDatabase> for Databases {
         if object.meta().deletion_timestamp.is_some() {
             return cleanup::clean_up(context, &object, &family).await;
         }
+        // Said first: what else is asked for may be invalid.
+        context.keepers.pause(&key(&family), object.spec.suspend);
         for _ in 0..PASSES {
             // Caches, snapshots; a Secret or ConfigMap by name when there is a reason to (client).
             let wanted = validate::wanted_secrets(&family, &object.spec);
@@ -143,6 +145,7 @@ async fn write_report(
         status,
         verdict,
         look_again,
+        news,
     } = status::report(object, observed, ground);
     let uid = object.meta().uid.clone().unwrap_or_default();
     // Before the first write of this process: how old the figures are that the status shows.
@@ -155,7 +158,7 @@ async fn write_report(
         Timing::In(pause) => after = Some(after.map_or(pause, |other| other.min(pause))),
         Timing::Now => {
             write_status(context, object, &status).await?;
-            for news in change::news(&observed.status, &status) {
+            for news in change::news(&observed.status, &status).into_iter().chain(news) {
                 context.events.publish(object, &news).await;
             }
         }

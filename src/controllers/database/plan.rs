@@ -262,7 +262,7 @@ mod tests {
                 .contains("localhost/redis:8.1")
         );
 
-        situation.observed.restart = Some("redis/now".into());
+        situation.observed.annotations.restart = Some("redis/now".into());
         let steps = situation.plan().steps;
         assert!(
             matches!(&steps[..], [Step::Replace(body, _)] if body["metadata"]["name"] == "amas-redis"),

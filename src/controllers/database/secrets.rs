@@ -113,8 +113,7 @@ fn create(secret: &SecretSpec, plan: &mut Plan) {
 /// Its data is there and knows only the old password: made anew only for a role, whose password the admin can set, and only when asked for, or
 /// when the user has the password, as with a copy of the user's own Secret.
 fn lost(secret: &SecretSpec, observed: &Observed, plan: &mut Plan) {
-    let reissued = matches!(secret.purpose, Purpose::PostgresRole { .. })
-        && matches!(request(secret, observed), Some(Request::Reissue(_)));
+    let reissued = matches!(request(secret, observed), Some(Request::Reissue(_)));
     let renewable = matches!(secret.purpose, Purpose::Certificates(_) | Purpose::External(_));
     if reissued || renewable || matches!(secret.given, Given::Password(_)) {
         create(secret, plan);
@@ -208,13 +207,15 @@ fn request(secret: &SecretSpec, observed: &Observed) -> Option<Request> {
     let handled = |name: &str, value: &String| observed.status.handled.get(name) == Some(value);
     let of = |value: &&String| value.split_once('/').is_some_and(|(name, _)| name == credential);
     let reissue = observed
+        .annotations
         .reissue
         .as_ref()
-        .filter(of)
+        .filter(|value| of(value) && matches!(secret.purpose, Purpose::PostgresRole { .. }))
         .filter(|value| !handled(HANDLED_REISSUE, value))
         .cloned()
         .map(Request::Reissue);
     let rotate = observed
+        .annotations
         .rotate
         .as_ref()
         .filter(|value| !value.contains('/') || of(value))
@@ -238,10 +239,12 @@ pub fn handled(valid: &Valid, observed: &Observed) -> Vec<(&'static str, String)
         })
     };
     let rotate = observed
+        .annotations
         .rotate
         .clone()
         .filter(|value| !open(&Request::Rotate(value.clone())));
     let reissue = observed
+        .annotations
         .reissue
         .clone()
         .filter(|value| !open(&Request::Reissue(value.clone())));
@@ -317,7 +320,7 @@ mod tests {
     fn all_credentials_are_rotated_without_a_moment_of_not_being_ready() {
         let mut situation = Situation::converged(platform());
         assert!(ready(&mut situation));
-        situation.observed.rotate = Some("now".into());
+        situation.observed.annotations.rotate = Some("now".into());
         let credentials = write(&mut situation);
         assert!(credentials >= 5, "roles, owner, superuser, Redis, Neo4j: {credentials}");
         assert!(ready(&mut situation), "the servers are being told");
@@ -400,9 +403,9 @@ mod tests {
         );
         situation.observed.secrets.insert(lost.clone(), Known::Absent);
         assert_eq!(situation.plan().missing, std::slice::from_ref(&lost));
-        situation.observed.reissue = Some("amas_report/1".into());
+        situation.observed.annotations.reissue = Some("amas_report/1".into());
         assert_eq!(situation.plan().missing, std::slice::from_ref(&lost), "another role's");
-        situation.observed.reissue = Some("amas_app/1".into());
+        situation.observed.annotations.reissue = Some("amas_app/1".into());
         let plan = situation.plan();
         assert!(plan.missing.is_empty(), "{:?}", plan.missing);
         assert!(
@@ -410,6 +413,39 @@ mod tests {
             "{:?}",
             plan.steps
         );
+    }
+
+    #[test]
+    fn reissuing_is_for_roles_and_stands_in_no_rotations_way() {
+        let mut situation = Situation::converged(platform());
+        situation.settle();
+        situation.observed.annotations.reissue = Some("redis/1".into());
+        assert_eq!(situation.plan().steps, []);
+        let report = situation.report();
+        assert_eq!(report.status.handled["reissue-credentials"], "redis/1");
+        let [told] = &report.news[..] else {
+            panic!("{:?}", report.news)
+        };
+        assert_eq!((told.reason.as_str(), told.warning), ("NoSuchCredential", true));
+        assert!(
+            told.note.contains("amas_app") && !told.note.contains("neo4j"),
+            "{}",
+            told.note
+        );
+        // With it still there, everything is rotated.
+        situation.observed.annotations.rotate = Some("all".into());
+        let all = situation.plan().steps.len();
+        situation.observed.annotations.reissue = None;
+        assert_eq!(situation.plan().steps.len(), all);
+        assert!(all > 2, "{all}");
+        situation.observed.annotations.rotate = Some("typo/1".into());
+        assert_eq!(situation.plan().steps, []);
+        let news = situation.report().news;
+        assert!(
+            news.len() == 1 && news[0].note.starts_with("amas.dev/rotate-credentials=typo/1: "),
+            "{news:?}"
+        );
+        assert!(news[0].note.contains("redis"), "{news:?}");
     }
 
     #[test]

@@ -1,47 +1,35 @@
 //! The status of an AmasDatabase from what was seen and planned. Pure: no client, no clock of its own.
 
+mod blockers;
 mod credentials;
 mod drift;
+mod handled;
 mod members;
 mod migrations;
 
-use std::{collections::BTreeMap, time::Duration};
+use std::time::Duration;
 
 use crate::{
     api::{
-        REISSUE, RESTART,
         amas_database::{AmasDatabase, AmasDatabaseStatus},
         conditions::{ConditionType, Reason, Wanted, is_true, merge},
     },
     controllers::credentials::Known,
-    engine::{child::ChildKind, queue::Verdict},
-    stores::health::{Health, Verdict as HealthVerdict},
+    engine::{child::ChildKind, events::News, queue::Verdict},
+    stores::health::Verdict as HealthVerdict,
 };
 
 use super::{
     facts, issuance,
     jobs::Decision,
-    losses,
-    observe::{HANDLED_DRIFT, HANDLED_REREAD, HANDLED_TAKE_OVER, Observed},
+    observe::Observed,
     pins,
-    plan::{HANDLED_RESTART, Plan, role_secrets},
-    secrets,
+    plan::{Plan, role_secrets},
     table::StoreKind,
     validate::Valid,
 };
+use blockers::Blocker;
 use members::Judged;
-
-/// Something that keeps Ready from being True.
-#[derive(Clone, Debug, PartialEq)]
-struct Blocker {
-    /// A human has to act; nothing passes by itself.
-    human: bool,
-    reason: Reason,
-    message: String,
-}
-
-/// A Secret that is missing or cannot be used is looked at again after this time.
-const LOOK_FOR_SECRETS: Duration = Duration::from_secs(10);
 
 /// A status, and what it means for the queue.
 pub struct Report {
@@ -49,6 +37,8 @@ pub struct Report {
     pub verdict: Verdict,
     /// When time alone may change something.
     pub look_again: Option<Duration>,
+    /// What is to be told with it that no later look at the status would show.
+    pub news: Vec<News>,
 }
 
 /// The result of the steps before: an invalid specification, a refused write, or a plan.
@@ -118,6 +108,7 @@ fn invalid(observed: &Observed, generation: i64, problems: &[String]) -> Report 
         status,
         verdict: Verdict::Invalid,
         look_again: None,
+        news: Vec::new(),
     }
 }
 
@@ -147,6 +138,7 @@ fn as_before(observed: &Observed) -> Report {
         status: observed.status.clone(),
         verdict,
         look_again: None,
+        news: Vec::new(),
     }
 }
 
@@ -174,69 +166,12 @@ struct Draft<'a> {
 }
 
 impl Draft<'_> {
-    fn block(&mut self, human: bool, reason: Reason, message: impl Into<String>) {
-        let message = message.into();
-        // What we would do waits for a person as long as the object is suspended.
-        let held = self.object.spec.suspend && matches!(reason, Reason::Configuring | Reason::Migrating);
-        self.blockers.push(match held {
-            true => Blocker {
-                human: true,
-                reason: Reason::Suspended,
-                message: format!("suspended: {message}"),
-            },
-            false => Blocker { human, reason, message },
-        });
-    }
-
-    fn suspended(&mut self) {
-        let held = self.plan.held;
-        if held > 0 {
-            let message = format!("suspended: {held} changes wait until spec.suspend is false");
-            self.block(true, Reason::Suspended, message);
-        }
-    }
-
     fn set(&mut self, kind: ConditionType, status: bool, reason: Reason, message: impl Into<String>) {
         self.conditions.push(Wanted::new(kind, status, reason, message));
     }
 
     fn look_within(&mut self, time: Duration) {
         self.look_again = Some(self.look_again.map_or(time, |other| other.min(time)));
-    }
-
-    /// Names that are not ours to use, Secrets that are gone.
-    fn names(&mut self) {
-        let list = |names: Vec<String>| names.join(", ");
-        if !self.plan.taken.is_empty() {
-            let names = list(
-                self.plan
-                    .taken
-                    .iter()
-                    .map(|(kind, name)| format!("{kind:?} {name}"))
-                    .collect(),
-            );
-            self.block(true, Reason::NameTaken, format!("{names} exists and does not belong to this AmasDatabase; delete or rename it, or name the AmasDatabase otherwise"));
-            self.look_again = Some(Duration::from_secs(60));
-        }
-        if !self.plan.missing.is_empty() {
-            let names = list(self.plan.missing.clone());
-            self.block(
-                true,
-                Reason::CredentialsMissing,
-                format!("Secret {names} is missing or has no password, but its data exists; put the Secret back (it is then taken up by itself); a role may also get a new password: kubectl annotate amasdb {} {REISSUE}=ROLE/1", self.object.metadata.name.as_deref().unwrap_or_default()),
-            );
-            self.look_within(LOOK_FOR_SECRETS);
-        }
-        if let Some(trouble) = &self.plan.certificates {
-            self.block(trouble.human, Reason::CertificatesMissing, trouble.message.clone());
-        }
-        if let Some(sight) = &self.observed.issuance {
-            self.look_within(sight.holds(self.observed.now));
-        }
-        if !self.plan.unusable.is_empty() {
-            self.block(true, Reason::CredentialsMissing, list(self.plan.unusable.clone()));
-            self.look_within(LOOK_FOR_SECRETS);
-        }
     }
 
     /// Every required store serves at a schema that an application can use. What is pending never clears it.
@@ -317,37 +252,11 @@ impl Draft<'_> {
         };
         fit(&mut status);
         Report {
+            news: self.unknown_credentials(valid, &status.handled),
             status,
             verdict,
             look_again: self.look_again,
         }
-    }
-
-    /// What waits for a restart of a server. Nothing is wrong with it, so it is told beside the readiness.
-    fn updates(&mut self) {
-        let waiting = self.waiting();
-        if waiting.is_empty() {
-            return;
-        }
-        let how = match &self.object.spec.maintenance_window {
-            Some(window) => format!("in the maintenance window ({} {})", window.start, window.time_zone),
-            None => "when the server is restarted anyway".to_owned(),
-        };
-        let message = format!(
-            "{}; applied {how}, or at once after: kubectl annotate amasdb {} {RESTART}=\"$(date +%s)\" --overwrite",
-            waiting.join("; "),
-            self.object.metadata.name.as_deref().unwrap_or_default(),
-        );
-        self.set(ConditionType::UpdatePending, true, Reason::WaitingForRestart, message);
-        if let Some(time) = self.plan.look_again {
-            self.look_within(time);
-        }
-    }
-
-    fn waiting(&self) -> Vec<String> {
-        let all = self.plan.rollouts.iter();
-        all.filter_map(|(component, rollout)| Some(format!("{component}: {}", rollout.pending()?)))
-            .collect()
     }
 
     fn ready_message(&self) -> String {
@@ -362,51 +271,6 @@ impl Draft<'_> {
             message += &format!("; waiting for a restart: {}", waiting.join("; "));
         }
         message
-    }
-
-    /// A one-shot annotation is handled once nothing is left to write for it.
-    fn handled(&self, valid: &Valid) -> BTreeMap<String, String> {
-        let mut handled = self.observed.status.handled.clone();
-        if self.plan.steps.is_empty()
-            && self.plan.held == 0
-            && self.plan.missing.is_empty()
-            && let Some(value) = &self.observed.restart
-        {
-            handled.insert(HANDLED_RESTART.into(), value.clone());
-        }
-        let requests = secrets::handled(valid, self.observed);
-        handled.extend(requests.into_iter().map(|(name, value)| (name.into(), value)));
-        handled.extend(losses::handled(self.plan, self.observed).map(|value| (losses::HANDLED.into(), value)));
-        if let Some(value) = &self.observed.accept_drift
-            && (self.observed.postgres.as_ref()).is_some_and(|one| one.facts.drift_accepted.as_ref() == Some(value))
-        {
-            handled.insert(HANDLED_DRIFT.into(), value.clone());
-        }
-        // A failure that is told now has not been asked about yet, and one that was is tried again.
-        if let (Some(value), Some(Decision::Running { .. } | Decision::Done | Decision::Failed { .. })) =
-            (&self.observed.try_again, &self.plan.migrations)
-        {
-            handled.insert(HANDLED_REREAD.into(), value.clone());
-        }
-        if let Some(value) = self.observed.take_over.as_ref().filter(|value| self.taken_over(value)) {
-            handled.insert(HANDLED_TAKE_OVER.into(), value.clone());
-        }
-        handled
-    }
-
-    /// Every store that answers has been looked at under this word.
-    fn taken_over(&self, word: &String) -> bool {
-        let held = |store: &StoreKind| self.plan.duties.has(*store);
-        let up = |store: &StoreKind| self.observed.health(*store).is_some_and(Health::is_up);
-        let mut answering = StoreKind::ALL
-            .into_iter()
-            .filter(|store| held(store) && up(store))
-            .peekable();
-        answering.peek().is_some()
-            && answering.all(|store| {
-                let heard = self.observed.heard(store);
-                heard.and_then(|heard| heard.take_over_seen) == Some(word)
-            })
     }
 
     /// The Secrets that are ours and there, or were: a lost one stays lost until it is put back or made again on demand.

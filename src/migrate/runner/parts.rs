@@ -64,7 +64,7 @@ impl Runner<'_, '_> {
         let (unit, through) = (&units[index], &units[..=index]);
         let digest = progress::digest(&step.sql, through);
         let done = (index + 1, digest.as_str());
-        let advance = progress::advance(step.version, done, progress::role(&step.sql, through));
+        let advance = progress::advance(step.version, done, progress::role_within(&step.sql, through));
         let settings = progress::settings(&step.sql, &units[..index]);
         match &unit.kind {
             Kind::Transaction(begin) => {

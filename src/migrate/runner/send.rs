@@ -13,7 +13,7 @@ impl Runner<'_, '_> {
     /// Sends a message unless told to drop everything, and explains what the server answers. After a refusal the
     /// session is as it was at its start.
     pub(super) async fn deliver(&mut self, message: &Message<'_>, version: Option<i64>) -> Result<(), Undelivered> {
-        let sent = self.send(message).await?;
+        let sent = self.send(message.file, &message.text).await?;
         let Err(failed) = sent else { return Ok(()) };
         match database_error(&failed) {
             Some(error) => {
@@ -25,21 +25,22 @@ impl Runner<'_, '_> {
         }
     }
 
-    async fn send(&mut self, message: &Message<'_>) -> Result<Result<(), SendError>, Undelivered> {
+    /// Sends a text of this file, showing signs of life and saying who blocks it, unless told to drop everything.
+    pub(super) async fn send(&mut self, file: &str, text: &str) -> Result<Result<(), SendError>, Failure> {
         if let Some(pulse) = &self.pulse {
-            pulse.begins(message.file);
+            pulse.begins(file);
         }
-        let sending = session::send(self.conn, &message.text);
+        let sending = session::send(self.conn, text);
         tokio::pin!(sending);
         let sent = loop {
             tokio::select! {
                 sent = &mut sending => break sent,
                 () = asked(&mut self.stop, Urgency::Now) => {
                     self.usable = false;
-                    return Err(Undelivered::Other(Failure::Interrupted));
+                    return Err(Failure::Interrupted);
                 }
                 (waited, by) = pulse::next(&mut self.pulse) => {
-                    (self.tell)(Event::Blocked { file: message.file, waited, by: &by });
+                    (self.tell)(Event::Blocked { file, waited, by: &by });
                 }
             }
         };

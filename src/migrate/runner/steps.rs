@@ -15,7 +15,6 @@ use crate::migrate::{
     plan::{Direction, Plan, Step},
     record::{self, Committed},
     report::Failure,
-    session,
     units::{self, Kind, Needs, Parts},
 };
 
@@ -24,6 +23,8 @@ use super::{Event, Goal, Runner, send::Undelivered, transact::Work};
 /// As much is sent together at the most: less than what a disk takes a moment for.
 const BATCH_BYTES: usize = 128 * 1024;
 const BATCH_STEPS: usize = 100;
+/// Light files wait for nobody, but for a name that somebody else is about to take: then each waits for itself, as long as it may, and says for whom.
+const STANDS_FOR: Duration = Duration::from_secs(1);
 
 impl Runner<'_, '_> {
     /// Every step in order; a polite stop is taken between them.
@@ -69,14 +70,20 @@ impl Runner<'_, '_> {
     async fn together(&mut self, all: &Committed<'_>) -> Result<bool, Failure> {
         let started = Instant::now();
         let schema = &self.request.options.schema;
-        let mut text = "BEGIN; SET LOCAL synchronous_commit = off;\n".to_owned();
+        let Some(first) = all.steps.first() else {
+            return Ok(true);
+        };
+        let mut text = format!(
+            "BEGIN; SET LOCAL synchronous_commit = off; SET LOCAL lock_timeout = {};\n",
+            STANDS_FOR.as_millis()
+        );
         for step in all.steps {
             (self.tell)(Event::Starting(step));
             text.push_str(&step.sql);
             text.push_str("\n;\n");
         }
         text.push_str(&record::commit_steps(schema, self.id(), all));
-        if let Err(failed) = session::send(self.conn, &text).await {
+        if let Err(failed) = self.send(&first.file, &text).await? {
             if failed.error.as_database_error().is_none() {
                 return Err(failed.error.into());
             }

@@ -1,6 +1,9 @@
 //! The tokens of a text, for texts that are no sequence of SQL statements: bodies of functions and DO blocks.
 
-use super::{Scanner, Unrunnable, is_word_start};
+use super::{
+    Unrunnable,
+    scanner::{Scanner, is_word_start},
+};
 
 /// What a token is, as far as anybody asks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

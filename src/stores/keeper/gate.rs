@@ -21,7 +21,7 @@ impl Gate {
     }
 
     /// Drives work while the gate is open.
-    pub(super) async fn through<T>(&self, work: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
+    pub async fn through<T>(&self, work: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
         let mut work = pin!(work);
         poll_fn(|context| match (self.0)() {
             true => work.as_mut().poll(context),

@@ -48,12 +48,13 @@ pub(super) async fn work_duty<S: Store>(shared: Arc<Shared<S>>) {
         shared.serving.subscribe(),
         shared.paused.subscribe(),
     );
+    let state = S::worker(&shared.gate);
     let mut worker = Worker {
         shared,
         duty,
         serving,
         paused,
-        state: S::Worker::default(),
+        state,
         failures: 0,
     };
     loop {
@@ -102,7 +103,7 @@ impl<S: Store> Worker<S> {
             Some(Ok(progress)) => self.went_well(progress),
             Some(Err(error)) => self.failed(&error),
             None => {
-                self.state = S::Worker::default();
+                self.state = S::worker(&self.shared.gate);
                 self.failed(&StoreError::Unreachable("the slice of work was cut off".to_owned()))
             }
         }

@@ -6,6 +6,7 @@ use tokio::task::JoinHandle;
 
 use crate::stores::{
     endpoint::StoreError,
+    keeper::Gate,
     neo4j::{
         cypher,
         duty::ConstraintDuty,
@@ -39,10 +40,15 @@ pub enum Outcome {
 
 impl Change {
     /// `wanted` is the constraint the step is for, when it makes one.
-    pub fn start(session: Session, policy: String, step: Step, wanted: Option<ConstraintDuty>) -> Self {
+    /// It goes on only while the gate is open.
+    pub fn start((session, gate): (Session, Gate), policy: String, step: Step, wanted: Option<ConstraintDuty>) -> Self {
         tracing::info!(policy, statement = step.statement(), "changing the graph's schema");
         let statement = step.statement().to_owned();
-        let task = tokio::spawn(async move { run(&session, &statement, wanted.as_ref()).await });
+        let task = tokio::spawn(async move {
+            let running = async { Ok(run(&session, &statement, wanted.as_ref()).await) };
+            let outcome = gate.through(running).await;
+            outcome.unwrap_or_else(|error| Outcome::Lost(error.to_string()))
+        });
         Self { policy, step, task }
     }
 

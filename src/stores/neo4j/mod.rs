@@ -27,7 +27,7 @@ pub use self::{
 use crate::stores::{
     endpoint::{Endpoint, StoreError, refusal},
     health::Attention,
-    keeper::{Duty, Parting, Progress, ServerIdentity, Store},
+    keeper::{Duty, Gate, Parting, Progress, ServerIdentity, Store},
 };
 
 /// The label of the one node that says whose database this is. Left out of all counts.
@@ -64,6 +64,10 @@ impl Store for Neo4j {
 
     fn is_managed(base: &Neo4jDuty) -> bool {
         base.managed
+    }
+
+    fn worker(gate: &Gate) -> Neo4jWorker {
+        Neo4jWorker::behind(gate)
     }
 
     async fn work(worker: &mut Neo4jWorker, duty: &Duty<Self>, facts: &mut Neo4jFacts) -> Result<Progress, StoreError> {

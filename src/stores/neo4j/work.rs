@@ -8,7 +8,7 @@ use std::{
 
 use crate::stores::{
     endpoint::StoreError,
-    keeper::{Duty, Progress},
+    keeper::{Duty, Gate, Progress},
     limits::Limit,
     neo4j::{
         Neo4j,
@@ -36,6 +36,7 @@ const LOOK_AGAIN: Duration = Duration::from_secs(60);
 pub struct Neo4jWorker {
     pub(super) session: Option<(Neo4jDuty, Session)>,
     policies: BTreeMap<String, GraphDuty>,
+    gate: Gate,
     /// Schema statements go one after another, over all policies.
     running: Option<Change>,
     /// Steps that must wait, by policy and statement.
@@ -57,6 +58,14 @@ impl fmt::Debug for Neo4jWorker {
 }
 
 impl Neo4jWorker {
+    /// Its schema statements go through this gate too.
+    pub fn behind(gate: &Gate) -> Self {
+        Self {
+            gate: gate.clone(),
+            ..Self::default()
+        }
+    }
+
     pub(super) async fn slice(&mut self, duty: &Duty<Neo4j>, facts: &mut Neo4jFacts) -> Result<Progress, StoreError> {
         let deadline = Instant::now() + SLICE;
         self.take_up(&duty.policies);
@@ -223,7 +232,8 @@ impl Neo4jWorker {
                 .cloned(),
             _ => None,
         };
-        self.running = Some(Change::start(session.clone(), policy, step, wanted));
+        let through = (session.clone(), self.gate.clone());
+        self.running = Some(Change::start(through, policy, step, wanted));
     }
 
     fn progress(&self, facts: &Neo4jFacts) -> Progress {

@@ -11,6 +11,7 @@ use super::{
     connect::{SqlError, read as read_json},
     scram,
     sql::{literal, literals, owns},
+    step::STATISTICS,
     wire::Wire,
 };
 use crate::{
@@ -56,7 +57,7 @@ pub struct Role {
     /// None of the attributes that go beyond a database.
     pub plain: bool,
     pub connection_limit: i32,
-    /// Roles of the duty that it is a member of.
+    /// Roles of the duty that it is a member of, and the one that sees what other sessions do.
     pub member_of: Vec<String>,
     /// `name=value`, for the wanted database.
     pub settings: Vec<String>,
@@ -230,7 +231,7 @@ fn query(duty: &PostgresDuty) -> String {
   'login', r.rolcanlogin, 'connection_limit', r.rolconnlimit, 'comment', shobj_description(r.oid, 'pg_authid'), 'owns', {owns},
   'plain', NOT (r.rolsuper OR r.rolcreaterole OR r.rolcreatedb OR r.rolreplication OR r.rolbypassrls),
   'member_of', ARRAY(SELECT g.rolname FROM pg_auth_members m JOIN pg_roles g ON g.oid = m.roleid
-    WHERE m.member = r.oid AND g.rolname IN ({roles})),
+    WHERE m.member = r.oid AND g.rolname IN ({roles}, '{STATISTICS}')),
   'settings', coalesce((SELECT s.setconfig FROM pg_db_role_setting s JOIN pg_database d ON d.oid = s.setdatabase
     WHERE s.setrole = r.oid AND d.datname = {database}), '{{}}'))), '{{}}')
   FROM pg_roles r WHERE r.rolname IN ({roles})),

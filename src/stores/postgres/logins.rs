@@ -9,7 +9,7 @@ use super::{
     mark::Mark,
     plan::mark,
     sql::ident,
-    step::Step,
+    step::{STATISTICS, Step},
 };
 use crate::api::{names::SqlName, sensitive::Sensitive};
 
@@ -82,6 +82,13 @@ fn plan_owner(have: &Catalog, want: &PostgresDuty, steps: &mut Vec<Step>) {
     };
     plan_account(have, &account, steps);
     steps.extend(mark(have, want, account.name));
+    // A migration that waits says who is in its way, and for how long. On a server of somebody else's that may be more than it should see.
+    let found = have.roles.get(want.owner.as_str());
+    if want.exclusive && !is_member(found, STATISTICS) {
+        steps.push(Step::ReadStatistics {
+            name: want.owner.clone(),
+        });
+    }
     if !have.superuser && have.database_owner.as_deref() != Some(want.owner.as_str()) {
         steps.push(Step::Join {
             member: None,
@@ -103,7 +110,7 @@ fn plan_role(have: &Catalog, want: &PostgresDuty, role: &RoleDuty, steps: &mut V
     steps.extend(mark(have, want, account.name));
     let found = have.roles.get(role.name.as_str());
     let (name, group) = (role.name.clone(), want.owner.clone());
-    match (is_member(found, &group), role.access == Access::Owner) {
+    match (is_member(found, group.as_str()), role.access == Access::Owner) {
         (false, true) => steps.push(Step::Join {
             member: Some(name),
             group,
@@ -132,8 +139,8 @@ pub fn set_for(have: &Catalog, want: &PostgresDuty, role: &RoleDuty) -> Vec<Step
     steps
 }
 
-fn is_member(found: Option<&Role>, group: &SqlName) -> bool {
-    found.is_some_and(|found| found.member_of.iter().any(|one| one == group.as_str()))
+fn is_member(found: Option<&Role>, group: &str) -> bool {
+    found.is_some_and(|found| found.member_of.iter().any(|one| one == group))
 }
 
 fn plan_account(have: &Catalog, account: &Account<'_>, steps: &mut Vec<Step>) {
@@ -158,7 +165,7 @@ fn plan_twin(have: &Catalog, want: &PostgresDuty, account: &Account<'_>, steps: 
     if password.is_none() {
         return;
     }
-    if !is_member(found, account.name) {
+    if !is_member(found, account.name.as_str()) {
         steps.push(Step::Join {
             member: Some(name.clone()),
             group: account.name.clone(),

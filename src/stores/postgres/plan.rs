@@ -289,7 +289,17 @@ mod tests {
             superuser: true,
             marks_roles: true,
             max_connections: 100,
-            roles: [("own".into(), role(-1)), ("app".into(), Role { settings, ..role(65) })].into(),
+            roles: [
+                (
+                    "own".into(),
+                    Role {
+                        member_of: vec!["pg_read_all_stats".into()],
+                        ..role(-1)
+                    },
+                ),
+                ("app".into(), Role { settings, ..role(65) }),
+            ]
+            .into(),
             database_owner: Some("own".into()),
             available: vec!["vector".into(), "uuid-ossp".into()],
             extensions: vec!["vector".into(), "uuid-ossp".into()],
@@ -326,20 +336,25 @@ mod tests {
             ..Catalog::default()
         };
         let outside = statements(&fresh);
-        assert_eq!(outside.len(), 5, "{outside:?}");
+        assert_eq!(outside.len(), 6, "{outside:?}");
         assert!(outside[0].starts_with("CREATE ROLE \"own\" LOGIN CONNECTION LIMIT -1 PASSWORD 'SCRAM-SHA-256$4096:"));
         let mark = r#"'amas.dev/claim {"cluster":"c","namespace":"n","name":"db","createdByUs":true"#;
         assert_eq!(
             outside[1],
             format!("COMMENT ON ROLE \"own\" IS {mark},\"createsDatabase\":true}}'")
         );
-        assert!(outside[2].starts_with("CREATE ROLE \"app\" LOGIN CONNECTION LIMIT 65 PASSWORD 'SCRAM"));
-        assert_eq!(outside[3], format!("COMMENT ON ROLE \"app\" IS {mark}}}'"));
-        assert_eq!(outside[4], "CREATE DATABASE \"amas\" OWNER \"own\"");
+        assert_eq!(outside[2], "GRANT pg_read_all_stats TO \"own\"");
+        assert!(outside[3].starts_with("CREATE ROLE \"app\" LOGIN CONNECTION LIMIT 65 PASSWORD 'SCRAM"));
+        assert_eq!(outside[4], format!("COMMENT ON ROLE \"app\" IS {mark}}}'"));
+        assert_eq!(outside[5], "CREATE DATABASE \"amas\" OWNER \"own\"");
 
         fresh.here = "amas".into();
         fresh.database_owner = Some("own".into());
-        fresh.roles = [("own".into(), role(-1)), ("app".into(), role(65))].into();
+        fresh.roles = [
+            ("own".into(), converged().roles["own"].clone()),
+            ("app".into(), role(65)),
+        ]
+        .into();
         fresh.available = vec!["vector".into()];
         let inside = statements(&fresh);
         assert_eq!(

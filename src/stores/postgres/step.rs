@@ -7,6 +7,9 @@ use super::{
 };
 use crate::api::{names::SqlName, sensitive::Sensitive};
 
+/// The role of the server whose members see all of `pg_stat_activity`.
+pub const STATISTICS: &str = "pg_read_all_stats";
+
 /// One change on the server, in the order of doing.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Step {
@@ -53,6 +56,10 @@ pub enum Step {
     Leave {
         member: SqlName,
         group: SqlName,
+    },
+    /// Lets it see what other sessions do, and since when.
+    ReadStatistics {
+        name: SqlName,
     },
     /// The last step of its plan: the rest is done inside the new database.
     CreateDatabase {
@@ -137,6 +144,7 @@ impl Step {
             } => format!("GRANT \"{group}\" TO \"{member}\""),
             Self::Join { member: None, group } => format!("GRANT \"{group}\" TO CURRENT_USER"),
             Self::Leave { member, group } => format!("REVOKE \"{group}\" FROM \"{member}\""),
+            Self::ReadStatistics { name } => format!("GRANT {STATISTICS} TO \"{name}\""),
             Self::CreateDatabase { name, owner } => format!("CREATE DATABASE \"{name}\" OWNER \"{owner}\""),
             Self::OwnDatabase { name, owner } => format!("ALTER DATABASE \"{name}\" OWNER TO \"{owner}\""),
             Self::Set {

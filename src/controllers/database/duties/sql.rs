@@ -58,7 +58,7 @@ pub(super) fn postgres_duty(
         serves: serves(StoreKind::Postgres, valid, observed),
         attention: attention(postgres.external.as_ref()),
         claim: claim.clone(),
-        take_over: observed.take_over.clone(),
+        take_over: observed.annotations.take_over.clone(),
         configuration: configuration::judge(postgres, valid, observed).map(|judged| judged.duty),
         kept: losses::is_kept(StoreKind::Postgres, observed),
         deposit: observed.deposit.clone(),
@@ -67,7 +67,7 @@ pub(super) fn postgres_duty(
         back_to: observed.back_to,
         drift: postgres::DriftDuty {
             correct: observed.corrects_drift,
-            accept: observed.accept_drift.clone(),
+            accept: observed.annotations.accept_drift.clone(),
         },
         look_again: String::new(),
     })

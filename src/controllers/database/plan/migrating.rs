@@ -82,7 +82,7 @@ impl Migrating<'_> {
             tried: self.tried(),
             migrations,
             drift: snapshot.facts.drift.as_ref(),
-            approved: observed.approved_plan.as_deref(),
+            approved: observed.annotations.approved_plan.as_deref(),
             plans: &observed.plans,
             estimates: snapshot.facts.estimates.as_ref(),
         };
@@ -90,7 +90,7 @@ impl Migrating<'_> {
         let prepared = self.is_prepared(plan);
         let needed = prepared && matches!(decision, Decision::Start { saves: true, .. });
         if backups::steps(spec, valid, observed, needed, plan) && prepared {
-            plan.steps.extend(self.start(&decision, target, seeds.as_ref()));
+            self.start(&decision, target, seeds.as_ref(), plan);
         }
         self.keep_jobs(&decision, plan);
         match &decision {
@@ -123,7 +123,7 @@ impl Migrating<'_> {
                 brings: Some(source),
                 ..self.input()
             };
-            plan.steps.push(self.job(&input, job));
+            self.create(&input, job, plan);
         }
         plan.migrations = Some(decision);
     }
@@ -136,7 +136,7 @@ impl Migrating<'_> {
     }
 
     /// The Job that is due, if one is.
-    fn start(&self, decision: &Decision, target: i64, seeds: Option<&Seeds>) -> Option<Step> {
+    fn start(&self, decision: &Decision, target: i64, seeds: Option<&Seeds>, plan: &mut Plan) {
         let Decision::Start {
             job,
             steps,
@@ -145,7 +145,7 @@ impl Migrating<'_> {
             ..
         } = decision
         else {
-            return None;
+            return;
         };
         let input = JobInput {
             target: Some(target),
@@ -155,13 +155,17 @@ impl Migrating<'_> {
             saves: saves.then(|| backups::image(self.spec, self.valid, self.settings)),
             ..self.input()
         };
-        Some(self.job(&input, job))
+        self.create(&input, job, plan);
     }
 
-    fn job(&self, input: &JobInput<'_>, name: &str) -> Step {
+    fn create(&self, input: &JobInput<'_>, name: &str, plan: &mut Plan) {
+        let key = (ChildKind::Job, name.to_owned());
+        if self.observed.taken.contains(&key) {
+            return plan.taken.push(key);
+        }
         let postgres = self.spec.postgres.as_ref();
         let managed = postgres.is_some_and(|postgres| postgres.managed.is_some());
-        Step::Create(ChildKind::Job, jobs::job(input, name, managed))
+        plan.steps.push(Step::Create(key.0, jobs::job(input, name, managed)));
     }
 
     /// What every Job of this object has.
@@ -187,7 +191,7 @@ impl Migrating<'_> {
             now: self.observed.now,
             children: &self.observed.children,
             told: self.observed.status.migrations.as_ref(),
-            again: self.observed.try_again.is_some(),
+            again: self.observed.annotations.try_again.is_some(),
         }
     }
 

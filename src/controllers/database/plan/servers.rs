@@ -231,7 +231,11 @@ fn asked(spec: &AmasDatabaseSpec, observed: &Observed, plan: &mut Plan) -> Asked
         plan.look_again = Some(time);
     }
     Asked {
-        restart: observed.restart.clone().filter(|value| Some(value) != handled),
+        restart: observed
+            .annotations
+            .restart
+            .clone()
+            .filter(|value| Some(value) != handled),
         window_open: window == Some(Window::Open),
         has_window: window.is_some(),
         ..Asked::default()

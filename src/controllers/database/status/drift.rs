@@ -161,7 +161,7 @@ mod tests {
     #[test]
     fn the_word_is_handled_once_the_schema_was_accepted() {
         let mut situation = Situation::converged(platform());
-        situation.observed.accept_drift = Some("1".into());
+        situation.observed.annotations.accept_drift = Some("1".into());
         assert_eq!(situation.report().status.handled.get("accept-drift"), None);
         Arc::make_mut(situation.observed.postgres.as_mut().unwrap())
             .facts

@@ -10,8 +10,8 @@ use crate::api::{
 
 use super::{
     super::{
+        judge::{StoreState, Subject, reread_in},
         observe::Policy,
-        stores::{StoreState, reread_in, state},
         table::Declared,
         table::StoreKind,
         validate::{Valid, externals},
@@ -44,7 +44,15 @@ impl Draft<'_> {
             .collect();
         let mut judged = Vec::new();
         for (store, Declared { required, managed, .. }) in StoreKind::all_of(spec) {
-            let state = state(store, (managed, spec.suspend), valid, self.observed, self.plan);
+            let subject = Subject {
+                store,
+                managed,
+                suspended: spec.suspend,
+                valid,
+                observed: self.observed,
+                plan: self.plan,
+            };
+            let state = subject.state();
             if let Some(time) = reread_in(store, self.observed) {
                 self.look_within(time);
             }

@@ -6,7 +6,7 @@ use serde_json::json;
 
 use super::*;
 use crate::controllers::database::{
-    fixtures::{Situation, at, platform},
+    fixtures::{Situation, at, failed_run, platform},
     plan::Step,
 };
 use crate::{
@@ -18,7 +18,7 @@ use crate::{
     },
     engine::status::Weight,
     migrate::{
-        history::Applied,
+        history::{Applied, Run},
         plan::Estimate,
         source::{Checksum, Source},
     },
@@ -250,7 +250,7 @@ fn an_update_that_waits_is_shown_and_keeps_ready_true() {
 #[test]
 fn the_annotation_is_handled_once_it_is_carried_out() {
     let mut situation = Situation::converged(platform());
-    situation.observed.restart = Some("redis/7".into());
+    situation.observed.annotations.restart = Some("redis/7".into());
     assert_eq!(
         situation.settle().handled.get("restart"),
         None,
@@ -344,7 +344,7 @@ fn a_claimed_store_names_the_holder_and_the_way_out() {
         "{ready}"
     );
     // The word is handled once every store that answers has been looked at under it.
-    situation.observed.take_over = Some("1".into());
+    situation.observed.annotations.take_over = Some("1".into());
     assert_eq!(situation.report().status.handled.get("take-over"), None);
     let word = Some("1".to_owned());
     let redis = std::sync::Arc::make_mut(situation.observed.redis.as_mut().unwrap());
@@ -443,10 +443,10 @@ fn a_plan_waits_to_be_approved_and_is_shown() {
         "{message}"
     );
     // Another hash is reported; the right one starts the Job, and the plan stays to be read until it is in.
-    situation.observed.approved_plan = Some("f".repeat(64));
+    situation.observed.annotations.approved_plan = Some("f".repeat(64));
     let (reason, message) = situation.ready();
     assert!(reason == "WaitingForApproval" && message.contains("(fff"), "{message}");
-    situation.observed.approved_plan = Some(plan.hash);
+    situation.observed.annotations.approved_plan = Some(plan.hash);
     let job = |step: &Step| matches!(step, Step::Create(ChildKind::Job, _));
     assert!(situation.plan().steps.iter().any(job) && plan_maps(&situation).is_empty());
     let facts = &mut Arc::make_mut(situation.observed.postgres.as_mut().unwrap()).facts;
@@ -553,6 +553,50 @@ fn a_loss_waits_for_its_version_and_says_what_to_write() {
 }
 
 #[test]
+fn who_is_in_the_way_of_a_migration_is_told_while_it_waits() {
+    let mut situation = with_pending(json!({}), 1, &["SELECT 2"]);
+    let text = "0002_m.sql waits for 3 s: process 4711 (report, app_writer), in a transaction for 12 s";
+    let wait = |situation: &mut Situation, outcome: Option<&str>| {
+        let facts = &mut Arc::make_mut(situation.observed.postgres.as_mut().unwrap()).facts;
+        let state = facts.migrations.as_mut().unwrap().state.as_mut().unwrap();
+        state.latest_run = Some(Run {
+            outcome: outcome.map(str::to_owned),
+            waiting: Some(text.into()),
+            ..failed_run("job", "plan".into())
+        });
+    };
+    wait(&mut situation, None);
+    let message = |situation: &Situation| situation.ready().1;
+    assert!(
+        message(&situation).ends_with(&format!("; {text}")),
+        "{}",
+        message(&situation)
+    );
+    wait(&mut situation, Some("interrupted"));
+    assert!(!message(&situation).contains("4711"), "{}", message(&situation));
+}
+
+#[test]
+fn a_job_that_is_somebody_elses_is_told_and_not_asked_for_again() {
+    let mut situation = with_pending(json!({}), 1, &["SELECT 2"]);
+    let due = |situation: &Situation| {
+        let name = |step: &Step| match step {
+            Step::Create(ChildKind::Job, body) => body["metadata"]["name"].as_str().map(str::to_owned),
+            _ => None,
+        };
+        situation.plan().steps.iter().find_map(name)
+    };
+    let name = due(&situation).expect("a Job is due");
+    situation.observed.taken.push((ChildKind::Job, name.clone()));
+    assert_eq!(due(&situation), None);
+    let (reason, message) = situation.ready();
+    assert!(
+        reason == "NameTaken" && message.starts_with(&format!("Job {name} ")),
+        "{reason}: {message}"
+    );
+}
+
+#[test]
 fn a_failure_that_was_told_is_tried_again_once_when_somebody_asks() {
     let mut situation = with_pending(json!({}), 1, &["SELECT 2"]);
     let due = |situation: &Situation| {
@@ -585,7 +629,7 @@ fn a_failure_that_was_told_is_tried_again_once_when_somebody_asks() {
     situation.observed.children.remove(&(ChildKind::Job, numbered(3)));
     assert_eq!(due(&situation), None, "it is told still");
 
-    situation.observed.try_again = Some("please".into());
+    situation.observed.annotations.try_again = Some("please".into());
     assert_eq!(due(&situation), Some(numbered(4)));
     // As long as it could not be made, the request stands.
     let waits = situation.settle();
