@@ -46,6 +46,8 @@ mod lifecycle;
 mod losses;
 #[path = "kubernetes/lost_secrets.rs"]
 mod lost_secrets;
+#[path = "kubernetes/managed_secrets.rs"]
+mod managed_secrets;
 #[path = "kubernetes/mutation.rs"]
 mod mutation;
 #[path = "kubernetes/newer.rs"]
@@ -58,6 +60,8 @@ mod parameters;
 mod reverts;
 #[path = "kubernetes/seeds.rs"]
 mod seeds;
+#[path = "kubernetes/sources.rs"]
+mod sources;
 #[path = "kubernetes/strings.rs"]
 mod strings;
 #[path = "kubernetes/take_over.rs"]

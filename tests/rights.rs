@@ -97,6 +97,38 @@ async fn rights_in_one_namespace_are_enough() {
     none_refused(&cluster, |request| request.namespace != WORK);
 }
 
+#[tokio::test]
+async fn a_namespace_goes_with_its_rights_while_the_operator_is_there() {
+    let settings = [
+        "rbac.scope=Namespaced",
+        "watchNamespaces={work,second}",
+        "clusterId=test",
+    ];
+    let cluster = Cluster::with_controllers().await;
+    prepare(&cluster, &chart(&settings)).await;
+    let watched = [WORK, SECOND].join(",");
+    let settings = [
+        ("AMAS_RBAC_SCOPE", "Namespaced"),
+        ("AMAS_WATCH_NAMESPACES", &watched),
+        ("AMAS_CLUSTER_ID", "test"),
+    ];
+    let life = Life::new(&cluster, &settings);
+    let mut operator = life.operator();
+    let redis = json!({"managed": {"storage": {"size": "1Gi"}}});
+    life.ours(
+        "AmasDatabase",
+        "db",
+        json!({"deletionPolicy": "Delete", "redis": redis}),
+    )
+    .await;
+    life.until("create", "statefulsets").await;
+    let took = life.drop_namespace().await;
+    println!("deletion: a namespace with namespaced rights is gone after {took:?}, with the operator up");
+    let server = Postgres::start().await;
+    life.serve_in_the_second(&server, "elsewhere").await;
+    assert!(operator.runs());
+}
+
 /// The operator's requests, none of which among these was refused.
 fn none_refused(cluster: &Cluster, these: impl Fn(&Request) -> bool) -> Vec<Request> {
     let requests = cluster.requests();

@@ -294,6 +294,16 @@ async fn exit_codes_and_messages() {
     assert_eq!(output(by_file).await.0, 0);
 }
 
+/// How many rows each table has.
+async fn seeded(db: &Database) -> Vec<String> {
+    let count = "SELECT table_name || ' ' || (xpath('/row/n/text()', query_to_xml(format('SELECT count(*) AS n FROM public.%I', table_name), \
+                 false, true, '')))[1] FROM information_schema.tables WHERE table_schema = 'public' AND table_type = 'BASE TABLE' \
+                 AND table_name <> '_sqlx_migrations' ORDER BY 1";
+    let rows = db.ask(count).await;
+    assert!(rows.iter().any(|row| !row.ends_with(" 0")), "{rows:?}");
+    rows
+}
+
 #[tokio::test]
 async fn the_migrations_we_ship() {
     let db = Database::new("amas").await;
@@ -316,6 +326,11 @@ async fn the_migrations_we_ship() {
         let (code, _, stderr) = output(command(&db, &up, &dirs)).await;
         assert_eq!(code, 0, "{stderr}");
         let full = db.shape().await;
+        // As if nobody remembered them, the seeds run over what they have put there.
+        let rows = seeded(&db).await;
+        db.ask("DELETE FROM amas_migrate.seeds").await;
+        let (code, _, stderr) = output(command(&db, &up, &dirs)).await;
+        assert_eq!((code, seeded(&db).await), (0, rows), "{profile}: {stderr}");
         let (code, _, stderr) = output(command(&db, &["down", "--to", "0"], &[])).await;
         assert_eq!(code, 0, "{stderr}");
         let (code, _, stderr) = output(command(&db, &["up"], &dirs)).await;

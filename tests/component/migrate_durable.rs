@@ -61,6 +61,51 @@ async fn run_and_crash(server: &mut Postmaster, dir: &Dir) -> (i32, String) {
     (code, error)
 }
 
+/// How often the server has waited for its log to be on the disk.
+async fn syncs(server: &Postmaster) -> i64 {
+    let mut conn = connect(server).await;
+    let row = raw_sql("SELECT wal_sync FROM pg_stat_wal")
+        .fetch_one(&mut conn)
+        .await
+        .unwrap();
+    row.get(0)
+}
+
+#[tokio::test]
+async fn a_batch_waits_for_the_disk_a_few_times_however_long_it_is() {
+    const FILES: usize = 200;
+    let mut server = Postmaster::prepare();
+    server.configure(
+        "wal_writer_delay = '10s'\nwal_writer_flush_after = '1GB'\nautovacuum = off\ncheckpoint_timeout = '1h'\n",
+    );
+    server.wait_for_disks();
+    server.launch();
+    server.wait_until_ready().await;
+    let dir = Dir::new("syncs");
+    for version in 1..=FILES {
+        // A transaction of its own.
+        dir.file(
+            &format!("{version:04}_t.sql"),
+            &format!("CREATE TABLE t{version} (); DO $$ BEGIN END $$;"),
+        );
+    }
+    let before = syncs(&server).await;
+    let mut command = Command::new(env!("CARGO_BIN_EXE_amas-operator"));
+    command.args(["migrate", "up", "--dir"]).arg(dir.path());
+    let url = format!(
+        "postgres://postgres:{}@127.0.0.1:{}/postgres",
+        server.password, server.port
+    );
+    command.env("DATABASE_URL", url).stdin(Stdio::null());
+    let (code, _, error) = output(command).await;
+    assert_eq!(code, 0, "{error}");
+    // A session's own count is published when it has ended.
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    let waited = syncs(&server).await - before;
+    println!("{FILES} transactions of migrations wait for the disk {waited} times");
+    assert!((1..=10).contains(&waited), "{waited}");
+}
+
 async fn recorded(server: &Postmaster) -> Vec<String> {
     let sql = "SELECT 'version ' || version FROM _sqlx_migrations UNION ALL SELECT 'table ' || relname FROM pg_class WHERE relname ~ '^kept' \
                UNION ALL SELECT 'told ' || version FROM amas_migrate.history UNION ALL SELECT 'run ' || outcome FROM amas_migrate.runs ORDER BY 1";

@@ -412,6 +412,91 @@ async fn a_long_statement_shows_signs_of_life_and_who_is_in_the_way() {
 }
 
 #[tokio::test]
+async fn what_a_light_file_sets_for_its_transaction_ends_with_it() {
+    let db = Database::new("settings_end").await;
+    let texts = [
+        "CREATE SCHEMA app;",
+        "SET LOCAL search_path = app; CREATE TABLE a ();",
+        "CREATE TABLE b ();",
+        "CREATE TEMP TABLE c () ON COMMIT DROP;",
+        "CREATE TABLE c ();",
+        "INSERT INTO c DEFAULT VALUES;",
+    ];
+    succeeded(&up(&db, &texts).await);
+    let tables =
+        "SELECT schemaname || '.' || tablename FROM pg_tables WHERE tablename IN ('a', 'b', 'c') ORDER BY tablename";
+    assert_eq!(db.ask(tables).await, ["app.a", "public.b", "public.c"]);
+    assert_eq!(db.ask("SELECT count(*)::text FROM public.c").await, ["1"]);
+}
+
+#[tokio::test]
+async fn a_role_of_one_transaction_is_left_before_its_part_is_recorded() {
+    let db = Database::new("local_role").await;
+    let group = format!("{}_group", db.name);
+    let mut admin = db.server.connect("postgres", &db.name).await;
+    let grant = format!(
+        "CREATE ROLE {group}; GRANT {group} TO \"{}\"; GRANT CREATE ON SCHEMA public TO {group}",
+        db.owner()
+    );
+    run(&mut admin, &grant).await;
+    let file = format!(
+        "SET LOCAL ROLE {group}; CREATE TABLE theirs (); CREATE INDEX CONCURRENTLY i ON t (a); CREATE TABLE ours ();"
+    );
+    succeeded(&up(&db, &["CREATE TABLE t (a int);", &file]).await);
+    let owners =
+        "SELECT tablename || ' ' || tableowner FROM pg_tables WHERE tablename IN ('theirs', 'ours') ORDER BY 1";
+    assert_eq!(
+        db.ask(owners).await,
+        [format!("ours {}", db.owner()), format!("theirs {group}")]
+    );
+    assert_eq!(db.versions().await, [1, 2]);
+}
+
+#[tokio::test]
+async fn light_files_wait_no_longer_than_they_may_and_can_be_stopped() {
+    let db = Database::new("same_name").await;
+    let mut other = db.connect().await;
+    run(&mut other, "BEGIN; CREATE TABLE t2 ()").await;
+    let texts = ["CREATE TABLE t1 ();", "CREATE TABLE t2 ();", "CREATE TABLE t3 ();"];
+    let began = Instant::now();
+    let (report, told) = up_telling(&db, &texts, Duration::from_secs(3)).await;
+    let took = began.elapsed();
+    assert_eq!((report.exit_code(), report.current), (21, 1), "{report:?}");
+    assert!(took < Duration::from_secs(6), "{took:?}");
+    assert!(told.iter().any(|one| one.starts_with("0002_m.sql ")), "{told:?}");
+
+    // Told twice to stop while they wait together.
+    let (stop, heard) = watch::channel(Urgency::No);
+    let request = Request {
+        lock_timeout: Duration::from_secs(30),
+        ..request(
+            Goal::Up(None),
+            files(&["CREATE TABLE t1 ();", "CREATE TABLE t2 ();", "CREATE TABLE t4 ();"]),
+        )
+    };
+    let mut conn = db.connect().await;
+    let stopping = async {
+        sleep(Duration::from_millis(300)).await;
+        stop.send_replace(Urgency::Now);
+        Instant::now()
+    };
+    let mut quiet = |_: Event<'_>| {};
+    let (report, stopped) = tokio::join!(runner::run(&mut conn, &request, heard, &mut quiet), stopping);
+    assert!(matches!(report.failure, Some(Failure::Interrupted)), "{report:?}");
+    assert!(
+        stopped.elapsed() < Duration::from_millis(500),
+        "{:?}",
+        stopped.elapsed()
+    );
+    // The program would be at its end now; the server finds that out when it has waited for long enough.
+    drop(conn);
+    sleep(Duration::from_millis(1500)).await;
+    assert_eq!(db.versions().await, [1]);
+    run(&mut other, "ROLLBACK").await;
+    succeeded(&up(&db, &texts).await);
+}
+
+#[tokio::test]
 async fn light_files_share_a_transaction_and_fail_alone() {
     let db = Database::new("light").await;
     let mut texts: Vec<String> = (0..30)

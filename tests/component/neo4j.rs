@@ -11,7 +11,7 @@ use amas_operator::{
     controllers::credentials::{Certificates, Entries, certificates::Source},
     stores::{
         endpoint::{ClientCertificate, Endpoint, StoreError, Tls, Trust},
-        keeper::{Duty, Parting, Progress, Sentinel, Sign, Store},
+        keeper::{Duty, Gate, Parting, Progress, Sentinel, Sign, Store},
         limits::Limit,
         neo4j::{
             self, ConstraintDuty, ConstraintKind, GraphDuty, IndexDuty, IndexKind, ItemFacts, ItemState, Neo4j,
@@ -140,6 +140,7 @@ async fn neo4j() {
     the_start_time_is_the_same_in_every_answer(&server).await;
     a_foreign_claim_stops_everything(&server, &graph).await;
     what_is_retained_is_adopted_by_the_next_of_the_name(&server, &graph).await;
+    changes_nothing_once_the_gate_is_shut(&server, &graph).await;
     brings_a_schema_in_and_then_writes_nothing(&server, &graph).await;
     adopts_and_reports(&server, &graph).await;
     tells_what_an_external_server_does_not_allow(&server).await;
@@ -147,6 +148,16 @@ async fn neo4j() {
     an_interrupted_creation_is_finished_later(&server, &graph).await;
     sees_a_stopped_and_a_killed_server(&mut server).await;
     speaks_tls_only_as_we_configure_it(&mut server).await;
+}
+
+/// Its schema statements run beside the slices: those are held back too.
+async fn changes_nothing_once_the_gate_is_shut(server: &Neo4jServer, graph: &Graph) {
+    let duty = duty(server, vec![unique("gated", "Gated", "id")], Vec::new());
+    let (mut worker, mut facts) = (Neo4j::worker(&Gate::new(|| false)), Neo4jFacts::default());
+    let outcome = Neo4j::work(&mut worker, &duty, &mut facts).await;
+    assert!(outcome.is_ok(), "{outcome:?}");
+    let made = "SHOW CONSTRAINTS YIELD name WHERE name = 'gated' RETURN count(*) AS n";
+    assert_eq!(number(graph, made).await, 0);
 }
 
 async fn tells_what_an_external_server_does_not_allow(server: &Neo4jServer) {

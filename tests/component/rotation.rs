@@ -1,6 +1,9 @@
 //! Passwords replaced on real servers, twice, by the steps that the operator takes; with an operator that dies after each of them, and clients of
 //! which one reads the Secret for every login and one only once in each overlap. Nobody is ever refused.
 
+#[path = "rotation/killed.rs"]
+mod killed;
+
 use std::{
     collections::BTreeSet,
     sync::{
@@ -24,10 +27,12 @@ use amas_operator::{
         redis::{Redis, RedisDuty},
     },
 };
+use futures::FutureExt;
 use sqlx::{ConnectOptions, Connection as _, Row, postgres::PgConnectOptions};
 use tokio::{sync::mpsc, time::sleep};
 
 use crate::support::{
+    fault::Plan,
     neo4j::{Neo4jServer, base},
     postmaster::Postmaster,
     process::eventually,
@@ -106,17 +111,24 @@ impl Secret {
     }
 }
 
-/// The operator, which knows nothing but the Secret and dies after each write to it.
-async fn rotate<S: Store>(secret: &Secret, value: &str, overlap: Duration, engine: &Engine<S>) {
+/// The operator, which knows nothing but the Secret and dies after each write to it; how often it died of what was spoilt.
+async fn rotate<S: Store>(secret: &Secret, value: &str, overlap: Duration, engine: &Engine<S>) -> usize {
     let key = Key {
         namespace: "agents".into(),
         database: "amas".into(),
     };
-    let mut writes = 0;
+    let (mut writes, mut deaths) = (0, 0);
+    let dies = || {
+        let spoilt = engine.spoilt.as_ref();
+        spoilt.is_some_and(|plan| plan.happened().now_or_never().is_some())
+    };
     loop {
         let (wake, _wakes) = mpsc::unbounded_channel();
         let keepers = Keepers::<S>::new(wake);
         let wrote = loop {
+            if dies() {
+                break None;
+            }
             let state = secret.state();
             let duty = (engine.duty)(&state);
             let wanted = (engine.fingerprint)(&duty);
@@ -129,19 +141,24 @@ async fn rotate<S: Store>(secret: &Secret, value: &str, overlap: Duration, engin
             };
             if let Some(next) = next(&secret.spec, &state, &moment) {
                 secret.put(&next);
-                break true;
+                break Some(true);
             }
             if moment.is_in && state.rotation.second().is_none() {
-                break false;
+                break Some(false);
             }
             sleep(Duration::from_millis(10)).await;
         };
-        if !wrote {
-            break;
+        match (wrote, &engine.spoilt) {
+            (None, Some(plan)) => {
+                plan.begin(None);
+                deaths += 1;
+            }
+            (Some(true), _) => writes += 1,
+            _ => break,
         }
-        writes += 1;
     }
     assert_eq!(writes, 3, "recorded, published, ended");
+    deaths
 }
 
 /// What a keeper is told while the Secret says so.
@@ -151,6 +168,8 @@ struct Engine<S: Store> {
     duty: DutyOf<S>,
     fingerprint: fn(&S::Base) -> u64,
     duty_in: fn(&S::Facts) -> Option<u64>,
+    /// What a proxy before the server may spoil: the operator dies of it.
+    spoilt: Option<Arc<Plan>>,
 }
 
 /// How often clients logged in, and how often they were refused.
@@ -260,6 +279,7 @@ fn postgres(duty: impl Fn(&State) -> PostgresDuty + Send + Sync + 'static) -> En
         duty: Box::new(duty),
         fingerprint: PostgresDuty::fingerprint,
         duty_in: |facts| facts.duty_in,
+        spoilt: None,
     }
 }
 
@@ -424,17 +444,12 @@ async fn the_superuser_in_place() {
     assert!(seen.iter().all(|password| !log.contains(password)));
 }
 
-async fn redis_rotation(program: Program) {
-    const OVERLAP: Duration = Duration::from_secs(2);
-    let server = RedisServer::start(program, "").await;
-    let (port, endpoint) = (server.port, server.endpoint());
-    let secret = Secret::new(Purpose::Redis, endpoint.password.reveal());
-    let base = endpoint.clone();
-    let engine = Engine::<Redis> {
+fn redis_engine(endpoint: Endpoint) -> Engine<Redis> {
+    Engine {
         duty: Box::new(move |state| RedisDuty {
             endpoint: Endpoint {
                 password: state.password.clone(),
-                ..base.clone()
+                ..endpoint.clone()
             },
             second: state.rotation.second().cloned(),
             claim: crate::kept::claim(),
@@ -446,14 +461,25 @@ async fn redis_rotation(program: Program) {
         }),
         fingerprint: RedisDuty::fingerprint,
         duty_in: |facts| facts.duty_in,
-    };
-    let open = move |login: Login| async move {
-        let settings = redis::RedisConnectionInfo::default().set_password(login.password);
-        let address = redis::ConnectionAddr::Tcp("127.0.0.1".into(), port);
-        let info = redis::IntoConnectionInfo::into_connection_info(address).unwrap();
-        let client = redis::Client::open(info.set_redis_settings(settings)).unwrap();
-        client.get_multiplexed_async_connection().await.is_ok()
-    };
+        spoilt: None,
+    }
+}
+
+async fn opens_redis(port: u16, login: Login) -> bool {
+    let settings = redis::RedisConnectionInfo::default().set_password(login.password);
+    let address = redis::ConnectionAddr::Tcp("127.0.0.1".into(), port);
+    let info = redis::IntoConnectionInfo::into_connection_info(address).unwrap();
+    let client = redis::Client::open(info.set_redis_settings(settings)).unwrap();
+    client.get_multiplexed_async_connection().await.is_ok()
+}
+
+async fn redis_rotation(program: Program) {
+    const OVERLAP: Duration = Duration::from_secs(2);
+    let server = RedisServer::start(program, "").await;
+    let (port, endpoint) = (server.port, server.endpoint());
+    let secret = Secret::new(Purpose::Redis, endpoint.password.reveal());
+    let engine = redis_engine(endpoint);
+    let open = move |login| opens_redis(port, login);
     settle(&secret, &engine).await;
     twice(&secret, OVERLAP, &engine, open).await;
     agrees_with_its_file(&secret, port).await;
@@ -521,18 +547,19 @@ async fn the_user_of_redis() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_user_of_neo4j() {
-    const OVERLAP: Duration = Duration::from_secs(4);
-    let Some(mut server) = Neo4jServer::start().await else {
-        return;
-    };
-    let endpoint = server.endpoint();
-    let purpose = Purpose::Neo4j {
+async fn the_user_of_valkey() {
+    redis_rotation(Program::Valkey).await;
+}
+
+fn graph() -> Purpose {
+    Purpose::Neo4j {
         database: "neo4j".into(),
-    };
-    let secret = Secret::new(purpose, endpoint.password.reveal());
-    let (spec, first) = (secret.spec.clone(), base(endpoint.clone()));
-    let engine = Engine::<Neo4j> {
+    }
+}
+
+fn neo4j_engine(spec: SecretSpec, endpoint: Endpoint) -> Engine<Neo4j> {
+    let first = base(endpoint);
+    Engine {
         duty: Box::new(move |state| {
             let (user, other) = spec.pair(state).unwrap();
             let mut duty = first.clone();
@@ -547,17 +574,30 @@ async fn the_user_of_neo4j() {
         }),
         fingerprint: Neo4jDuty::fingerprint,
         duty_in: |facts| facts.duty_in,
+        spoilt: None,
+    }
+}
+
+async fn opens_neo4j(endpoint: Endpoint, Login { user, password }: Login) -> bool {
+    let endpoint = Endpoint {
+        user,
+        password: Sensitive::new(password),
+        ..endpoint
     };
+    <Neo4j as Store>::open(&base(endpoint)).await.is_ok()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_user_of_neo4j() {
+    const OVERLAP: Duration = Duration::from_secs(4);
+    let Some(mut server) = Neo4jServer::start().await else {
+        return;
+    };
+    let endpoint = server.endpoint();
+    let secret = Secret::new(graph(), endpoint.password.reveal());
+    let engine = neo4j_engine(secret.spec.clone(), endpoint.clone());
     settle(&secret, &engine).await;
-    let login = endpoint.clone();
-    let open = move |Login { user, password }: Login| {
-        let endpoint = Endpoint {
-            user,
-            password: Sensitive::new(password),
-            ..login.clone()
-        };
-        async move { <Neo4j as Store>::open(&base(endpoint)).await.is_ok() }
-    };
+    let open = move |login| opens_neo4j(endpoint.clone(), login);
     twice(&secret, OVERLAP, &engine, open.clone()).await;
 
     // In the middle of a third, the server starts again: what is in its volume counts, not the file it began with.

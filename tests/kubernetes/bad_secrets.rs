@@ -252,6 +252,81 @@ async fn what_is_wrong_with_the_secret_of_a_postgresql_is_told() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_login_of_another_database_changes_nothing_in_either() {
+    let server = Postmaster::start().await;
+    let port = server.port;
+    let uri = |user: &str, password: &str, database: &str| {
+        format!("postgresql://{user}:{password}@127.0.0.1:{port}/{database}").into_bytes()
+    };
+    let admin = uri("postgres", &server.password, "postgres");
+    let mut conn = connect(&admin).await;
+    for owner in ["ours", "theirs"] {
+        for sql in [
+            format!("CREATE ROLE {owner} LOGIN PASSWORD '{CANARY}'"),
+            format!("CREATE DATABASE {owner} OWNER {owner}"),
+            format!("REVOKE CONNECT ON DATABASE {owner} FROM PUBLIC"),
+        ] {
+            sqlx::raw_sql(sqlx::AssertSqlSafe(sql))
+                .execute(&mut conn)
+                .await
+                .unwrap();
+        }
+    }
+    let catalogs = async || {
+        [
+            catalog(&uri("postgres", &server.password, "ours")).await,
+            catalog(&uri("postgres", &server.password, "theirs")).await,
+        ]
+    };
+    let before = catalogs().await;
+    let (others, elsewhere) = (uri("theirs", CANARY, "ours"), uri("theirs", CANARY, "theirs"));
+    let right = uri("ours", CANARY, "ours");
+    let external = json!({"tls": {"mode": "Disable"}, "privileges": "Owner"});
+    let sql = json!({"database": "ours", "owner": "ours"});
+    let mut scene = Scene::open("postgres", external, sql).await;
+    scene
+        .each_is_told(vec![
+            Mistake(
+                vec![key("uri", &others)],
+                "InvalidSpec",
+                "spec.postgres.owner: with external.privileges: Owner it must name the login in the Secret",
+            ),
+            Mistake(
+                vec![key("uri", &elsewhere)],
+                "InvalidSpec",
+                "must lead to the database itself",
+            ),
+        ])
+        .await;
+    assert_eq!(catalogs().await, before, "nothing has changed");
+    scene.right(vec![key("uri", &right)]).await;
+    assert_eq!(catalogs().await[1], before[1], "nor has it now in the other");
+    scene.end().await;
+}
+
+async fn connect(uri: &[u8]) -> sqlx::PgConnection {
+    use sqlx::Connection;
+    sqlx::PgConnection::connect(std::str::from_utf8(uri).unwrap())
+        .await
+        .unwrap()
+}
+
+/// Everything that a catalog has: roles, schemas, relations, rights and comments.
+async fn catalog(uri: &[u8]) -> String {
+    let query = "SELECT concat_ws(E'\\n', \
+        (SELECT string_agg(r::text, ',' ORDER BY r.rolname) FROM pg_authid r), \
+        (SELECT string_agg(d::text, ',' ORDER BY d.datname) FROM (SELECT datname, datdba, datacl FROM pg_database) d), \
+        (SELECT string_agg(n::text, ',' ORDER BY n.oid) FROM pg_namespace n), \
+        (SELECT string_agg(concat(c.oid, c.relname, c.relowner, c.relacl), ',' ORDER BY c.oid) FROM pg_class c \
+         JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname !~ '^pg_'), \
+        (SELECT string_agg(s::text, ',' ORDER BY s.objoid) FROM pg_shdescription s))";
+    sqlx::query_scalar(query)
+        .fetch_one(&mut connect(uri).await)
+        .await
+        .unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_wrong_with_the_certificate_of_a_postgresql_is_told() {
     let (ours, other) = (Authority::new(), Authority::new().pem());
     let issue = |name, years| ours.issue(name, "IP:127.0.0.1", years);

@@ -64,11 +64,12 @@ const READABLE: [&str; 10] = [
 type Entries = BTreeMap<String, String>;
 
 async fn postgres_opens(secret: &Entries, host: &str) -> bool {
+    let database = secret.get("PGDATABASE").map_or("postgres", String::as_str);
     let options = PgConnectOptions::new_without_pgpass()
         .host(host)
-        .username(&secret["PGUSER"])
+        .username(secret.get("PGUSER").map_or("postgres", String::as_str))
         .password(&secret["PGPASSWORD"])
-        .database(&secret["PGDATABASE"]);
+        .database(database);
     match options.connect().await {
         Ok(session) => session.close().await.is_ok(),
         Err(_) => false,
@@ -93,7 +94,7 @@ async fn neo4j_opens(secret: &Entries, host: &str) -> bool {
     <Neo4j as Store>::open(&base(endpoint)).await.is_ok()
 }
 
-async fn opens(store: &str, secret: &Entries, host: &str) -> bool {
+pub async fn opens(store: &str, secret: &Entries, host: &str) -> bool {
     match store {
         "redis-connection" => redis_opens(secret, host).await,
         "neo4j-connection" => neo4j_opens(secret, host).await,

@@ -2,8 +2,11 @@
 
 use serde_json::{Value, json};
 
-use super::jobs::Migrated;
-use crate::support::{job::argument, kubernetes::condition_of};
+use super::jobs::{Migrated, name_of};
+use crate::support::{
+    job::{argument, give_up},
+    kubernetes::condition_of,
+};
 
 const FILES: [(&str, &str); 4] = [
     ("0001_a.up.sql", "CREATE TABLE public.a (id int);"),
@@ -68,4 +71,43 @@ async fn a_version_is_taken_back_only_where_that_is_asked_for() {
     scene.ns.wait("AmasDatabase", "a", "seen", seen).await;
     scene.ready().await;
     assert_eq!(scene.jobs().await, [] as [Value; 0]);
+}
+
+#[tokio::test]
+async fn what_a_failed_run_has_applied_is_taken_back_where_that_is_asked_for() {
+    let scene = Migrated::new("rolled").await;
+    let mut operator = scene.ns.operator(&[]).await;
+    let failing = [("0003_c.up.sql", "SELECT 1/0;"), ("0003_c.down.sql", "SELECT 1;")];
+    let files = [FILES.as_slice(), &failing].concat();
+    scene.files(&files).await;
+    scene.apply(migrations(None, "Rollback"), json!({})).await;
+    let job = scene.job().await;
+    let (code, log) = scene.run(&job, &files).await;
+    assert_eq!(code, Some(10), "{log}");
+    // No pod is here to tell its last words: an operator that starts reads the database first.
+    operator.kill();
+    give_up(&scene.ns, name_of(&job)).await;
+    operator.again();
+    let object = scene
+        .stalled("MigrationFailed", "rolled back: the schema is at version 0")
+        .await;
+    let told = &object["status"]["migrations"];
+    let at = (&told["current"], &told["failure"]["version"]);
+    assert_eq!(at, (&Value::Null, &json!(3)), "{told}");
+    let mut inside = scene.server.connect("postgres", "rolled").await;
+    let left: i64 =
+        sqlx::query_scalar("SELECT count(*) FROM pg_tables WHERE schemaname = 'public' AND tablename IN ('a', 'b')")
+            .fetch_one(&mut inside)
+            .await
+            .unwrap();
+    assert_eq!(left, 0);
+    // A corrected file goes on from there.
+    let mended = [FILES.as_slice(), &[("0003_c.up.sql", "SELECT 1;"), failing[1]]].concat();
+    scene.files(&mended).await;
+    scene
+        .apply(migrations(None, "Rollback"), json!({"amas.dev/reread-sources": "1"}))
+        .await;
+    let again = scene.job_that(|other| name_of(other) != name_of(&job)).await;
+    scene.succeed(&again, &mended, ("current", 3)).await;
+    scene.ready().await;
 }

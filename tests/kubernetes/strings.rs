@@ -293,6 +293,67 @@ async fn hostile_text_in_every_string_field_is_refused_or_told_or_quoted() {
     );
 }
 
+/// The values of annotations are anybody's, and longer than all else.
+#[tokio::test]
+async fn hostile_annotations_do_nothing_and_are_kept_short() {
+    const ASKING: [&str; 10] = [
+        "accept-drift",
+        "accept-empty",
+        "approve-plan",
+        "reissue-credentials",
+        "renew-certificates",
+        "reread-secrets",
+        "reread-sources",
+        "restart",
+        "rotate-credentials",
+        "take-over",
+    ];
+    let (ns, postgres) = on_postgres("asked").await;
+    let operator = ns.operator(&[]).await;
+    let sql = json!({"database": "asked", "owner": "asked_owner", "external": external("postgres")});
+    ns.apply(lifecycle::database("a", json!({"postgres": sql}))).await;
+    ns.wait_condition("AmasDatabase", "a", "Ready", "True").await;
+    let roles = async || -> Vec<String> {
+        let mut admin = postgres.connect("postgres", "postgres").await;
+        let query = "SELECT rolname || ' ' || coalesce(md5(rolpassword), '') FROM pg_authid WHERE rolname LIKE 'asked%' ORDER BY 1";
+        sqlx::query_scalar(query).fetch_all(&mut admin).await.unwrap()
+    };
+    let (before, secret) = (roles().await, ns.get("Secret", "a-role-asked-owner").await.unwrap());
+    let long = format!("asked_owner{}/x", "y".repeat(20_000));
+    // All but a plain value, which asks for something.
+    let values = [
+        "no_such/1",
+        "/",
+        "a/b/c",
+        "'; DROP ROLE asked_owner; --/1",
+        "\"\u{1F4A5}\u{202E}/1",
+        "line\nbreak/1",
+        long.as_str(),
+    ];
+    for value in values {
+        for name in ASKING {
+            ns.annotate("a", &format!("amas.dev/{name}"), value).await;
+        }
+        let handled = |object: &Value| {
+            let handled = object.pointer("/status/handled/rotate-credentials");
+            handled
+                .and_then(Value::as_str)
+                .is_some_and(|text| text.starts_with(&value[..value.len().min(100)]))
+        };
+        let object = ns.wait("AmasDatabase", "a", "handled", handled).await;
+        let size = object["status"].to_string().len();
+        assert!(size < 32 * 1024, "{size} bytes of status");
+    }
+    ns.wait_condition("AmasDatabase", "a", "Ready", "True").await;
+    assert_eq!(roles().await, before);
+    assert_eq!(
+        ns.get("Secret", "a-role-asked-owner").await.unwrap()["data"],
+        secret["data"]
+    );
+    let unknown = |event: &Value| event["reason"] == "NoSuchCredential";
+    assert!(ns.list("Event").await.iter().any(unknown), "{}", operator.log());
+}
+
 /// What a Job may have is for the API server to say, once there is a database to make one for.
 #[tokio::test]
 async fn what_a_job_may_not_have_is_told_and_mended() {

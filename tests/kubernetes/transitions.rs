@@ -101,6 +101,45 @@ async fn while_suspended_nothing_is_written_anywhere() {
 }
 
 #[tokio::test]
+async fn suspended_holds_beside_something_invalid_and_for_policies_too() {
+    let api = Kubernetes::shared().await;
+    let ns = api.namespace("held").await;
+    let server = redis(&ns).await;
+    let _operator = ns.operator(&[]).await;
+    let object = |suspend: bool, zone: &str| {
+        let window = json!({"start": "02:30", "duration": "1h", "timeZone": zone});
+        database(
+            "a",
+            json!({"suspend": suspend, "redis": {"external": external("redis")}, "maintenanceWindow": window}),
+        )
+    };
+    ns.apply(object(false, "Etc/UTC")).await;
+    let rules = json!([{"name": "sessions", "pattern": "session:*", "ttl": "1h", "mode": "Enforce"}]);
+    ns.apply(json!({
+        "apiVersion": "amas.dev/v1alpha1", "kind": "CachePolicy", "metadata": {"name": "p"},
+        "spec": {"databaseRef": {"name": "a"}, "prefix": "app", "rules": rules, "sweepInterval": "1s"},
+    }))
+    .await;
+    ns.wait_condition("CachePolicy", "p", "Ready", "True").await;
+    let put = |key: &str| {
+        let _: () = redis::cmd("SET").arg(key).arg("v").query(&mut server.client()).unwrap();
+    };
+    let ttl = |key: &str| -> i64 { redis::cmd("TTL").arg(key).query(&mut server.client()).unwrap() };
+    put("app:session:1");
+    eventually("a time to live", PATIENCE, async || ttl("app:session:1") > 0).await;
+
+    ns.apply(object(true, "Nowhere/Town")).await;
+    let invalid = |object: &Value| reason(object) == "InvalidSpec";
+    ns.wait("AmasDatabase", "a", "InvalidSpec", invalid).await;
+    put("app:session:2");
+    tokio::time::sleep(SILENCE).await;
+    assert_eq!(ttl("app:session:2"), -1, "a sweep went on");
+
+    ns.apply(object(false, "Etc/UTC")).await;
+    eventually("a time to live", PATIENCE, async || ttl("app:session:2") > 0).await;
+}
+
+#[tokio::test]
 async fn while_suspended_a_servers_end_and_return_are_told() {
     let api = Kubernetes::shared().await;
     let ns = api.namespace("asleep").await;

@@ -19,7 +19,15 @@ pub struct Cluster {
 
 impl Cluster {
     pub async fn start() -> Self {
-        let server = Server::start(false).await;
+        Self::of(Server::start(false).await).await
+    }
+
+    /// With what deletes the contents of namespaces.
+    pub async fn with_controllers() -> Self {
+        Self::of(Server::start(true).await).await
+    }
+
+    async fn of(server: Server) -> Self {
         let admin = server.client(Who::Tests).await;
         Self { admin, server }
     }

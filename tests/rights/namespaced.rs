@@ -1,6 +1,6 @@
 //! Rights that end with their namespace: no finalizer holds anything back, and what happens to one namespace is nothing to the next.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use kube::{
     ResourceExt,
@@ -75,6 +75,18 @@ impl Life<'_> {
             all.iter().any(|request| request.refused && request.namespace == WORK)
         })
         .await;
+    }
+
+    /// The first namespace is deleted, and gone when this returns: how long that took.
+    pub async fn drop_namespace(&self) -> Duration {
+        let namespaces = self.cluster.api("v1", "Namespace", "");
+        let begun = Instant::now();
+        namespaces.delete(WORK, &DeleteParams::default()).await.unwrap();
+        eventually("the namespace is gone", PATIENCE, async || {
+            namespaces.get_opt(WORK).await.unwrap().is_none()
+        })
+        .await;
+        begun.elapsed()
     }
 
     /// They are back, and what was refused is done.

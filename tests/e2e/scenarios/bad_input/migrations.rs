@@ -8,7 +8,7 @@ use kube::api::{DynamicObject, ListParams};
 use serde_json::{Value, json};
 
 use super::{
-    all,
+    all, evicted,
     room::{Room, postgres},
 };
 use crate::{
@@ -29,9 +29,11 @@ const MENDED: &str = "-- the third of five\nCREATE TABLE three (id int);\n";
 
 pub async fn run(ctx: &Ctx) -> Result {
     let (bundle, files) = (Room::new(ctx, "bundle").await?, Room::new(ctx, "files").await?);
+    let drained = Room::new(ctx, "drained").await?;
     all([
         Box::pin(unknown_bundle(&bundle)),
         Box::pin(Steps { room: &files }.run()),
+        Box::pin(evicted::run(&drained)),
     ])
     .await
 }
