@@ -65,7 +65,8 @@ impl Postgres {
         run(Command::new("chown").arg("postgres").arg(&dir));
         let data = dir.join("data");
         run(as_postgres("initdb")
-            .args(["-A", "trust", "-U", "postgres", "--no-sync", "-D"])
+            .args(["-A", "trust", "-U", "postgres", "--no-sync"])
+            .args(["--encoding=UTF8", "--locale=C.UTF-8", "-D"])
             .arg(&data));
         fs::write(data.join("pg_hba.conf"), access).unwrap();
         let mut server = as_postgres("postgres");

@@ -77,6 +77,7 @@ impl Server {
         finish(Command::new("chown").arg("postgres").arg(&password))?;
         let mut initdb = as_postgres("initdb")?;
         initdb
+            .args(["--encoding=UTF8", "--locale=C.UTF-8"])
             .args(["--auth=scram-sha-256", "--username=postgres", "--no-sync", "--pwfile"])
             .arg(&password)
             .args(["-D", &self.data()]);
