@@ -28,6 +28,13 @@ use life::{Life, SECOND, WORK};
 use rules::{Rule, chart, may, role_of, roles};
 use support::{postgres::Postgres, process::eventually};
 
+/// What the chart tells an operator that has rights in [`WORK`] and [`SECOND`] only.
+const NAMESPACED: [(&str, &str); 3] = [
+    ("AMAS_RBAC_SCOPE", "Namespaced"),
+    ("AMAS_WATCH_NAMESPACES", "work,second"),
+    ("AMAS_CLUSTER_ID", "test"),
+];
+
 #[tokio::test]
 async fn every_rule_of_the_chart_is_needed_and_nothing_is_refused() {
     let chart = chart(&["certManager.enabled=true", "secrets.watch=Labelled"]);
@@ -74,13 +81,7 @@ async fn rights_in_one_namespace_are_enough() {
     );
     let cluster = Cluster::start().await;
     prepare(&cluster, &namespaced).await;
-    let watched = [WORK, SECOND].join(",");
-    let settings = [
-        ("AMAS_RBAC_SCOPE", "Namespaced"),
-        ("AMAS_WATCH_NAMESPACES", &watched),
-        ("AMAS_CLUSTER_ID", "test"),
-    ];
-    let life = Life::new(&cluster, &settings);
+    let life = Life::new(&cluster, &NAMESPACED);
     let mut operator = life.short().await;
     none_refused(&cluster, |_| true);
 
@@ -106,13 +107,7 @@ async fn a_namespace_goes_with_its_rights_while_the_operator_is_there() {
     ];
     let cluster = Cluster::with_controllers().await;
     prepare(&cluster, &chart(&settings)).await;
-    let watched = [WORK, SECOND].join(",");
-    let settings = [
-        ("AMAS_RBAC_SCOPE", "Namespaced"),
-        ("AMAS_WATCH_NAMESPACES", &watched),
-        ("AMAS_CLUSTER_ID", "test"),
-    ];
-    let life = Life::new(&cluster, &settings);
+    let life = Life::new(&cluster, &NAMESPACED);
     let mut operator = life.operator();
     let redis = json!({"managed": {"storage": {"size": "1Gi"}}});
     life.ours(

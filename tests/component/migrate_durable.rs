@@ -25,6 +25,19 @@ async fn connect(server: &Postmaster) -> PgConnection {
     login.connect().await.unwrap()
 }
 
+/// A run: the exit code, and what it said.
+async fn up(server: &Postmaster, dir: &Dir) -> (i32, String) {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_amas-operator"));
+    command.args(["migrate", "up", "--dir"]).arg(dir.path());
+    let url = format!(
+        "postgres://postgres:{}@127.0.0.1:{}/postgres",
+        server.password, server.port
+    );
+    command.env("DATABASE_URL", url).stdin(Stdio::null());
+    let (code, _, error) = output(command).await;
+    (code, error)
+}
+
 /// A run, after which the server is killed and started again. The exit code, and whether a commit that nobody waited for,
 /// right after the run, was lost as it has to be for the rest to mean anything.
 async fn run_and_crash(server: &mut Postmaster, dir: &Dir) -> (i32, String) {
@@ -36,14 +49,7 @@ async fn run_and_crash(server: &mut Postmaster, dir: &Dir) -> (i32, String) {
         .execute(&mut conn)
         .await
         .unwrap();
-    let mut command = Command::new(env!("CARGO_BIN_EXE_amas-operator"));
-    command.args(["migrate", "up", "--dir"]).arg(dir.path());
-    let url = format!(
-        "postgres://postgres:{}@127.0.0.1:{}/postgres",
-        server.password, server.port
-    );
-    command.env("DATABASE_URL", url).stdin(Stdio::null());
-    let (code, _, error) = output(command).await;
+    let (code, error) = up(server, dir).await;
     raw_sql("CREATE TABLE unwaited ()").execute(&mut conn).await.unwrap();
     server.kill();
     let in_time = launched.elapsed() < ROUND - Duration::from_secs(1);
@@ -90,14 +96,7 @@ async fn a_batch_waits_for_the_disk_a_few_times_however_long_it_is() {
         );
     }
     let before = syncs(&server).await;
-    let mut command = Command::new(env!("CARGO_BIN_EXE_amas-operator"));
-    command.args(["migrate", "up", "--dir"]).arg(dir.path());
-    let url = format!(
-        "postgres://postgres:{}@127.0.0.1:{}/postgres",
-        server.password, server.port
-    );
-    command.env("DATABASE_URL", url).stdin(Stdio::null());
-    let (code, _, error) = output(command).await;
+    let (code, error) = up(&server, &dir).await;
     assert_eq!(code, 0, "{error}");
     // A session's own count is published when it has ended.
     tokio::time::sleep(Duration::from_millis(500)).await;

@@ -179,6 +179,15 @@ struct Count {
     refused: AtomicUsize,
 }
 
+impl Count {
+    fn so_far(&self) -> (usize, usize) {
+        (
+            self.logins.load(Ordering::Relaxed),
+            self.refused.load(Ordering::Relaxed),
+        )
+    }
+}
+
 /// Two clients until dropped; `open` tells whether a login works.
 fn clients<F>(
     secret: &Secret,
@@ -237,10 +246,7 @@ async fn twice<S: Store, F>(
         rotate(secret, value, overlap, engine).await;
     }
     drop(tasks);
-    let (logins, refused) = (
-        count.logins.load(Ordering::Relaxed),
-        count.refused.load(Ordering::Relaxed),
-    );
+    let (logins, refused) = count.so_far();
     println!("{logins} logins through two rotations, {refused} refused");
     assert!(logins > 50 && refused == 0, "{refused} of {logins} logins were refused");
     assert_eq!(secret.state().rotation.count, 2);
@@ -466,11 +472,7 @@ fn redis_engine(endpoint: Endpoint) -> Engine<Redis> {
 }
 
 async fn opens_redis(port: u16, login: Login) -> bool {
-    let settings = redis::RedisConnectionInfo::default().set_password(login.password);
-    let address = redis::ConnectionAddr::Tcp("127.0.0.1".into(), port);
-    let info = redis::IntoConnectionInfo::into_connection_info(address).unwrap();
-    let client = redis::Client::open(info.set_redis_settings(settings)).unwrap();
-    client.get_multiplexed_async_connection().await.is_ok()
+    connect(port, &login.password).await.is_ok()
 }
 
 async fn redis_rotation(program: Program) {
@@ -518,12 +520,16 @@ fn asked(value: &str) -> Moment {
     }
 }
 
-async fn client(port: u16, password: &Sensitive) -> redis::aio::MultiplexedConnection {
-    let settings = redis::RedisConnectionInfo::default().set_password(password.reveal());
+async fn connect(port: u16, password: &str) -> redis::RedisResult<redis::aio::MultiplexedConnection> {
+    let settings = redis::RedisConnectionInfo::default().set_password(password);
     let address = redis::ConnectionAddr::Tcp("127.0.0.1".into(), port);
     let info = redis::IntoConnectionInfo::into_connection_info(address).unwrap();
     let client = redis::Client::open(info.set_redis_settings(settings)).unwrap();
-    client.get_multiplexed_async_connection().await.unwrap()
+    client.get_multiplexed_async_connection().await
+}
+
+async fn client(port: u16, password: &Sensitive) -> redis::aio::MultiplexedConnection {
+    connect(port, password.reveal()).await.unwrap()
 }
 
 /// The file that a restarted server would read has the passwords that this one knows, as hashes.

@@ -175,6 +175,11 @@ impl SecretSpec {
         }
     }
 
+    /// Whether it is of a role of PostgreSQL, whose password the admin can set without knowing the old one.
+    pub fn is_role(&self) -> bool {
+        matches!(self.purpose, Purpose::PostgresRole { .. })
+    }
+
     /// The two users that rotations go back and forth between.
     fn users(&self) -> Option<(&'static str, [String; 2])> {
         match &self.purpose {

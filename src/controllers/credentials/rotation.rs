@@ -184,7 +184,7 @@ fn begun(spec: &SecretSpec, state: &State, moment: &Moment) -> Option<State> {
         Given::No => return None,
     };
     // A role's password is set by the admin, so it needs no preparation.
-    if matches!(spec.purpose, Purpose::PostgresRole { .. }) && is_in_place(spec, state) {
+    if spec.is_role() && is_in_place(spec, state) {
         return Some(replaced(state, next, moment, None));
     }
     let mut state = state.clone();

@@ -210,7 +210,7 @@ fn request(secret: &SecretSpec, observed: &Observed) -> Option<Request> {
         .annotations
         .reissue
         .as_ref()
-        .filter(|value| of(value) && matches!(secret.purpose, Purpose::PostgresRole { .. }))
+        .filter(|value| of(value) && secret.is_role())
         .filter(|value| !handled(HANDLED_REISSUE, value))
         .cloned()
         .map(Request::Reissue);

@@ -1,9 +1,6 @@
 //! The same with an operator that dies of each write on the server: before it arrives, and after it was carried out. The next one knows only the Secret.
 
-use std::{
-    sync::atomic::Ordering,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use amas_operator::{
     controllers::credentials::Purpose,
@@ -85,10 +82,7 @@ async fn past_every_write<S: Store, F>(
         }
     }
     drop(tasks);
-    let (logins, refused) = (
-        count.logins.load(Ordering::Relaxed),
-        count.refused.load(Ordering::Relaxed),
-    );
+    let (logins, refused) = count.so_far();
     let rotations = 2 * all.len();
     assert_eq!(secret.state().rotation.count, u64::try_from(rotations).unwrap() + 1);
     println!(

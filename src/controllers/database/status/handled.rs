@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use crate::{
     api::{REISSUE, ROTATE, conditions::shorten},
     controllers::{
-        credentials::{Purpose, SecretSpec},
+        credentials::SecretSpec,
         database::{
             jobs::Decision,
             losses,
@@ -66,7 +66,7 @@ impl Draft<'_> {
     pub fn unknown_credentials(&self, valid: &Valid, handled: &BTreeMap<String, String>) -> Vec<News> {
         let names = |roles_only: bool| -> Vec<&str> {
             let all = valid.secrets.iter();
-            let of_kind = all.filter(|one| !roles_only || matches!(one.purpose, Purpose::PostgresRole { .. }));
+            let of_kind = all.filter(|one| !roles_only || one.is_role());
             of_kind.filter_map(SecretSpec::credential).collect()
         };
         let told = |annotation: &str, key: &str, names: Vec<&str>, needs_name: bool| {

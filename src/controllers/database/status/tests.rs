@@ -552,6 +552,15 @@ fn a_loss_waits_for_its_version_and_says_what_to_write() {
     assert!(situation.plan().steps.iter().any(job));
 }
 
+/// The name of the Job that would be made now.
+fn due(situation: &Situation) -> Option<String> {
+    let name = |step: &Step| match step {
+        Step::Create(ChildKind::Job, body) => body["metadata"]["name"].as_str().map(str::to_owned),
+        _ => None,
+    };
+    situation.plan().steps.iter().find_map(name)
+}
+
 #[test]
 fn who_is_in_the_way_of_a_migration_is_told_while_it_waits() {
     let mut situation = with_pending(json!({}), 1, &["SELECT 2"]);
@@ -579,13 +588,6 @@ fn who_is_in_the_way_of_a_migration_is_told_while_it_waits() {
 #[test]
 fn a_job_that_is_somebody_elses_is_told_and_not_asked_for_again() {
     let mut situation = with_pending(json!({}), 1, &["SELECT 2"]);
-    let due = |situation: &Situation| {
-        let name = |step: &Step| match step {
-            Step::Create(ChildKind::Job, body) => body["metadata"]["name"].as_str().map(str::to_owned),
-            _ => None,
-        };
-        situation.plan().steps.iter().find_map(name)
-    };
     let name = due(&situation).expect("a Job is due");
     situation.observed.taken.push((ChildKind::Job, name.clone()));
     assert_eq!(due(&situation), None);
@@ -599,13 +601,6 @@ fn a_job_that_is_somebody_elses_is_told_and_not_asked_for_again() {
 #[test]
 fn a_failure_that_was_told_is_tried_again_once_when_somebody_asks() {
     let mut situation = with_pending(json!({}), 1, &["SELECT 2"]);
-    let due = |situation: &Situation| {
-        let name = |step: &Step| match step {
-            Step::Create(ChildKind::Job, body) => body["metadata"]["name"].as_str().map(str::to_owned),
-            _ => None,
-        };
-        situation.plan().steps.iter().find_map(name)
-    };
     let see = |situation: &mut Situation, name: &str, conditions: serde_json::Value| {
         let metadata = json!({"name": name, "namespace": "amas", "uid": "j", "labels": {"amas.dev/database": "amas"}});
         let spec = json!({"ttlSecondsAfterFinished": 86400});
