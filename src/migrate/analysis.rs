@@ -13,6 +13,7 @@ mod outside;
 mod query;
 mod reach;
 mod remove;
+mod routines;
 mod statement;
 mod syntax;
 
@@ -22,6 +23,7 @@ pub use body::Inside;
 pub use lock::{LockMode, TableName};
 pub use outside::Outside;
 pub use reach::{Keys, Object, Reach, reach};
+pub use routines::Reader;
 
 /// A longer statement is not parsed: it is data, and a tree of it would cost more than it tells.
 const LONGEST: usize = 256 * 1024;
@@ -162,58 +164,16 @@ pub fn facts(sql: &str) -> StatementFacts {
         unlisted: true,
         ..StatementFacts::default()
     };
+    if let Some(kind) = routines::created(sql) {
+        return StatementFacts {
+            kind: kind.to_owned(),
+            ..StatementFacts::default()
+        };
+    }
     if sql.len() > LONGEST || depth(sql) > DEEPEST {
         return unknown;
     }
     syntax::statement(sql).map_or(unknown, |node| statement::facts(&node))
-}
-
-/// Kinds of statements that call the routines they name.
-const CALLERS: &[&str] = &["CALL", "DELETE", "INSERT", "MERGE", "SELECT", "UPDATE", "VALUES"];
-
-/// Reads the statements of a file in their order, so that what one of them runs out of a body is known with it.
-#[derive(Default)]
-pub struct Reader {
-    /// What the routines do that the file has made so far.
-    routines: BTreeMap<String, Vec<StatementFacts>>,
-}
-
-impl Reader {
-    pub fn read(&mut self, sql: &str) -> StatementFacts {
-        let mut facts = facts(sql);
-        match facts.kind.as_str() {
-            "DO" => {
-                if let Some(body) = body::Body::of(sql) {
-                    facts.inside = body.inside();
-                    let called = body.calls(self.routines.keys());
-                    facts.inside.extend(self.done_by(&called));
-                }
-            }
-            "CREATE FUNCTION" | "CREATE PROCEDURE" => {
-                if let (Some(name), Some(body)) = (body::routine(sql), body::Body::of(sql)) {
-                    let called = body.calls(self.routines.keys());
-                    let all = body.inside().into_iter().chain(self.done_by(&called));
-                    let all = all.map(|one| one.facts).collect();
-                    self.routines.insert(name, all);
-                }
-            }
-            kind if CALLERS.contains(&kind) && !self.routines.is_empty() => {
-                let called = body::calls(sql, self.routines.keys());
-                facts.inside = self.done_by(&called);
-            }
-            _ => {}
-        }
-        facts
-    }
-
-    fn done_by(&self, called: &[&String]) -> Vec<Inside> {
-        let all = called.iter().filter_map(|name| self.routines.get(*name)).flatten();
-        all.map(|facts| Inside {
-            span: None,
-            facts: facts.clone(),
-        })
-        .collect()
-    }
 }
 
 /// The deepest nesting of brackets; those in strings count too, which errs on the safe side.

@@ -100,9 +100,9 @@ impl Body {
         }
     }
 
-    /// Which of these routines it calls.
-    pub fn calls<'a>(&self, routines: impl Iterator<Item = &'a String>) -> Vec<&'a String> {
-        calls(&self.text, routines)
+    /// The names of the routines that it calls, as far as they are written out.
+    pub fn calls(&self) -> BTreeSet<String> {
+        calls(&self.text)
     }
 }
 
@@ -127,22 +127,15 @@ impl StatementFacts {
     }
 }
 
-/// The name, without a schema, of a routine that a statement creates.
-pub(super) fn routine(sql: &str) -> Option<String> {
-    let all = tokens(sql).ok()?;
-    let bracket = all.iter().position(|token| token.text(sql) == "(")?;
-    Some(plain(all.get(bracket.checked_sub(1)?)?.text(sql)))
-}
-
-/// Which of these routines a text calls.
-pub(super) fn calls<'a>(sql: &str, routines: impl Iterator<Item = &'a String>) -> Vec<&'a String> {
+/// The names, without schemas, that a text puts before a bracket: the routines that it calls are among them.
+pub(super) fn calls(sql: &str) -> BTreeSet<String> {
     let all = tokens(sql).unwrap_or_default();
     let pairs = all.windows(2).filter(|pair| pair[1].text(sql) == "(");
-    let called: BTreeSet<String> = pairs.map(|pair| plain(pair[0].text(sql))).collect();
-    routines.filter(|name| called.contains(*name)).collect()
+    pairs.map(|pair| plain(pair[0].text(sql))).collect()
 }
 
-fn plain(name: &str) -> String {
+/// A name as the catalog has it.
+pub(super) fn plain(name: &str) -> String {
     match name.strip_prefix('"') {
         Some(quoted) => quoted.trim_end_matches('"').to_owned(),
         None => name.to_ascii_lowercase(),

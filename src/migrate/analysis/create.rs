@@ -50,9 +50,7 @@ pub(super) fn creates(node: &SyntaxNode, kind: K, gather: &mut Gather) -> bool {
             gather.facts.unlisted = syntax::holds(node, K::QUALIFIED_COLUMN_NAME_REF);
         }
         K::CREATE_DATABASE | K::CREATE_TABLESPACE | K::CREATE_SUBSCRIPTION => gather.facts.transactional = false,
-        K::CREATE_FUNCTION
-        | K::CREATE_PROCEDURE
-        | K::CREATE_TYPE
+        K::CREATE_TYPE
         | K::CREATE_DOMAIN
         | K::CREATE_AGGREGATE
         | K::CREATE_ROLE

@@ -51,29 +51,37 @@ impl Token {
 
 /// All tokens of a text, semicolons too.
 pub fn tokens(sql: &str) -> Result<Vec<Token>, Unrunnable> {
+    each(sql).collect()
+}
+
+/// One token after the other, for who needs only the first of them. After an error nothing is to be asked any more.
+pub fn each(sql: &str) -> impl Iterator<Item = Result<Token, Unrunnable>> {
     let mut scanner = Scanner::new(sql);
-    let mut all = Vec::new();
-    while let Some(byte) = scanner.upcoming()? {
-        let (start, depth) = (scanner.at, scanner.parens);
-        match byte {
-            b';' | b'\\' => scanner.at += 1,
-            _ => scanner.token(byte)?,
-        }
-        let kind = match (byte, scanner.bytes[scanner.at - 1]) {
-            (b'"', _) => Kind::Name,
-            (b'\'', _) | (b'e' | b'E', b'\'') => Kind::String,
-            (b'$', b'$') if scanner.at - start > 1 => Kind::String,
-            (first, _) if is_word_start(first) => Kind::Word,
-            _ => Kind::Other,
-        };
-        all.push(Token {
-            start,
-            end: scanner.at,
-            kind,
-            depth,
-        });
+    std::iter::from_fn(move || next(&mut scanner).transpose())
+}
+
+fn next(scanner: &mut Scanner) -> Result<Option<Token>, Unrunnable> {
+    let Some(byte) = scanner.upcoming()? else {
+        return Ok(None);
+    };
+    let (start, depth) = (scanner.at, scanner.parens);
+    match byte {
+        b';' | b'\\' => scanner.at += 1,
+        _ => scanner.token(byte)?,
     }
-    Ok(all)
+    let kind = match (byte, scanner.bytes[scanner.at - 1]) {
+        (b'"', _) => Kind::Name,
+        (b'\'', _) | (b'e' | b'E', b'\'') => Kind::String,
+        (b'$', b'$') if scanner.at - start > 1 => Kind::String,
+        (first, _) if is_word_start(first) => Kind::Word,
+        _ => Kind::Other,
+    };
+    Ok(Some(Token {
+        start,
+        end: scanner.at,
+        kind,
+        depth,
+    }))
 }
 
 #[cfg(test)]

@@ -8,15 +8,16 @@ use kube::api::{DynamicObject, ListParams};
 use serde_json::{Value, json};
 
 use super::{
-    all, evicted,
+    all,
+    by_hand::ByHand,
+    evicted,
     room::{Room, postgres},
 };
 use crate::{
     cluster::{
         clients::{self, Values, role_secret},
         conditions,
-        objects::{self, api, ours},
-        operator,
+        objects::{api, ours},
         platform::PATIENCE,
         wait::Watch,
     },
@@ -85,13 +86,16 @@ struct Steps<'a> {
 impl Steps<'_> {
     async fn run(self) -> Result {
         self.write(&[(3, FAILING)]).await?;
-        self.room
-            .database("five", database(json!({ "configMaps": ["steps"] })))
-            .await?;
+        let by_hand = ByHand {
+            room: self.room,
+            database: "five",
+            files: "steps",
+        };
+        self.adopted(&by_hand).await?;
         self.failing().await?;
         self.edited().await?;
-        self.redone_by_hand().await?;
-        self.lossy().await
+        by_hand.redo("five").await?;
+        self.lossy(&by_hand).await
     }
 
     /// The files, some replaced; the sixth only if it is named.
@@ -132,6 +136,23 @@ impl Steps<'_> {
         let mut session = clients::postgres(secret.get("DATABASE_URL")?).await?;
         let query = "SELECT coalesce(string_agg(tablename, ' ' ORDER BY tablename), '')::text FROM pg_tables WHERE schemaname = 'public' AND tablename NOT LIKE '\\_%'";
         clients::value(&mut session, query).await
+    }
+
+    /// A database that somebody has brought to the first version already: had it not been stamped, its table would be in the way.
+    async fn adopted(&self, by_hand: &ByHand<'_>) -> Result {
+        let mut spec = database(json!({ "configMaps": ["steps"] }));
+        if let Some(spec) = spec.as_object_mut() {
+            spec.remove("migrations");
+        }
+        self.room.database("five", spec).await?;
+        self.room
+            .database_ready("five", "a database without migrations")
+            .await?;
+        by_hand.execute("CREATE TABLE one (id int)").await?;
+        by_hand.stamp(1).await?;
+        self.room
+            .database("five", database(json!({ "configMaps": ["steps"] })))
+            .await
     }
 
     async fn failing(&self) -> Result {
@@ -218,51 +239,10 @@ impl Steps<'_> {
             .map(|_| ())
     }
 
-    /// A verb for which the object has no field: the Job of the documentation, with the names of this object.
-    async fn redone_by_hand(&self) -> Result {
-        let (ctx, namespace) = (self.room.ctx, &self.room.namespace);
-        let image = operator::pod(ctx)
-            .await?
-            .spec
-            .and_then(|spec| spec.containers.into_iter().next()?.image);
-        let text = include_str!("../../../../manifests/examples/migration-job.yaml")
-            .replace("OPERATOR_IMAGE", &image.about("the operator's pod has no image")?)
-            .replace("amas-role-amas-owner", &role_secret("five", "app_owner"))
-            .replace("amas-migrations", "steps")
-            .replace("amas.dev/database: amas", "amas.dev/database: five");
-        let before = self.made("five").await?;
-        objects::apply(&ctx.client, namespace, &objects::parse(&text)?).await?;
-        let ended = |job: Option<&DynamicObject>| {
-            job.is_some_and(|job| job.data["status"]["succeeded"] == 1 || job.data["status"]["failed"] == 1)
-        };
-        let jobs = api::<Job>(&ctx.client, namespace);
-        let mut watch = Watch::open(&jobs, "amas-redo").await?;
-        watch.until(PATIENCE, "the end of the Job", ended).await?;
-        let succeeded = watch.into_object()?.data["status"]["succeeded"] == 1;
-        let after = self.made("five").await?;
-        ctx.figure(
-            "migrate redo as a Job of one's own",
-            format!(
-                "{}; table five {before} -> {after}",
-                if succeeded { "done" } else { "FAILED" }
-            ),
-            "done, table five is another",
-            succeeded && before != after,
-        );
-        Ok(())
-    }
-
-    /// Which table of this name there is.
-    async fn made(&self, table: &str) -> Result<String> {
-        let secret = role_secret("five", "app_writer");
-        let secret = Values::read(&self.room.ctx.client, &self.room.namespace, &secret).await?;
-        let mut session = clients::postgres(secret.get("DATABASE_URL")?).await?;
-        clients::value(&mut session, &format!("SELECT to_regclass('{table}')::oid::text")).await
-    }
-
-    /// A table that a migration takes away is saved first, by a pod of the server's image and onto a volume.
-    async fn lossy(&self) -> Result {
+    /// A table that a migration takes away is saved first, by a pod of the server's image and onto a volume; and put back from there.
+    async fn lossy(&self, by_hand: &ByHand<'_>) -> Result {
         let ctx = self.room.ctx;
+        by_hand.execute("INSERT INTO two SELECT generate_series(1, 20)").await?;
         self.write(&[(3, MENDED), (6, "DROP TABLE two;\n")]).await?;
         let mut spec = database(json!({ "configMaps": ["steps"] }));
         spec["migrations"]["backup"] = json!({ "size": "1Gi" });
@@ -274,10 +254,8 @@ impl Steps<'_> {
         self.room.database("five", spec).await?;
         let object = self.room.database_ready("five", "the loss is accepted").await?;
         progress(ctx, &object, "five", "6/6");
-        let secret = Values::read(&ctx.client, &self.room.namespace, &role_secret("five", "app_owner")).await?;
-        let mut session = clients::postgres(secret.get("DATABASE_URL")?).await?;
         let query = "SELECT coalesce(string_agg(b.entries::text || ' ' || (b.bytes > 0), '; '), 'none') FROM amas_migrate.backups b";
-        let saved: String = clients::value(&mut session, query).await?;
+        let saved = by_hand.value(query).await?;
         let wanted = r#"[{"name": "\"public\".\"two\""}] true"#;
         ctx.figure("five: what was saved", &saved, wanted, saved == wanted);
         let volume = object.data["status"]["volumes"].to_string();
@@ -287,6 +265,6 @@ impl Steps<'_> {
             "five-backups",
             volume.contains("\"five-backups\""),
         );
-        Ok(())
+        by_hand.restore_tables(1, "two", 20).await
     }
 }

@@ -1,5 +1,6 @@
 //! Bad input: a rejected apply or a plain condition, nothing of anybody else touched, no noise, and a way back.
 
+mod by_hand;
 mod evicted;
 mod graph;
 mod migrations;

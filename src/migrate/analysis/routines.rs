@@ -1,0 +1,180 @@
+//! The routines of a file: what makes one is not parsed, and its body is read when something else of the file runs it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::{
+    StatementFacts,
+    body::{self, Body, Inside},
+    facts,
+};
+use crate::migrate::statements::tokens::{self, Token};
+
+/// Kinds of statements that call the routines they name.
+const CALLERS: &[&str] = &["CALL", "DELETE", "INSERT", "MERGE", "SELECT", "UPDATE", "VALUES"];
+
+/// `CREATE FUNCTION` or `CREATE PROCEDURE`, if that is what the statement does. It locks no table for longer than it takes to look, whatever stands in
+/// it, and a set of migrations may be full of it: more is not asked of its text.
+pub(super) fn created(sql: &str) -> Option<&'static str> {
+    let mut words = tokens::each(sql).map_while(Result::ok);
+    let mut is = |word: &str| words.next().is_some_and(|token| token.is(sql, word));
+    if !is("CREATE") {
+        return None;
+    }
+    let mut what = words.next()?;
+    if what.is(sql, "OR") {
+        what = words.nth(1)?;
+    }
+    let kinds = [("FUNCTION", "CREATE FUNCTION"), ("PROCEDURE", "CREATE PROCEDURE")];
+    kinds
+        .into_iter()
+        .find(|(word, _)| what.is(sql, word))
+        .map(|(_, kind)| kind)
+}
+
+/// The name, without a schema, of a routine that a statement creates.
+fn name(sql: &str) -> Option<String> {
+    let mut last: Option<Token> = None;
+    for token in tokens::each(sql).map_while(Result::ok) {
+        if token.text(sql) == "(" {
+            return last.map(|name| body::plain(name.text(sql)));
+        }
+        last = Some(token);
+    }
+    None
+}
+
+/// Reads the statements of a file in their order, so that what one of them runs out of a body is known with it.
+#[derive(Default)]
+pub struct Reader<'a> {
+    /// What the file has made so far, by name: as many as differ in their arguments, or replace each other.
+    routines: BTreeMap<String, Vec<Routine<'a>>>,
+}
+
+/// What a routine does, once somebody has asked.
+struct Routine<'a> {
+    /// The statement that makes it.
+    sql: &'a str,
+    done: Option<Done>,
+}
+
+#[derive(Clone)]
+struct Done {
+    itself: Vec<StatementFacts>,
+    calls: BTreeSet<String>,
+}
+
+impl Routine<'_> {
+    fn done(&mut self) -> Done {
+        let read = || {
+            let body = Body::of(self.sql);
+            let inside = body.as_ref().map(Body::inside).unwrap_or_default();
+            Done {
+                itself: inside.into_iter().map(|one| one.facts).collect(),
+                calls: body.as_ref().map(Body::calls).unwrap_or_default(),
+            }
+        };
+        self.done.get_or_insert_with(read).clone()
+    }
+}
+
+impl<'a> Reader<'a> {
+    pub fn read(&mut self, sql: &'a str) -> StatementFacts {
+        let mut facts = facts(sql);
+        match facts.kind.as_str() {
+            "DO" => {
+                if let Some(body) = Body::of(sql) {
+                    facts.inside = body.inside();
+                    facts.inside.extend(self.done_by(|| body.calls()));
+                }
+            }
+            "CREATE FUNCTION" | "CREATE PROCEDURE" => {
+                if let Some(name) = name(sql) {
+                    let routine = Routine { sql, done: None };
+                    self.routines.entry(name).or_default().push(routine);
+                }
+            }
+            kind if CALLERS.contains(&kind) => facts.inside = self.done_by(|| body::calls(sql)),
+            _ => {}
+        }
+        facts
+    }
+
+    /// What the file's routines of these names do, and those that they call.
+    fn done_by(&mut self, calls: impl Fn() -> BTreeSet<String>) -> Vec<Inside> {
+        let mut all = Vec::new();
+        if self.routines.is_empty() {
+            return all;
+        }
+        let (mut open, mut seen) = (calls(), BTreeSet::new());
+        while let Some(name) = open.pop_first() {
+            let Some(routines) = self.routines.get_mut(&name) else {
+                continue;
+            };
+            if !seen.insert(name) {
+                continue;
+            }
+            for routine in routines {
+                let done = routine.done();
+                all.extend(done.itself.into_iter().map(|facts| Inside { span: None, facts }));
+                open.extend(done.calls);
+            }
+        }
+        all
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_makes_a_routine_is_told_by_its_first_words() {
+        let function = Some("CREATE FUNCTION");
+        let cases = [
+            ("CREATE FUNCTION f() RETURNS int LANGUAGE sql AS 'SELECT 1'", function),
+            ("create /* or */ or\n-- not\nreplace function s.f()", function),
+            (
+                "CREATE OR REPLACE PROCEDURE p() BEGIN ATOMIC SELECT 1; END",
+                Some("CREATE PROCEDURE"),
+            ),
+            ("CREATE TABLE function (a int)", None),
+            ("CREATE OR REPLACE VIEW function AS SELECT 1", None),
+            ("DROP FUNCTION f()", None),
+            ("CREATE", None),
+            ("CREATE OR", None),
+            ("", None),
+        ];
+        for (sql, expected) in cases {
+            assert_eq!(created(sql), expected, "{sql}");
+        }
+    }
+
+    #[test]
+    fn a_routine_of_the_file_tells_what_its_caller_does() {
+        let lost = |statements: &[&str]| {
+            let mut reader = Reader::default();
+            let all: Vec<StatementFacts> = statements.iter().map(|sql| reader.read(sql)).collect();
+            let last = all.last().unwrap();
+            last.inside.iter().filter(|one| one.facts.destructive.is_some()).count()
+        };
+        let empties = "CREATE FUNCTION empties() RETURNS void LANGUAGE sql AS 'TRUNCATE t'";
+        let calls = "CREATE FUNCTION s.\"Calls\"() RETURNS void LANGUAGE plpgsql AS $$BEGIN PERFORM empties(); END$$";
+        let itself = "CREATE FUNCTION empties(a int) RETURNS void LANGUAGE sql AS 'DELETE FROM t; SELECT empties(1)'";
+        let cases: [(&[&str], usize); 9] = [
+            (&[empties], 0),
+            (&["SELECT empties()"], 0),
+            (&[empties, "SELECT other()"], 0),
+            (&[empties, "SELECT Empties()"], 1),
+            (&[empties, calls, "SELECT s.\"Calls\"()"], 1),
+            // a body names what is there when it runs
+            (&[calls, empties, "DO $$BEGIN PERFORM \"Calls\"(); END$$"], 1),
+            // which of the two is called only the server knows
+            (&[empties, itself, "CALL empties()"], 2),
+            (&[empties, itself, "SELECT empties(), empties(2)"], 2),
+            (&[empties, empties, "UPDATE u SET a = empties() WHERE b"], 2),
+        ];
+        for (statements, expected) in cases {
+            assert_eq!(lost(statements), expected, "{statements:?}");
+        }
+    }
+}
