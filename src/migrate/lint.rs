@@ -10,7 +10,9 @@ use serde::Serialize;
 
 use super::{
     analysis::{Cause, Reader, StatementFacts, TableName},
+    plan::PlanError,
     source::{Migration, Script},
+    spread,
     statements::{self, Statement, Unrunnable, line_at},
 };
 
@@ -216,10 +218,16 @@ impl<'a> Judged<'a> {
     }
 }
 
-/// The risks of one migration's way up, in the order of its statements. What the same file has made is left out.
-pub fn lint(migration: &Migration) -> Result<Vec<Finding>, Unrunnable> {
+/// The risks of these migrations' ways up, in the order of their statements. What the same file has made is left out.
+pub fn lint(migrations: &[&Migration]) -> Result<Vec<Finding>, PlanError> {
+    let each = |part: &[&Migration]| part.iter().map(|migration| findings(migration)).collect();
+    let all: Result<Vec<_>, _> = spread::parts(migrations, each).into_iter().collect();
+    Ok(all?.into_iter().flatten().collect())
+}
+
+fn findings(migration: &Migration) -> Result<Vec<Finding>, PlanError> {
     let script = &migration.up;
-    let judged = Judged::read(&script.sql)?;
+    let judged = Judged::read(&script.sql).map_err(|problem| PlanError::unrunnable(&script.file, problem))?;
     let (mut findings, mut made) = (Vec::new(), BTreeSet::new());
     for (index, (_, facts)) in judged.statements.iter().enumerate() {
         let risks = judged.risks(index, &made).into_iter();
@@ -282,7 +290,7 @@ mod tests {
     fn rules(sql: &str) -> Vec<(&'static str, usize)> {
         let source = Source::from_files(vec![("1_x.sql".into(), sql.as_bytes().to_vec())]).unwrap();
         let migration = source.get(1).unwrap();
-        lint(migration)
+        lint(&[migration])
             .unwrap()
             .iter()
             .map(|f| (f.rule.name(), f.line))

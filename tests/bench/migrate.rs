@@ -27,23 +27,25 @@ const FILLED: usize = 12;
 const BATCH: usize = 50;
 
 /// What is asked of a set in M1.
+#[derive(Clone, Copy)]
 struct Wanted {
     /// Over the floor.
     most: f64,
     /// How much longer sqlx and refinery have to take; None: what the server does is most of it, and is the same for all.
     peers: Option<f64>,
-    /// Lint may take so much of it.
-    lint: Option<f64>,
 }
 
-/// M1, and M5 where it is asked for: a set, by every tool.
+/// M5: lint may take so much of the time in which the same set is applied.
+const LINT: f64 = 0.05;
+
+/// M1 and M5: a set, by every tool.
 async fn apply(server: &Postgres, rounds: &Rounds, name: &str, set: Set, wanted: Wanted) {
-    use Tool::{Floor, Lint, Message, Messages, Ours, Refinery, Sqlx, Twin};
+    use Tool::{Floor, Lint, LintProgram, Message, Messages, Ours, Refinery, Sqlx, Twin};
     let mut end = None;
     let run = async |tool: Tool| tool.run(server, &set, &mut end).await;
-    let arms = [Floor, Message, Messages, Ours, Twin, Sqlx, Refinery, Lint];
+    let arms = [Floor, Message, Messages, Ours, Twin, Sqlx, Refinery, Lint, LintProgram];
     let name = format!("M1 {} {name}", set.count);
-    let [floor, message, messages, own, twin, sqlx, refinery, lint] = rounds.of(&name, arms, run).await;
+    let [floor, message, messages, own, twin, sqlx, refinery, lint, lint_program] = rounds.of(&name, arms, run).await;
     rounds.twins(&own, &twin);
     rounds.ratio("ours to floor", &own, &floor, Target::AtMost(wanted.most));
     for (what, times) in [("sqlx to ours", &sqlx), ("refinery to ours", &refinery)] {
@@ -54,10 +56,8 @@ async fn apply(server: &Postgres, rounds: &Rounds, name: &str, set: Set, wanted:
     }
     rounds.tell("ours to one message for all", &own, &message);
     rounds.tell("ours to a message for each", &own, &messages);
-    match wanted.lint {
-        Some(most) => rounds.ratio("M5, lint to ours", &lint, &own, Target::AtMost(most)),
-        None => rounds.tell("M5, lint to ours", &lint, &own),
-    }
+    rounds.ratio("M5, lint to ours", &lint, &own, Target::AtMost(LINT));
+    rounds.tell("M5, the program's lint to ours", &lint_program, &own);
 }
 
 /// M3: what a process for each migration would cost, beside one for all, which is what a Job is.
@@ -91,23 +91,11 @@ async fn all(rounds: &Rounds) {
         let light = Wanted {
             most: 1.35,
             peers: Some(2.0),
-            lint: None,
         };
-        let heavy = |lint| Wanted {
-            most: 1.1,
-            peers: None,
-            lint,
-        };
+        let heavy = Wanted { most: 1.1, peers: None };
         apply(&server, rounds, "functions", Set::functions(MANY), light).await;
-        apply(
-            &server,
-            rounds,
-            "tables with a key",
-            Set::tables(MANY),
-            heavy(Some(0.05)),
-        )
-        .await;
-        apply(&server, rounds, "filled tables", Set::filled(FILLED), heavy(None)).await;
+        apply(&server, rounds, "tables with a key", Set::tables(MANY), heavy).await;
+        apply(&server, rounds, "filled tables", Set::filled(FILLED), heavy).await;
     }
     if wanted("M2") {
         idle::measure(&server, rounds).await;

@@ -6,6 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use amas_operator::migrate::{lint, source::Source};
 use sqlx::{AssertSqlSafe, Row, raw_sql};
 use sqlx_core::migrate::Migrator;
 
@@ -39,8 +40,10 @@ pub enum Tool {
     Sqlx,
     /// The program.
     Refinery,
-    /// Not a way to apply: our lint of the same files.
+    /// Not a way to apply: our lint of the same files, read and judged in this process.
     Lint,
+    /// The same by the program, with its start.
+    LintProgram,
 }
 
 /// What an arm leaves behind; None where it has no such history.
@@ -53,9 +56,6 @@ pub struct End {
 impl Tool {
     /// Applies a set to a new database, and sees that nothing but the time differs from what other arms left.
     pub async fn run(self, server: &Postgres, set: &Set, expected: &mut Option<End>) -> Duration {
-        if self == Self::Lint {
-            return ours(&["lint"], &set.dir, "");
-        }
         fresh(server, "bench").await;
         let url = server.url("postgres", "bench");
         let took = match self {
@@ -65,7 +65,8 @@ impl Tool {
             Self::Ours | Self::Twin => ours(&["up"], &set.dir, &url),
             Self::Sqlx => sqlx(server, "bench", &set.dir).await,
             Self::Refinery => refinery(&url, &set.refinery),
-            Self::Lint => Duration::ZERO,
+            Self::Lint => return lint(&set.dir),
+            Self::LintProgram => return ours(&["lint"], &set.dir, ""),
         };
         self.compare(server, set.count, expected).await;
         took
@@ -74,7 +75,6 @@ impl Tool {
     async fn compare(self, server: &Postgres, count: usize, expected: &mut Option<End>) {
         let state = text(server, STATE).await;
         let history = match self {
-            Self::Lint => None,
             Self::Refinery => {
                 assert_eq!(text(server, REFINERY_HISTORY).await, format!("{count} 1 {count}"));
                 None
@@ -121,6 +121,14 @@ pub fn ours(verb: &[&str], dir: &Path, url: &str) -> Duration {
     let mut command = Command::new(env!("CARGO_BIN_EXE_amas-operator"));
     command.arg("migrate").args(verb).arg("--dir").arg(dir);
     timed(command.env("DATABASE_URL", url))
+}
+
+fn lint(dir: &Path) -> Duration {
+    let began = Instant::now();
+    let source = Source::load(&[dir.to_owned()]).unwrap();
+    let migrations: Vec<_> = source.migrations().collect();
+    assert!(lint::lint(&migrations).unwrap().is_empty());
+    began.elapsed()
 }
 
 async fn replay(server: &Postgres, messages: &[String]) -> Duration {

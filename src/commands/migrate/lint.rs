@@ -1,11 +1,9 @@
 //! `migrate lint`: the files' risks, for a person and for a pipeline.
 
 use crate::migrate::{
-    lint::{self, Finding},
-    plan::PlanError,
+    lint,
     report::Failure,
     source::{Migration, Source},
-    spread,
 };
 
 use super::args::{LintArgs, Output};
@@ -20,14 +18,7 @@ pub(super) fn lint(args: &LintArgs) -> Result<u8, Failure> {
         .migrations()
         .filter(|migration| migration.version > args.after)
         .collect();
-    let lint = |part: &[&Migration]| part.iter().map(|migration| lint::lint(migration)).collect();
-    let mut findings: Vec<Finding> = Vec::new();
-    for (migration, found) in migrations.iter().zip(spread::parts(&migrations, lint)) {
-        findings.extend(found.map_err(|problem| PlanError::Unrunnable {
-            file: migration.up.file.clone(),
-            problem,
-        })?);
-    }
+    let findings = lint::lint(&migrations)?;
     match args.output {
         Output::Json => println!("{:#}", serde_json::json!({ "findings": findings })),
         Output::Table if findings.is_empty() => println!("no risks found"),

@@ -47,7 +47,7 @@ pub enum PlanError {
 }
 
 impl PlanError {
-    pub(super) fn unrunnable(file: &str, problem: Unrunnable) -> Self {
+    pub fn unrunnable(file: &str, problem: Unrunnable) -> Self {
         Self::Unrunnable {
             file: file.to_owned(),
             problem,
