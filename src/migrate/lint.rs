@@ -392,7 +392,7 @@ mod tests {
     #[test]
     fn a_finding_says_where_what_and_what_instead() {
         let source = Source::from_files(vec![("7_x.sql".into(), b"\nDELETE\n  FROM t".to_vec())]).unwrap();
-        let finding = &lint(source.get(7).unwrap()).unwrap()[0];
+        let finding = &lint(&[source.get(7).unwrap()]).unwrap()[0];
         let text = finding.to_string();
         for part in [
             "7_x.sql:2: destructive: deletes without a WHERE",

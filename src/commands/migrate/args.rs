@@ -1,6 +1,6 @@
-//! The command line of `migrate`.
+//! The command line of `migrate`: its verbs, and the options that several of them have. Those of one verb are beside it.
 
-use std::{collections::BTreeSet, path::PathBuf, str::FromStr, time::Duration};
+use std::{path::PathBuf, str::FromStr, time::Duration};
 
 use clap::{Parser, Subcommand, ValueEnum};
 use sqlx::{PgConnection, postgres::PgConnectOptions};
@@ -9,13 +9,19 @@ use super::{
     backups::{BackupArgs, BackupsArgs, RestoreArgs},
     deposit::DepositArgs,
     drift::DriftArgs,
+    lint::LintArgs,
     look::{CurrentArgs, HistoryArgs, ShowArgs},
+    new::NewArgs,
+    plan::PlanArgs,
     provide::ProvideArgs,
     records::{RepairArgs, StampArgs},
+    redo::RedoArgs,
+    status::{StatusArgs, ValidateArgs},
+    up::UpArgs,
 };
 use crate::{
     api::names::SqlName,
-    migrate::{consent::Consent, plan::Options, report::Failure, runner::OnFailure, seed::HashSource, session},
+    migrate::{plan::Options, report::Failure, seed::HashSource, session},
 };
 
 /// Run, take back and check PostgreSQL migrations.
@@ -107,7 +113,7 @@ pub(super) struct RunArgs {
     #[arg(long, value_name = "SHA256")]
     pub(super) plan_hash: Option<String>,
     /// Who runs it, as the records shall say: the Job's name.
-    #[arg(long, default_value = "shell", value_name = "NAME")]
+    #[arg(long, env = "AMAS_ATTEMPT", default_value = "shell", value_name = "NAME")]
     pub(super) attempt: String,
     /// Write the outcome as JSON to this file (/dev/termination-log).
     #[arg(long, value_name = "FILE")]
@@ -135,53 +141,6 @@ pub(super) struct SeedOptions {
 }
 
 #[derive(Debug, clap::Args)]
-pub(super) struct UpArgs {
-    #[command(flatten)]
-    pub(super) dirs: DirArgs,
-    #[command(flatten)]
-    pub(super) run: RunArgs,
-    #[command(flatten)]
-    pub(super) seeds: SeedOptions,
-    /// Stop after this version.
-    #[arg(long, value_name = "VERSION")]
-    pub(super) to: Option<i64>,
-    #[command(flatten)]
-    pub(super) losses: LossArgs,
-    #[command(flatten)]
-    pub(super) backup: BackupArgs,
-    /// When a statement fails: leave the versions applied before it, or take them back by their down texts to where this run began.
-    #[arg(long, value_enum, default_value_t, value_name = "WHAT")]
-    pub(super) on_failure: OnFailure,
-}
-
-#[derive(Debug, clap::Args)]
-pub(super) struct LossArgs {
-    /// Versions whose statements may lose data (drop, truncate, narrow a type, change all rows), or `all`.
-    #[arg(long = "allow-destructive", value_name = "VERSION,...", value_delimiter = ',', value_parser = accepted)]
-    accepted: Vec<Accepted>,
-}
-
-#[derive(Clone, Copy, Debug)]
-enum Accepted {
-    All,
-    Version(i64),
-}
-
-impl LossArgs {
-    pub(super) fn consent(&self) -> Consent {
-        let versions: Option<BTreeSet<i64>> = self
-            .accepted
-            .iter()
-            .map(|one| match one {
-                Accepted::All => None,
-                Accepted::Version(version) => Some(*version),
-            })
-            .collect();
-        versions.map_or(Consent::Everything, Consent::Versions)
-    }
-}
-
-#[derive(Debug, clap::Args)]
 pub(super) struct DownArgs {
     /// Folders of the files, for versions whose down text is not stored.
     #[arg(long = "dir", value_name = "DIR")]
@@ -196,81 +155,6 @@ pub(super) struct DownArgs {
     pub(super) steps: usize,
     #[command(flatten)]
     pub(super) backup: BackupArgs,
-}
-
-#[derive(Debug, clap::Args)]
-pub(super) struct RedoArgs {
-    #[command(flatten)]
-    pub(super) dirs: DirArgs,
-    #[command(flatten)]
-    pub(super) run: RunArgs,
-    /// How many versions.
-    #[arg(long, default_value_t = 1)]
-    pub(super) steps: usize,
-    #[command(flatten)]
-    pub(super) backup: BackupArgs,
-}
-
-#[derive(Debug, clap::Args)]
-pub(super) struct StatusArgs {
-    #[command(flatten)]
-    pub(super) dirs: DirArgs,
-    #[command(flatten)]
-    pub(super) database: DatabaseArgs,
-    #[arg(short, long, value_enum, default_value = "table")]
-    pub(super) output: Output,
-}
-
-#[derive(Debug, clap::Args)]
-pub(super) struct ValidateArgs {
-    #[command(flatten)]
-    pub(super) dirs: DirArgs,
-    #[command(flatten)]
-    pub(super) database: DatabaseArgs,
-    /// Seed folders to check too.
-    #[arg(long = "seed-dir", value_name = "DIR")]
-    pub(super) seed_dirs: Vec<PathBuf>,
-    /// Seed profile to check too.
-    #[arg(long, value_name = "NAME")]
-    pub(super) seed_profile: Option<String>,
-}
-
-#[derive(Debug, clap::Args)]
-pub(super) struct PlanArgs {
-    #[command(flatten)]
-    pub(super) dirs: DirArgs,
-    /// Without a database, all files are pending.
-    #[command(flatten)]
-    pub(super) database: DatabaseArgs,
-    /// Up or down to this version. Default: the newest.
-    #[arg(long, value_name = "VERSION")]
-    pub(super) to: Option<i64>,
-    /// The database that the hash is for, when it is not asked: SYSTEM_IDENTIFIER/NAME.
-    #[arg(long, value_name = "ID/NAME")]
-    pub(super) identity: Option<String>,
-    #[arg(short, long, value_enum, default_value = "table")]
-    pub(super) output: Output,
-}
-
-#[derive(Debug, clap::Args)]
-pub(super) struct LintArgs {
-    #[command(flatten)]
-    pub(super) dirs: DirArgs,
-    /// Only the versions after this one.
-    #[arg(long, value_name = "VERSION", default_value_t = 0)]
-    pub(super) after: i64,
-    #[arg(short, long, value_enum, default_value = "table")]
-    pub(super) output: Output,
-}
-
-#[derive(Debug, clap::Args)]
-pub(super) struct NewArgs {
-    /// Where the files are written.
-    #[arg(long, value_name = "DIR")]
-    pub(super) dir: PathBuf,
-    /// What the migration does, in a few words.
-    #[arg(required = true)]
-    pub(super) description: Vec<String>,
 }
 
 #[derive(Debug, clap::Args)]
@@ -346,16 +230,6 @@ pub(super) fn duration(text: &str) -> Result<Duration, String> {
         _ => return Err(bad()),
     };
     number.checked_mul(millis).map(Duration::from_millis).ok_or_else(bad)
-}
-
-fn accepted(text: &str) -> Result<Accepted, String> {
-    match text {
-        "all" => Ok(Accepted::All),
-        _ => text
-            .parse()
-            .map(Accepted::Version)
-            .map_err(|_| "write versions, or all".to_owned()),
-    }
 }
 
 fn hash_source(text: &str) -> Result<HashSource, String> {

@@ -6,7 +6,18 @@ use crate::migrate::{
     source::{Migration, Source},
 };
 
-use super::args::{LintArgs, Output};
+use super::args::{DirArgs, Output};
+
+#[derive(Debug, clap::Args)]
+pub(super) struct LintArgs {
+    #[command(flatten)]
+    dirs: DirArgs,
+    /// Only the versions after this one.
+    #[arg(long, value_name = "VERSION", default_value_t = 0)]
+    after: i64,
+    #[arg(short, long, value_enum, default_value = "table")]
+    output: Output,
+}
 
 /// The exit code when there are findings.
 const RISKY: u8 = 18;

@@ -1,12 +1,24 @@
 //! `migrate new`: an empty pair of files.
 
-use std::{fs::OpenOptions, io::Write, path::Path};
+use std::{
+    fs::OpenOptions,
+    io::Write,
+    path::{Path, PathBuf},
+};
 
 use jiff::{Timestamp, tz::TimeZone};
 
 use crate::migrate::report::Failure;
 
-use super::args::NewArgs;
+#[derive(Debug, clap::Args)]
+pub(super) struct NewArgs {
+    /// Where the files are written.
+    #[arg(long, value_name = "DIR")]
+    dir: PathBuf,
+    /// What the migration does, in a few words.
+    #[arg(required = true)]
+    description: Vec<String>,
+}
 
 pub(super) fn new(args: &NewArgs) -> Result<(), Failure> {
     write_at(args, Timestamp::now())
@@ -20,7 +32,7 @@ fn write_at(args: &NewArgs, now: Timestamp) -> Result<(), Failure> {
     for (direction, what) in [("up", "what to do"), ("down", "how to take it back")] {
         let path = args.dir.join(format!("{version}_{name}.{direction}.sql"));
         let header = format!(
-            "-- {}: {what}. Made {} UTC. The file is one transaction; for CONCURRENTLY make '-- no-transaction' its first line.\n\n",
+            "-- {}: {what}. Made {} UTC. The file is one transaction: what none can hold\n-- (CREATE INDEX CONCURRENTLY) goes into a file of its own, for sqlx too with '-- no-transaction' as its first line.\n\n",
             args.description.join(" "),
             now.strftime("%Y-%m-%d %H:%M:%S")
         );

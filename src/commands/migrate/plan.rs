@@ -12,7 +12,24 @@ use crate::migrate::{
     source::Source,
 };
 
-use super::args::{Output, PlanArgs};
+use super::args::{DatabaseArgs, DirArgs, Output};
+
+#[derive(Debug, clap::Args)]
+pub(super) struct PlanArgs {
+    #[command(flatten)]
+    dirs: DirArgs,
+    /// Without a database, all files are pending.
+    #[command(flatten)]
+    database: DatabaseArgs,
+    /// Up or down to this version. Default: the newest.
+    #[arg(long, value_name = "VERSION")]
+    to: Option<i64>,
+    /// The database that the hash is for, when it is not asked: SYSTEM_IDENTIFIER/NAME.
+    #[arg(long, value_name = "ID/NAME")]
+    identity: Option<String>,
+    #[arg(short, long, value_enum, default_value = "table")]
+    output: Output,
+}
 
 /// A plan with what is told of it.
 struct Told {

@@ -10,7 +10,27 @@ use crate::migrate::{
     source::Source,
 };
 
-use super::{Seeds, Wanted, args::RedoArgs, close, open, progress::print_event, request};
+use super::{
+    Seeds, Wanted,
+    args::{DirArgs, RunArgs},
+    backups::BackupArgs,
+    close, open,
+    progress::print_event,
+    request,
+};
+
+#[derive(Debug, clap::Args)]
+pub(super) struct RedoArgs {
+    #[command(flatten)]
+    dirs: DirArgs,
+    #[command(flatten)]
+    pub(super) run: RunArgs,
+    /// How many versions.
+    #[arg(long, default_value_t = 1)]
+    steps: usize,
+    #[command(flatten)]
+    backup: BackupArgs,
+}
 
 pub(super) async fn redo(args: &RedoArgs) -> Report {
     if args.run.plan_hash.is_some() {

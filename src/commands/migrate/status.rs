@@ -1,5 +1,7 @@
 //! `status` and `validate`: look, change nothing.
 
+use std::path::PathBuf;
+
 use serde::Serialize;
 use sqlx::Connection;
 
@@ -11,9 +13,33 @@ use crate::migrate::{
 };
 
 use super::{
-    args::{DatabaseArgs, Output, StatusArgs, ValidateArgs},
+    args::{DatabaseArgs, DirArgs, Output},
     load_profiles,
 };
+
+#[derive(Debug, clap::Args)]
+pub(super) struct StatusArgs {
+    #[command(flatten)]
+    dirs: DirArgs,
+    #[command(flatten)]
+    database: DatabaseArgs,
+    #[arg(short, long, value_enum, default_value = "table")]
+    output: Output,
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct ValidateArgs {
+    #[command(flatten)]
+    dirs: DirArgs,
+    #[command(flatten)]
+    database: DatabaseArgs,
+    /// Seed folders to check too.
+    #[arg(long = "seed-dir", value_name = "DIR")]
+    seed_dirs: Vec<PathBuf>,
+    /// Seed profile to check too.
+    #[arg(long, value_name = "NAME")]
+    seed_profile: Option<String>,
+}
 
 /// One version, seen from both sides.
 #[derive(Debug, Serialize, PartialEq, Eq)]

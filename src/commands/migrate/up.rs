@@ -1,19 +1,82 @@
 //! `up`: the files are read while the connection is made, and no further than it takes to know that all of them are in.
 
-use std::path::PathBuf;
+use std::{collections::BTreeSet, path::PathBuf};
 
 use sqlx::{PgConnection, postgres::PgConnectOptions};
 use tokio::sync::watch;
 
 use crate::migrate::{
+    consent::Consent,
     glance::Glance,
     history,
     report::{Failure, Report},
-    runner::{Goal, Urgency},
+    runner::{Goal, OnFailure, Urgency},
     source::Source,
 };
 
-use super::{Seeds, Wanted, args::UpArgs, close, open, perform, request};
+use super::{
+    Seeds, Wanted,
+    args::{DirArgs, RunArgs, SeedOptions},
+    backups::BackupArgs,
+    close, open, perform, request,
+};
+
+#[derive(Debug, clap::Args)]
+pub(super) struct UpArgs {
+    #[command(flatten)]
+    dirs: DirArgs,
+    #[command(flatten)]
+    pub(super) run: RunArgs,
+    #[command(flatten)]
+    seeds: SeedOptions,
+    /// Stop after this version.
+    #[arg(long, value_name = "VERSION")]
+    to: Option<i64>,
+    #[command(flatten)]
+    losses: LossArgs,
+    #[command(flatten)]
+    backup: BackupArgs,
+    /// When a statement fails: leave the versions applied before it, or take them back by their down texts to where this run began.
+    #[arg(long, value_enum, default_value_t, value_name = "WHAT")]
+    on_failure: OnFailure,
+}
+
+#[derive(Debug, clap::Args)]
+struct LossArgs {
+    /// Versions whose statements may lose data (drop, truncate, narrow a type, change all rows), or `all`.
+    #[arg(long = "allow-destructive", value_name = "VERSION,...", value_delimiter = ',', value_parser = accepted)]
+    accepted: Vec<Accepted>,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Accepted {
+    All,
+    Version(i64),
+}
+
+impl LossArgs {
+    fn consent(&self) -> Consent {
+        let versions: Option<BTreeSet<i64>> = self
+            .accepted
+            .iter()
+            .map(|one| match one {
+                Accepted::All => None,
+                Accepted::Version(version) => Some(*version),
+            })
+            .collect();
+        versions.map_or(Consent::Everything, Consent::Versions)
+    }
+}
+
+fn accepted(text: &str) -> Result<Accepted, String> {
+    match text {
+        "all" => Ok(Accepted::All),
+        _ => text
+            .parse()
+            .map(Accepted::Version)
+            .map_err(|_| "write versions, or all".to_owned()),
+    }
+}
 
 /// The files, as far as they have been looked at.
 enum Files {

@@ -57,10 +57,10 @@ pub fn tokens(sql: &str) -> Result<Vec<Token>, Unrunnable> {
 /// One token after the other, for who needs only the first of them. After an error nothing is to be asked any more.
 pub fn each(sql: &str) -> impl Iterator<Item = Result<Token, Unrunnable>> {
     let mut scanner = Scanner::new(sql);
-    std::iter::from_fn(move || next(&mut scanner).transpose())
+    std::iter::from_fn(move || next_token(&mut scanner).transpose())
 }
 
-fn next(scanner: &mut Scanner) -> Result<Option<Token>, Unrunnable> {
+fn next_token(scanner: &mut Scanner) -> Result<Option<Token>, Unrunnable> {
     let Some(byte) = scanner.upcoming()? else {
         return Ok(None);
     };

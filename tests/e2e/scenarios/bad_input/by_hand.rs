@@ -39,19 +39,20 @@ impl ByHand<'_> {
         Ok(())
     }
 
-    /// Takes the newest version back, which makes this table, and applies it again.
+    /// Takes the newest version back, which makes this table, and applies it again; the records name the Job.
     pub async fn redo(&self, table: &str) -> Result {
         let identity = format!("SELECT to_regclass('{table}')::oid::text");
         let before = self.value(&identity).await?;
         let done = self.job("amas-redo", VERB.to_owned()).await?;
         let after = self.value(&identity).await?;
         let other = if before == after { "the same" } else { "another" };
-        let seen = format!("{done}; table {table} is {other}");
-        self.figure(
-            "migrate redo as a Job of one's own",
-            seen,
-            &format!("done; table {table} is another"),
+        let runs = "SELECT count(*)::text FROM amas_migrate.runs WHERE attempt = 'amas-redo'";
+        let seen = format!(
+            "{done}; table {table} is {other}; {} runs of this name",
+            self.value(runs).await?
         );
+        let wanted = format!("done; table {table} is another; 2 runs of this name");
+        self.figure("migrate redo as a Job of one's own", seen, &wanted);
         Ok(())
     }
 
