@@ -155,13 +155,14 @@ impl Schema {
                 index.map_or(ItemState::Online, FoundIndex::item_state),
             );
         }
-        let state = match self.in_the_way(wanted) {
-            Some(index) if index.is_filling() => ItemState::Populating(index.percent),
-            Some(index) => ItemState::Blocked(format!(
+        let state = match (self.in_the_way(wanted), self.half_seen(wanted)) {
+            (Some(index), _) if index.is_filling() => ItemState::Populating(index.percent),
+            (Some(index), _) => ItemState::Blocked(format!(
                 "index {} on the same label and properties is in the way; it must be dropped first",
                 cypher::quote(&index.name)
             )),
-            None => self.free_or_taken(&wanted.name),
+            (None, Some(index)) => ItemState::Populating(index.percent),
+            (None, None) => self.free_or_taken(&wanted.name),
         };
         ItemFacts {
             name: wanted.name.clone(),
@@ -187,8 +188,19 @@ impl Schema {
 
     /// The server builds a constraint on an index of its own, and allows no second one on the same definition.
     fn in_the_way(&self, wanted: &ConstraintDuty) -> Option<&FoundIndex> {
-        let same = |index: &&FoundIndex| index.kind == "RANGE" && index.on.is(&wanted.label, &wanted.properties);
-        self.indexes.iter().filter(same).find(|index| index.owner.is_none())
+        self.indexes_for(wanted).find(|index| index.owner.is_none())
+    }
+
+    /// The index of a constraint that came, or went, between the two statements that this was read by: the next look tells.
+    fn half_seen(&self, wanted: &ConstraintDuty) -> Option<&FoundIndex> {
+        let known = |owner: &String| self.constraints.iter().any(|found| found.name == *owner);
+        self.indexes_for(wanted)
+            .find(|index| index.owner.as_ref().is_some_and(|owner| !known(owner)))
+    }
+
+    fn indexes_for(&self, wanted: &ConstraintDuty) -> impl Iterator<Item = &FoundIndex> {
+        let same = move |index: &&FoundIndex| index.kind == "RANGE" && index.on.is(&wanted.label, &wanted.properties);
+        self.indexes.iter().filter(same)
     }
 
     fn orphan(&self, wanted: &ConstraintDuty) -> Option<&FoundIndex> {
@@ -386,6 +398,16 @@ mod tests {
             compare(&have, &want()).indexes[0].state,
             ItemState::NameTaken("the name belongs to a uniqueness constraint on X (a)".into())
         );
+    }
+
+    #[test]
+    fn a_constraint_that_comes_while_it_is_looked_at_is_no_conflict() {
+        let have = with(vec![], vec![index("u", on("T", "id"), Some("u"))]);
+        assert_eq!(
+            compare(&have, &want()).constraints[0].state,
+            ItemState::Populating(100.0)
+        );
+        assert_eq!(plan(&have, &want()), [create_i()]);
     }
 
     #[test]
