@@ -67,6 +67,8 @@ impl Stores {
         self.leads(ns, Place::Neo4j, ("neo4j", &uri), way).await;
         let graph = Graph::new(format!("127.0.0.1:{}", server.port), "neo4j", neo4j::PASSWORD).unwrap();
         self.neo4j = Some((server, graph));
+        // For what it has never been asked a server takes seconds, on a busy machine more than the operator waits: that is not what is tried here.
+        self.clear().await;
     }
 
     /// The Secret of this name leads through the proxy.
