@@ -57,14 +57,13 @@ struct Routine<'a> {
     done: Option<Done>,
 }
 
-#[derive(Clone)]
 struct Done {
     itself: Vec<StatementFacts>,
     calls: BTreeSet<String>,
 }
 
 impl Routine<'_> {
-    fn done(&mut self) -> Done {
+    fn done(&mut self) -> &Done {
         let read = || {
             let body = Body::of(self.sql);
             let inside = body.as_ref().map(Body::inside).unwrap_or_default();
@@ -73,7 +72,7 @@ impl Routine<'_> {
                 calls: body.as_ref().map(Body::calls).unwrap_or_default(),
             }
         };
-        self.done.get_or_insert_with(read).clone()
+        self.done.get_or_insert_with(read)
     }
 }
 
@@ -115,8 +114,8 @@ impl<'a> Reader<'a> {
             }
             for routine in routines {
                 let done = routine.done();
-                all.extend(done.itself.into_iter().map(|facts| Inside { span: None, facts }));
-                open.extend(done.calls);
+                all.extend(done.itself.iter().cloned().map(|facts| Inside { span: None, facts }));
+                open.extend(done.calls.iter().cloned());
             }
         }
         all
