@@ -1,5 +1,7 @@
 //! Situations for the tests of the pure parts: an object, what was seen, and what follows.
 
+mod servers;
+
 use std::{collections::BTreeMap, sync::Arc};
 
 use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
@@ -23,21 +25,11 @@ use crate::{
         sources::Files,
     },
     engine::{child::ChildKind, children::Children},
-    migrate::{
-        history::{Applied, Run, State},
-        source::{Checksum, Source},
-    },
-    stores::{
-        health::{Health, Reason, Verdict},
-        images::Images,
-        keeper::{ServerIdentity, Snapshot},
-        neo4j::{Neo4j, Neo4jFacts},
-        postgres::{Configuration, ConfigurationFacts, MigrationFacts, Postgres, PostgresFacts},
-        redis::{ParameterFacts, Redis, RedisFacts},
-        revisions::Revisions,
-        workload::Family,
-    },
+    migrate::{history::Run, source::Source},
+    stores::{images::Images, revisions::Revisions, workload::Family},
 };
+
+pub use servers::loaded;
 
 /// A small family, for tests that need no object.
 pub fn family() -> Family {
@@ -60,7 +52,6 @@ pub fn platform() -> AmasDatabase {
     object.metadata.uid = Some("uid".into());
     object.metadata.generation = Some(1);
     object.metadata.creation_timestamp = Some(Time(at(0)));
-    object.spec.seed = Some(serde_json::from_value(json!({"profile": "none", "generate": []})).unwrap());
     object.spec.seed = serde_json::from_value(
         json!({"profile": "development", "generate": [{"name": "admin_password", "hash": "Bcrypt"}]}),
     )
@@ -200,82 +191,6 @@ impl Situation {
         situation
     }
 
-    fn serve(&mut self) {
-        let duties = self.plan().duties;
-        let applied = Applied {
-            version: 1,
-            description: "a".into(),
-            checksum: Checksum::of(b"SELECT 1"),
-            success: true,
-            unfinished: None,
-            applied_at: at(5),
-            down: None,
-        };
-        let state = State {
-            applied: vec![applied],
-            highest_history_id: 1,
-            latest_run: None,
-        };
-        let postgres = PostgresFacts {
-            duty_in: duties.postgres.as_ref().map(|duty| duty.fingerprint()),
-            configuration: duties.postgres.and_then(|duty| loaded(&duty.configuration?)),
-            migrations: Some(MigrationFacts {
-                identity: "1/amas".into(),
-                summary: state.summary(),
-                state: Some(state),
-                back_to: None,
-                seeds: Default::default(),
-            }),
-            rights_at: Some(1),
-            ..PostgresFacts::default()
-        };
-        let parameters = duties.redis.as_ref().map(|duty| duty.parameters.clone());
-        let redis = RedisFacts {
-            duty_in: duties.redis.map(|duty| duty.fingerprint()),
-            parameters: parameters
-                .filter(|asked| !asked.is_empty())
-                .map(|asked| ParameterFacts {
-                    asked,
-                    refused: Vec::new(),
-                }),
-            ..RedisFacts::default()
-        };
-        let neo4j = Neo4jFacts {
-            duty_in: duties.neo4j.map(|duty| duty.fingerprint()),
-            ..Neo4jFacts::default()
-        };
-        self.observed.postgres = Some(Arc::new(Snapshot::<Postgres> {
-            health: up(),
-            facts: postgres,
-            refused_since: None,
-        }));
-        self.observed.redis = Some(Arc::new(Snapshot::<Redis> {
-            health: up(),
-            facts: redis,
-            refused_since: None,
-        }));
-        self.observed.neo4j = Some(Arc::new(Snapshot::<Neo4j> {
-            health: up(),
-            facts: neo4j,
-            refused_since: None,
-        }));
-    }
-
-    /// A store stops answering.
-    pub fn lose(&mut self, store: StoreKind) {
-        let down = Health {
-            verdict: Verdict::Down,
-            reason: Reason::ConnectionLost,
-            message: "end of file".into(),
-            ..up()
-        };
-        match store {
-            StoreKind::Postgres => Arc::make_mut(self.observed.postgres.as_mut().unwrap()).health = down,
-            StoreKind::Redis => Arc::make_mut(self.observed.redis.as_mut().unwrap()).health = down,
-            StoreKind::Neo4j => Arc::make_mut(self.observed.neo4j.as_mut().unwrap()).health = down,
-        }
-    }
-
     /// A child as the API shows it.
     pub fn see(&mut self, kind: ChildKind, object: &Value) {
         let index = Children::default();
@@ -317,29 +232,6 @@ impl Situation {
             &self.observed,
             &Ground::Planned(&self.valid(), &self.plan()),
         )
-    }
-}
-
-/// A server that runs with what is written for it.
-pub fn loaded(wanted: &Configuration) -> Option<ConfigurationFacts> {
-    Some(ConfigurationFacts {
-        judged: Some(wanted.case()),
-        file: Some(wanted.written.clone()),
-        loaded: Some(wanted.written.clone()),
-        ..ConfigurationFacts::default()
-    })
-}
-
-fn up() -> Health {
-    Health {
-        verdict: Verdict::Up,
-        reason: Reason::Serving,
-        message: String::new(),
-        identity: ServerIdentity {
-            version: "1".into(),
-            started_at: Some(at(1)),
-        },
-        since: at(2),
     }
 }
 

@@ -1,6 +1,7 @@
 //! Migration Jobs: whether one is due. Pure: the history in the database, never a Job, is the truth.
 
 mod attempts;
+mod encryption;
 mod first;
 mod manifest;
 mod pending;

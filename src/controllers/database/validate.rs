@@ -1,6 +1,7 @@
 //! From the specification to values that can be used without further checks, or the reasons why not. Pure.
 
 mod declared;
+mod problems;
 
 use std::collections::BTreeMap;
 
@@ -11,15 +12,13 @@ use crate::{
     api::{
         amas_database::{AmasDatabase, AmasDatabaseSpec},
         cache_policy::Eviction,
-        common::{DeletionPolicy, External, ExternalHealth, HealthMode},
+        common::{DeletionPolicy, External},
         migrations::MigrationSource,
         names::SqlName,
-        postgres::PostgresSpec,
-        units::Span,
     },
     controllers::{
         Settings,
-        credentials::{Calendar, Known, Purpose, SecretSpec},
+        credentials::{Known, SecretSpec},
     },
     stores::{
         images::Images,
@@ -95,16 +94,16 @@ pub fn validate(
         }
     });
     if let Some(postgres) = &spec.postgres {
-        problems.extend(postgres_problems(postgres, owner.as_ref()));
+        problems.extend(problems::of_postgres(postgres, owner.as_ref()));
         if let Some(Ok(server)) = users.externals.get(&StoreKind::Postgres) {
             problems.extend(external::owner_problems(postgres, owner.as_ref(), server));
         }
     }
-    problems.extend(parameter_problems(spec));
+    problems.extend(problems::of_parameters(spec));
     problems.extend(keys::connection_problems(spec));
     problems.extend(keys::pod_problems(spec));
-    problems.extend(rotation_problems(spec));
-    problems.extend(health_problems(spec));
+    problems.extend(problems::of_rotation(spec));
+    problems.extend(problems::of_health(spec));
     if let Some(Err(problem)) = spec
         .maintenance_window
         .as_ref()
@@ -123,7 +122,7 @@ pub fn validate(
         return Err(problems);
     }
     let secrets = declared::secrets(&family, spec, owner.as_ref(), users);
-    problems.extend(name_problems(&secrets, spec));
+    problems.extend(problems::of_names(&secrets, spec));
     if !problems.is_empty() {
         return Err(problems);
     }
@@ -137,83 +136,6 @@ pub fn validate(
 
 const NAMESPACED_DELETE: &str = "spec.deletionPolicy: Delete with an external store is refused where the operator's rights end with the namespace \
                                  (chart value rbac.scope: Namespaced): a finalizer would outlive them; use Retain and drop the database by hand";
-
-/// A ping that comes too often is a load, one that comes too seldom says nothing.
-fn health_problems(spec: &AmasDatabaseSpec) -> Vec<String> {
-    let problem = |(store, external): (StoreKind, &External)| {
-        let ExternalHealth { mode, interval } = &external.health;
-        let (shortest, longest) = match mode {
-            HealthMode::Held => (Span::from_secs(1), Span::from_secs(60)),
-            HealthMode::OnDemand => (Span::from_secs(10), Span::from_secs(86_400)),
-        };
-        let interval = interval.filter(|interval| !(shortest..=longest).contains(interval))?;
-        Some(format!(
-            "spec.{}.external.health.interval: {interval} is out of range; with mode {mode:?} give {shortest} to {longest}",
-            store.component()
-        ))
-    };
-    externals(spec).into_iter().filter_map(problem).collect()
-}
-
-/// Parameters of servers of ours that the operator owns, or that are none.
-fn parameter_problems(spec: &AmasDatabaseSpec) -> Vec<String> {
-    type Refuse = fn(&str, &str) -> Option<String>;
-    let managed = [
-        spec.postgres.as_ref().and_then(|store| {
-            Some((
-                &store.managed.as_ref()?.parameters,
-                postgres::workload::refuse_parameter as Refuse,
-            ))
-        }),
-        spec.redis
-            .as_ref()
-            .and_then(|store| Some((&store.managed.as_ref()?.parameters, redis::parameters::refuse as Refuse))),
-        spec.neo4j
-            .as_ref()
-            .and_then(|store| Some((&store.managed.as_ref()?.parameters, neo4j::parameters::refuse as Refuse))),
-    ];
-    let refused = |(parameters, refuse): (&BTreeMap<String, String>, Refuse)| {
-        let all = parameters.iter().filter_map(|(name, value)| refuse(name, value));
-        all.collect::<Vec<_>>()
-    };
-    managed.into_iter().flatten().flat_map(refused).collect()
-}
-
-fn postgres_problems(spec: &PostgresSpec, owner: Option<&SqlName>) -> Vec<String> {
-    let mut problems = Vec::new();
-    let reserved = |name: &str| name.starts_with("pg_") || matches!(name, "postgres" | "public" | "none");
-    if matches!(spec.database.as_str(), "postgres" | "template0" | "template1") {
-        problems.push(format!(
-            "spec.postgres.database: {} is PostgreSQL's own; choose another name",
-            spec.database
-        ));
-    }
-    for role in spec.roles.iter().map(|role| &role.name).chain(owner) {
-        if reserved(role.as_str()) {
-            problems.push(format!(
-                "spec.postgres: the role name {role} is reserved by PostgreSQL; choose another"
-            ));
-        }
-    }
-    for role in spec.roles.iter().filter(|role| Some(&role.name) == owner) {
-        problems.push(format!(
-            "spec.postgres.roles: {} is the owner; applications need a role of their own",
-            role.name
-        ));
-    }
-    let Some(managed) = &spec.managed else { return problems };
-    let roles: i64 = spec.roles.iter().map(|role| i64::from(role.connection_limit)).sum();
-    let wanted = roles + postgres::OTHER_CONNECTIONS;
-    let limit = postgres::workload::max_connections(managed);
-    if wanted > limit {
-        problems.push(format!(
-            "spec.postgres: the roles' connection limits, with {other} for the operator, migrations and superusers, come to {wanted}, but max_connections is {limit}; \
-             lower the limits or raise parameters.max_connections",
-            other = postgres::OTHER_CONNECTIONS
-        ));
-    }
-    problems
-}
 
 fn workloads(
     family: &Family,
@@ -272,54 +194,6 @@ fn workloads(
         all.push(workload);
     }
     all
-}
-
-fn rotation_problems(spec: &AmasDatabaseSpec) -> Vec<String> {
-    let rotation = &spec.credentials.rotation;
-    let too_often = |what: String| {
-        format!(
-            "spec.credentials.rotation: {what} must be longer than overlap ({}), or a password would be replaced before the one before it ends",
-            rotation.overlap
-        )
-    };
-    let every = rotation.every.filter(|every| *every <= rotation.overlap);
-    let by_age = every.map(|every| too_often(format!("every ({every})")));
-    let by_calendar = match Calendar::read(rotation) {
-        Ok(None) => None,
-        Ok(Some(calendar)) if calendar.closest() > rotation.overlap.get() => None,
-        Ok(Some(_)) => Some(too_often("the time between two times of schedule".into())),
-        Err(problem) => Some(problem),
-    };
-    by_age.into_iter().chain(by_calendar).collect()
-}
-
-/// A user's Secret must not be one that the operator writes, and a role must not have the name of another's twin.
-fn name_problems(secrets: &[SecretSpec], spec: &AmasDatabaseSpec) -> Vec<String> {
-    let ours = |name: &String| secrets.iter().any(|secret| secret.name == *name);
-    let own = given_names(spec)
-        .into_iter()
-        .filter(ours)
-        .map(|name| format!("secretRef: {name} is the Secret that the operator writes for this credential; bring the password in another one"));
-    let roles: Vec<&str> = secrets
-        .iter()
-        .filter_map(|secret| match &secret.purpose {
-            Purpose::PostgresRole { role, .. } => Some(role.as_str()),
-            _ => None,
-        })
-        .collect();
-    let mut logins: Vec<String> = roles
-        .iter()
-        .flat_map(|role| [(*role).to_owned(), postgres::twin_name(role)])
-        .collect();
-    logins.sort();
-    let twice = logins.windows(2).filter(|pair| pair[0] == pair[1]);
-    let twins = twice.map(|pair| {
-        format!(
-            "spec.postgres: {} is the name of two logins (a rotation uses <role>_twin beside each role); choose another name",
-            pair[0]
-        )
-    });
-    own.chain(twins).collect()
 }
 
 /// The managed servers that have certificates.
