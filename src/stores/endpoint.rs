@@ -84,13 +84,18 @@ impl StoreError {
     pub fn is_refused_login(&self) -> bool {
         matches!(self, Self::LoginRefused(_) | Self::LockedOut(_))
     }
+
+    /// The server has said it. What was not reached, or went away, says nothing of what is in it.
+    pub fn is_answer(&self) -> bool {
+        !matches!(self, Self::Unreachable(_))
+    }
 }
 
 /// What a server has refused, after a piece of work: one that went away has refused nothing, and takes nothing back that it refused before.
 pub fn refusal<T>(outcome: &Result<T, StoreError>, before: Option<String>) -> Option<String> {
     match outcome {
         Ok(_) => None,
-        Err(StoreError::Unreachable(_)) => before,
-        Err(error) => Some(error.to_string()),
+        Err(error) if error.is_answer() => Some(error.to_string()),
+        Err(_) => before,
     }
 }

@@ -2,12 +2,13 @@
 //! publishing a snapshot. Reconcile slots read snapshots and never connect to a database themselves,
 //! so a dead or black-holed server costs nobody else anything.
 //!
-//! This file is the contract between the keepers and the engines. `registry` is what controllers hold, `watch` is the
-//! task that knows whether the server serves, `work` is the task that makes the duty true, `parting` is its end.
+//! This file is the contract between the keepers and the engines. `registry` is what controllers hold, `shared` what it has in common with
+//! the two tasks of each keeper: `watch`, which knows whether the server serves, and `work`, which makes the duty true. `parting` is its end.
 
 mod gate;
 mod parting;
 mod registry;
+mod shared;
 mod watch;
 mod work;
 
@@ -21,7 +22,8 @@ use std::{
 
 pub use gate::Gate;
 pub use parting::Departure;
-pub use registry::{Keepers, Key, Live};
+pub use registry::{Keepers, Key};
+pub use shared::Live;
 use tokio::time::{Instant, sleep_until};
 
 use crate::stores::{
@@ -175,11 +177,11 @@ pub trait Store: Sized + Send + Sync + Debug + Clone + PartialEq + Default + 'st
     fn worker(_: &Gate) -> Self::Worker {
         Self::Worker::default()
     }
-    /// Closes what a worker keeps open between slices: nothing is due for long.
+    /// Closes what a worker keeps open between slices: nothing is due for long, or the server went away.
     fn rest(_: &mut Self::Worker) {}
     /// Connects and logs in; the keeper puts the deadline (5 s) around it.
     fn open(base: &Self::Base) -> impl Future<Output = Result<(Self::Sentinel, ServerIdentity), StoreError>> + Send;
-    /// One slice (at most 5 s, cut off at 10 s) towards the duty. Updates `facts` with what was seen and done, also when it fails half-way.
+    /// One slice (at most 5 s, cut off at 30 s) towards the duty. Updates `facts` with what was seen and done, also when it fails half-way.
     fn work(
         worker: &mut Self::Worker,
         duty: &Duty<Self>,

@@ -620,6 +620,15 @@ async fn a_keeper_holds_the_policy_and_tells_of_the_death(program: Program) {
         killed.elapsed()
     );
     eventually("down", Duration::from_secs(3), async || !snapshot().health.is_up()).await;
+
+    // Away for longer than a status write waits for the next: what held before counts until the server says otherwise.
+    tokio::time::sleep(Duration::from_millis(1200)).await;
+    let mut told = keepers.subscribe(&key).unwrap();
+    server.again().await;
+    let doubted = told.wait_for(|snapshot| snapshot.facts.duty_in.is_none());
+    let doubted = tokio::time::timeout(Duration::from_secs(2), doubted).await;
+    assert!(doubted.is_err(), "{doubted:?}");
+    assert!(snapshot().health.is_up());
     keepers.dismiss(&key);
 }
 

@@ -36,6 +36,7 @@ impl Program {
 
 pub struct RedisServer {
     pub process: Process,
+    command: Command,
     pub port: u16,
     host: String,
     /// Present when the server was started with TLS.
@@ -158,17 +159,30 @@ impl RedisServer {
         let process = Process::spawn(&mut command, &folder.path().join("log"));
         let server = Self {
             process,
+            command,
             host: address.0.to_owned(),
             port: address.1,
             tls_port,
             folder,
             certificates: None,
         };
+        server.answers().await;
+        server
+    }
+
+    async fn answers(&self) {
         eventually("the server answers", Duration::from_secs(20), || async {
-            tokio::net::TcpStream::connect(address).await.is_ok()
+            tokio::net::TcpStream::connect((self.host.as_str(), self.port))
+                .await
+                .is_ok()
         })
         .await;
-        server
+    }
+
+    /// Starts it again after its end.
+    pub async fn again(&mut self) {
+        self.process = Process::spawn(&mut self.command, &self.folder.path().join("log"));
+        self.answers().await;
     }
 
     pub fn endpoint(&self) -> Endpoint {

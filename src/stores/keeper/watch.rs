@@ -12,7 +12,7 @@ use tokio::{
     time::{Instant, sleep, sleep_until, timeout},
 };
 
-use super::{Duty, Sentinel, ServerIdentity, Sign, Store, registry::Shared};
+use super::{Duty, Sentinel, ServerIdentity, Sign, Store, shared::Shared};
 use crate::stores::{
     endpoint::{Endpoint, StoreError},
     health::{Attention, Event, Moment, Monitor, PING_INTERVAL, Reason, Verdict},
@@ -144,12 +144,11 @@ impl<S: Store> Watcher<S> {
     /// The first attempt follows at once and decides between a lost connection and a lost server.
     async fn reconnect(&mut self, old: S::Sentinel, end: End) -> S::Sentinel {
         drop(old);
-        let End::Doubt(event) = end else {
-            return self.connect().await;
-        };
-        self.shared.live.reconnects.fetch_add(1, Ordering::Relaxed);
-        tracing::debug!(store = %self.name(), ?event, "sentinel connection ended");
-        self.tell(event);
+        if let End::Doubt(event) = end {
+            self.shared.live.reconnects.fetch_add(1, Ordering::Relaxed);
+            tracing::debug!(store = %self.name(), ?event, "sentinel connection ended");
+            self.tell(event);
+        }
         let sentinel = self.connect().await;
         // What was announced in between was not heard.
         self.shared.nudge.notify_one();

@@ -12,11 +12,11 @@ use tokio::{
     time::{Instant, sleep, sleep_until, timeout},
 };
 
-use super::{Duty, Progress, Store, registry::Shared};
+use super::{Duty, Progress, Store, shared::Shared};
 use crate::stores::{endpoint::StoreError, health::Attention};
 
 /// A slice that takes this long is stuck.
-const SLICE_DEADLINE: Duration = Duration::from_secs(10);
+const SLICE_DEADLINE: Duration = Duration::from_secs(30);
 /// A burst of announcements costs one slice each this often.
 const NUDGE_SPACING: Duration = Duration::from_millis(100);
 const FIRST_RETRY: Duration = Duration::from_millis(250);
@@ -160,7 +160,7 @@ impl<S: Store> Worker<S> {
         tokio::select! {
             () = due => {}
             _ = self.duty.changed() => {}
-            _ = self.serving.wait_for(|serving| !serving) => {}
+            _ = self.serving.wait_for(|serving| !serving) => S::rest(&mut self.state),
             () = async {
                 self.shared.nudge.notified().await;
                 sleep_until(begun + NUDGE_SPACING).await;

@@ -73,10 +73,12 @@ impl Store for Neo4j {
     async fn work(worker: &mut Neo4jWorker, duty: &Duty<Self>, facts: &mut Neo4jFacts) -> Result<Progress, StoreError> {
         let outcome = worker.slice(duty, facts).await;
         facts.error = refusal(&outcome, facts.error.take());
-        if outcome.is_err() {
+        if let Err(error) = &outcome {
             // A running statement goes on: it has a connection of its own.
             worker.session = None;
-            facts.duty_in = None;
+            if error.is_answer() {
+                facts.duty_in = None;
+            }
         }
         outcome
     }

@@ -113,10 +113,12 @@ impl Store for Redis {
     async fn work(worker: &mut RedisWorker, duty: &Duty<Self>, facts: &mut RedisFacts) -> Result<Progress, StoreError> {
         let outcome = worker.slice(duty, facts).await;
         facts.error = refusal(&outcome, facts.error.take());
-        if outcome.is_err() {
+        if let Err(error) = &outcome {
             // Whatever was in flight on it is lost; a pass goes on from its cursor and asks again what had no answer.
             worker.session = None;
-            facts.duty_in = None;
+            if error.is_answer() {
+                facts.duty_in = None;
+            }
         }
         outcome
     }
