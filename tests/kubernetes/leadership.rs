@@ -7,11 +7,12 @@ use serde_json::{Value, json};
 use crate::{
     lifecycle::{database, external},
     support::{
-        audit::{Class, Request, Requests},
+        audit::{Class, Mark, Request, Requests},
         fault::{Fault, Which},
         kubernetes::{Kubernetes, Namespace},
         operator::Operator,
         postgres::Postgres,
+        process::eventually,
         proxy::ApiProxy,
         store_proxy::{Protocol, StoreProxy},
     },
@@ -63,6 +64,14 @@ impl Rival {
         let mine = all.writes().0.into_iter();
         mine.filter(|request| request.agent.ends_with(&agent) && request.code < 300)
             .collect()
+    }
+
+    /// Waits until the API server has accepted a write of it.
+    async fn writes(&self, all: impl Fn() -> Requests) {
+        eventually(&format!("{} writes", self.name), HAND_OVER, async || {
+            !self.accepted(&all()).is_empty()
+        })
+        .await;
     }
 }
 
@@ -116,12 +125,12 @@ async fn an_operator_that_is_cut_off_or_frozen_never_writes_beside_its_successor
     let api = Kubernetes::shared().await;
     let ns = api.namespace("two").await;
     let mark = api.audit();
-    let here = |mark: &crate::support::audit::Mark| mark.requests().unwrap().in_namespace(&ns.name);
+    let here = |mark: &Mark| mark.requests().unwrap().in_namespace(&ns.name);
     let mut first = Rival::start(&ns, "first").await;
     held_by(&ns, "first").await;
     let mut second = Rival::start(&ns, "second").await;
     let editor = keep_editing(&ns);
-    ns.wait("StatefulSet", "a-redis", "there", |_| true).await;
+    first.writes(|| here(&mark)).await;
 
     // The network of the first pauses for longer than its lease.
     first.proxy.cut();
@@ -132,7 +141,7 @@ async fn an_operator_that_is_cut_off_or_frozen_never_writes_beside_its_successor
         began.elapsed().as_secs_f64()
     );
     assert!(began.elapsed() < HAND_OVER);
-    tokio::time::sleep(Duration::from_secs(1)).await;
+    second.writes(|| here(&mark)).await;
     first.proxy.restore();
     ended(&mut first.operator).await;
     assert_no_overlap(&ns, &here(&mark), &first, &second);
@@ -141,7 +150,7 @@ async fn an_operator_that_is_cut_off_or_frozen_never_writes_beside_its_successor
     first.operator.again();
     tokio::time::sleep(Duration::from_secs(3)).await;
     let mark = api.audit();
-    tokio::time::sleep(Duration::from_secs(1)).await;
+    second.writes(|| here(&mark)).await;
     second.operator.signal("STOP");
     let began = Instant::now();
     held_by(&ns, "first").await;
@@ -150,7 +159,7 @@ async fn an_operator_that_is_cut_off_or_frozen_never_writes_beside_its_successor
         began.elapsed().as_secs_f64()
     );
     assert!(began.elapsed() < HAND_OVER);
-    tokio::time::sleep(Duration::from_secs(1)).await;
+    first.writes(|| here(&mark)).await;
     second.operator.signal("CONT");
     ended(&mut second.operator).await;
     assert_no_overlap(&ns, &here(&mark), &second, &first);

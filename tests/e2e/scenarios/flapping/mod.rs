@@ -17,7 +17,7 @@ use crate::{
         audit::Request,
         conditions::{self, all_true, reason},
         objects::{self, api},
-        wait::Watch,
+        wait::{SETTLE, Watch},
     },
     harness::{About, Result, context::Ctx},
 };
@@ -71,7 +71,7 @@ async fn flap(ctx: &Ctx, namespace: &str, mut server: Server) -> Result {
         .await
         .about("Ready at first")?;
     // Writes that belong to the beginning.
-    tokio::time::sleep(Duration::from_secs(5)).await;
+    tokio::time::sleep(SETTLE).await;
     let mark = ctx.audit()?;
     let mut watch = Watch::open(&databases, name).await?;
     let (versions, took) = futures::try_join!(watch.record(MINUTE), restarts(&mut server))?;
