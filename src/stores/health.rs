@@ -213,9 +213,20 @@ impl Monitor {
         self.set(Verdict::Up, Reason::Serving, String::new(), at);
     }
 
-    /// The first bad sign of an open connection only casts doubt: the keeper reconnects at once, and that decides.
+    /// Whether the next attempt decides if the server is lost.
+    pub fn is_doubtful(&self) -> bool {
+        self.doubtful
+    }
+
+    /// The first bad sign of an open connection only casts doubt: the keeper reconnects at once, and that decides. So does the first silence after a
+    /// start of the operator, as long as the status says what was before.
     fn bad_sign(&mut self, reason: Reason, why: String, at: Moment) {
-        if self.health.is_up() && !std::mem::replace(&mut self.doubtful, true) {
+        let stands = match self.health.verdict {
+            Verdict::Up => true,
+            Verdict::Unknown => reason == Reason::Timeout,
+            Verdict::Down => false,
+        };
+        if stands && !std::mem::replace(&mut self.doubtful, true) {
             return;
         }
         self.failed(reason, why, at);
@@ -241,7 +252,10 @@ impl Monitor {
                 if was_confirming && self.flapping {
                     self.last_loss = Some(at.steady);
                 }
-                self.health.message = why;
+                // Each restart fails in its own words; told, they would be as many status writes.
+                if !self.flapping {
+                    self.health.message = why;
+                }
             }
         }
     }
@@ -342,6 +356,16 @@ mod tests {
                 down(Reason::NeverSeen),
             ),
             ("first seen", vec![(0., refused()), (1., up())], serving),
+            (
+                "one silence after a start",
+                vec![(0., Silent)],
+                (Verdict::Unknown, Reason::NeverSeen),
+            ),
+            (
+                "silent from the start",
+                vec![(0., Silent), (5., Silent)],
+                down(Reason::NeverSeen),
+            ),
             ("never let in", vec![(0., no_login())], down(Reason::LoginRefused)),
             ("let in at last", vec![(0., no_login()), (5., up())], serving),
             (
@@ -444,6 +468,22 @@ mod tests {
         events.extend(blip(10.));
         events.extend(blip(41.));
         assert_eq!(after(events), (Verdict::Up, Reason::Serving), "two blips far apart");
+    }
+
+    #[test]
+    fn while_it_flaps_each_failure_in_its_own_words_changes_nothing() {
+        let mut monitor = Monitor::default();
+        let mut events = vec![(0., up())];
+        events.extend(blip(10.));
+        events.extend(blip(20.));
+        for (seconds, event) in events {
+            monitor.on(event, at(seconds));
+        }
+        let told = monitor.health.clone();
+        for (seconds, event) in [(22., lost()), (23., Event::Refused("starting up".into())), (24., up())] {
+            monitor.on(event, at(seconds));
+            assert_eq!(monitor.health, told);
+        }
     }
 
     #[test]

@@ -164,7 +164,7 @@ pub trait Store: Sized + Send + Sync + Debug + Clone + PartialEq + Default + 'st
     type Policy: Clone + Debug + PartialEq + Send + Sync + 'static;
     type Facts: Clone + Debug + Default + PartialEq + Send + Sync + 'static;
     type Sentinel: Sentinel;
-    /// What the worker keeps between slices (an open connection, a sweep's cursor). Thrown away when a slice is cut off.
+    /// What the worker keeps between slices (an open connection, a sweep's cursor).
     type Worker: Default + Send + 'static;
 
     /// The login whose success means "this server serves". A changed endpoint makes the sentinel connect anew.
@@ -179,6 +179,10 @@ pub trait Store: Sized + Send + Sync + Debug + Clone + PartialEq + Default + 'st
     }
     /// Closes what a worker keeps open between slices: nothing is due for long, or the server went away.
     fn rest(_: &mut Self::Worker) {}
+    /// What a worker keeps of a slice that was cut off in its middle: nothing, unless the engine knows better.
+    fn cut_off(worker: &mut Self::Worker, gate: &Gate) {
+        *worker = Self::worker(gate);
+    }
     /// Connects and logs in; the keeper puts the deadline (5 s) around it.
     fn open(base: &Self::Base) -> impl Future<Output = Result<(Self::Sentinel, ServerIdentity), StoreError>> + Send;
     /// One slice (at most 5 s, cut off at 30 s) towards the duty. Updates `facts` with what was seen and done, also when it fails half-way.

@@ -21,7 +21,7 @@ use amas_operator::{
         keeper::{Duty, Keepers, Key, Parting, Progress, Sentinel, Sign, Store},
         redis::{
             CLAIM_KEY, CacheDuty, DefaultTtl, EnforcedBy, Eviction, EvictionPolicy, Expires, FamilyFacts, Glob,
-            KeyType, Mode, Redis, RedisDuty, RedisFacts, RedisWorker, Rule,
+            KeyType, Mode, Redis, RedisDuty, RedisFacts, RedisSentinel, RedisWorker, Rule,
         },
     },
 };
@@ -30,7 +30,7 @@ use redis::Commands;
 use crate::support::{
     fault::{Fault, Which},
     process::eventually,
-    redis::{Program, RedisServer},
+    redis::{PASSWORD, Program, RedisServer},
     store_proxy::{Protocol, StoreProxy},
 };
 
@@ -69,6 +69,7 @@ on_both! {
     a_killed_server_is_seen_at_once
     a_stopped_server_does_not_answer_pings
     a_keeper_holds_the_policy_and_tells_of_the_death
+    passwords_are_held_on_a_server_that_started_from_an_older_file
     globs_mean_what_they_mean_to_the_server
     facts_tell_the_program
 }
@@ -629,6 +630,37 @@ async fn a_keeper_holds_the_policy_and_tells_of_the_death(program: Program) {
     let doubted = tokio::time::timeout(Duration::from_secs(2), doubted).await;
     assert!(doubted.is_err(), "{doubted:?}");
     assert!(snapshot().health.is_up());
+    keepers.dismiss(&key);
+}
+
+async fn passwords_are_held_on_a_server_that_started_from_an_older_file(program: Program) {
+    let mut server = RedisServer::start(program, "").await;
+    let (wake, _woken) = tokio::sync::mpsc::unbounded_channel();
+    let keepers: Keepers<Redis> = Keepers::new(wake);
+    let key = Key {
+        namespace: "agents".into(),
+        database: "amas".into(),
+    };
+    let next = Endpoint {
+        password: Sensitive::new("next"),
+        ..server.endpoint()
+    };
+    let rotating = RedisDuty {
+        second: Some(Sensitive::new(PASSWORD)),
+        ..base(next.clone())
+    };
+    keepers.assign_base(&key, base(server.endpoint()));
+    keepers.assign_base(&key, rotating);
+    let opens = async || RedisSentinel::open(&next).await.is_ok();
+    let patience = Duration::from_secs(20);
+    eventually("the next password gets in", patience, opens).await;
+
+    server.process.kill();
+    let down = async || !keepers.snapshot(&key).unwrap().health.is_up();
+    eventually("down", patience, down).await;
+    // Its file has the first password only.
+    server.again().await;
+    eventually("the next password gets in again", patience, opens).await;
     keepers.dismiss(&key);
 }
 

@@ -20,8 +20,10 @@ use crate::stores::{
 
 /// For a connection attempt while nothing depends on how fast it fails.
 const CONNECT_DEADLINE: Duration = Duration::from_secs(5);
-/// For a ping, and for connecting while the server still counts as Up: that decides whether it is lost.
+/// For a ping, and for connecting while there is doubt about a server that counts as Up: that decides whether it is lost.
 const PING_DEADLINE: Duration = Duration::from_secs(1);
+/// For connecting anew where nothing is wrong, such as after a change of the login. Silence is still seen within six seconds.
+const REOPEN_DEADLINE: Duration = Duration::from_secs(3);
 /// A server that was never seen is tried this often for [`DENSE_TIME`]: its first readiness is what people wait for.
 const DENSE_DELAY: Duration = Duration::from_millis(50);
 const DENSE_TIME: Duration = Duration::from_secs(60);
@@ -198,9 +200,10 @@ impl<S: Store> Watcher<S> {
     }
 
     async fn attempt(&mut self) -> Result<S::Sentinel, StoreError> {
-        // One that sleeps takes its time to wake up.
         let deadline = match self.attention() {
-            Attention::Held(_) if self.monitor.health().is_up() => PING_DEADLINE,
+            Attention::Held(_) if self.monitor.health().is_up() && self.monitor.is_doubtful() => PING_DEADLINE,
+            Attention::Held(_) if self.monitor.health().is_up() => REOPEN_DEADLINE,
+            // One that sleeps takes its time to wake up.
             _ => CONNECT_DEADLINE,
         };
         let duty = self.duty.borrow_and_update().clone();

@@ -103,7 +103,7 @@ impl<S: Store> Worker<S> {
             Some(Ok(progress)) => self.went_well(progress),
             Some(Err(error)) => self.failed(&error),
             None => {
-                self.state = S::worker(&self.shared.gate);
+                S::cut_off(&mut self.state, &self.shared.gate);
                 self.failed(&StoreError::Unreachable("the slice of work was cut off".to_owned()))
             }
         }

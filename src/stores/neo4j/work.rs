@@ -70,7 +70,7 @@ impl Neo4jWorker {
         let deadline = Instant::now() + SLICE;
         self.take_up(&duty.policies);
         facts.policies.retain(|name, _| duty.policies.contains_key(name));
-        let session = self.session(&duty.base, facts).await?;
+        let (session, is_new) = self.session(&duty.base, facts).await?;
         facts.claim_conflict = claim::hold(&session, &duty.base).await?;
         facts.take_over_seen.clone_from(&duty.base.take_over);
         if facts.claim_conflict.is_some() {
@@ -80,7 +80,7 @@ impl Neo4jWorker {
             });
         }
         let fingerprint = duty.base.fingerprint();
-        if duty.base.managed && facts.duty_in != Some(fingerprint) {
+        if duty.base.managed && (is_new || facts.duty_in != Some(fingerprint)) {
             users::hold(&duty.base).await?;
         }
         facts.duty_in = Some(fingerprint);
@@ -100,11 +100,12 @@ impl Neo4jWorker {
         Ok(self.progress(facts))
     }
 
-    async fn session(&mut self, base: &Neo4jDuty, facts: &mut Neo4jFacts) -> Result<Session, StoreError> {
+    /// The session that was kept, or a new one, and whether it is.
+    async fn session(&mut self, base: &Neo4jDuty, facts: &mut Neo4jFacts) -> Result<(Session, bool), StoreError> {
         if let Some((known, session)) = &self.session
             && known == base
         {
-            return Ok(session.clone());
+            return Ok((session.clone(), false));
         }
         let session = Session::new(base, &users::choose(base).await?)?;
         // Ours is a Community server that we may write to: it need not be asked.
@@ -113,7 +114,7 @@ impl Neo4jWorker {
             false => session.limits(base.database.as_str()).await?,
         });
         self.session = Some((base.clone(), session.clone()));
-        Ok(session)
+        Ok((session, true))
     }
 
     /// A changed policy is tried anew at once; what it no longer asks for is not waited for.

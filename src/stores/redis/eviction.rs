@@ -23,14 +23,20 @@ pub async fn hold(
 ) -> Result<(), StoreError> {
     let winner = winner(policies);
     for (name, duty) in policies {
-        let facts = facts.policies.entry(name.clone()).or_default();
-        (facts.eviction, facts.eviction_conflict, facts.eviction_error) = (None, None, None);
-        facts.eviction_in = duty.eviction.is_none();
+        // What was known stands until the server has answered.
+        let mut next = CacheFacts {
+            eviction: None,
+            eviction_conflict: None,
+            eviction_error: None,
+            eviction_in: duty.eviction.is_none(),
+            ..facts.policies.get(name).cloned().unwrap_or_default()
+        };
         match (&duty.eviction, winner) {
-            (Some(wanted), Some(first)) if first == name => bring_in(connection, info, wanted, facts).await?,
-            (Some(_), first) => facts.eviction_conflict = first.map(str::to_owned),
+            (Some(wanted), Some(first)) if first == name => bring_in(connection, info, wanted, &mut next).await?,
+            (Some(_), first) => next.eviction_conflict = first.map(str::to_owned),
             (None, _) => {}
         }
+        facts.policies.insert(name.clone(), next);
     }
     Ok(())
 }

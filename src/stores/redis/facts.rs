@@ -143,6 +143,8 @@ impl RedisFacts {
             .collect();
         Self {
             figures: RedisFigures::default(),
+            // A start is told by the health.
+            run_id: String::new(),
             policies,
             ..self.clone()
         }

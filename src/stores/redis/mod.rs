@@ -40,7 +40,7 @@ use self::{
 use crate::stores::{
     endpoint::{Endpoint, StoreError, refusal},
     health::Attention,
-    keeper::{Duty, Parting, Progress, ServerIdentity, Store},
+    keeper::{Duty, Gate, Parting, Progress, ServerIdentity, Store},
 };
 
 /// The key in database 0 that says whose server this is. Never swept.
@@ -106,6 +106,11 @@ impl Store for Redis {
         worker.session = None;
     }
 
+    /// A pass that was under way begins anew.
+    fn cut_off(worker: &mut RedisWorker, _: &Gate) {
+        worker.session = None;
+    }
+
     fn is_managed(base: &RedisDuty) -> bool {
         base.managed
     }
@@ -143,7 +148,7 @@ impl RedisWorker {
         for (name, policy) in &duty.policies {
             self.take_up(name, policy, facts);
         }
-        let mut connection = self.connection(&duty.base, facts).await?;
+        let (mut connection, is_new) = self.connection(&duty.base, facts).await?;
         let info = look(&mut connection, facts).await?;
         facts.claim_conflict = claim::hold(&mut connection, &duty.base).await?;
         facts.take_over_seen.clone_from(&duty.base.take_over);
@@ -153,7 +158,8 @@ impl RedisWorker {
                 again_in: Some(CONFLICT_LOOK),
             });
         }
-        if duty.base.managed && facts.duty_in != Some(duty.base.fingerprint()) {
+        // One that was started again has read its file anew, and that may be older than the passwords.
+        if duty.base.managed && (is_new || facts.duty_in != Some(duty.base.fingerprint())) {
             acl::hold(&mut connection, &duty.base).await?;
         }
         eviction::hold(&mut connection, &info, &duty.policies, facts).await?;
@@ -165,16 +171,17 @@ impl RedisWorker {
         self.sweep(&mut connection, deadline, facts).await
     }
 
-    async fn connection(&mut self, duty: &RedisDuty, facts: &mut RedisFacts) -> Result<Connection, StoreError> {
+    /// The connection that was kept, or a new one, and whether it is.
+    async fn connection(&mut self, duty: &RedisDuty, facts: &mut RedisFacts) -> Result<(Connection, bool), StoreError> {
         if let Some((known, connection)) = &self.session
             && known == duty
         {
-            return Ok(connection.clone());
+            return Ok((connection.clone(), false));
         }
         let mut connection = acl::connection(duty).await?;
         facts.limits = Some(limits::probe(&mut connection).await?);
         self.session = Some((duty.clone(), connection.clone()));
-        Ok(connection)
+        Ok((connection, true))
     }
 
     /// A new or changed policy starts with empty facts and a sweep at once.
