@@ -61,15 +61,7 @@ impl History {
 
     /// How many reconciles of AmasDatabases there were, and their seconds.
     async fn reconciles(&self) -> (f64, f64) {
-        let metrics = self.operator.metrics().await;
-        let value = |end: &str| {
-            let series = format!("amas_reconcile_seconds_{end}{{kind=\"AmasDatabase\"}} ");
-            let line = metrics.lines().find_map(|line| line.strip_prefix(&series));
-            line.unwrap_or_else(|| panic!("no {series}: {metrics}"))
-                .parse()
-                .unwrap()
-        };
-        (value("count"), value("sum"))
+        self.operator.reconciles().await.expect("the operator tells of them")
     }
 
     /// Waits until whatever follows a Job has come to its end.
