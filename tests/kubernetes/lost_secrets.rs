@@ -21,7 +21,7 @@ use crate::{
     },
 };
 
-/// How long a Secret that was put back by hand may go unnoticed: it is looked for every 10 s, and a margin for a busy machine.
+/// How long a Secret that was put back by hand may go unnoticed: it is looked for every 10 s; the rest is a margin for a busy machine.
 const NOTICED: Duration = Duration::from_secs(10 + 20);
 /// What is read before a time that was announced has to be there by then.
 const AHEAD: Duration = Duration::from_secs(5);
