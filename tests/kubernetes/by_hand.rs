@@ -1,15 +1,20 @@
 //! Migrations where no node runs the Job: the test runs its container, and takes the Job away, as a cluster would.
 
-use std::{path::Path, process::Command, sync::Arc, time::Duration};
+use std::{
+    path::Path,
+    process::Command,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use base64::Engine;
 use kube::api::DeleteParams;
 use serde_json::{Map, Value, json};
 
 use crate::support::{
-    kubernetes::{Kubernetes, Namespace},
+    kubernetes::{Kubernetes, Namespace, PATIENCE},
     postgres::Postgres,
-    process::{Folder, eventually},
+    process::Folder,
 };
 
 /// A namespace of this name, whose Secret `postgres` leads to the common server.
@@ -35,11 +40,15 @@ pub(super) async fn put_files(ns: &Namespace, files: &[(&str, &str)], labels: Va
 
 /// The Job that has to come and is not this one.
 pub(super) async fn job(ns: &Namespace, but: &str) -> Value {
-    eventually("a Job", Duration::from_secs(20), || async {
-        one(ns, "Job").await.is_some_and(|job| job["metadata"]["name"] != but)
-    })
-    .await;
-    one(ns, "Job").await.unwrap()
+    let begun = Instant::now();
+    loop {
+        let found = one(ns, "Job").await.filter(|job| job["metadata"]["name"] != but);
+        if let Some(job) = found {
+            return job;
+        }
+        assert!(begun.elapsed() < PATIENCE, "no Job but {but}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
 }
 
 /// One of ours of this kind.

@@ -1,6 +1,6 @@
 //! What the operator makes: put right when it is edited by hand, and never made over somebody else's.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::collections::BTreeMap;
 
 use kube::api::{Patch, PatchParams};
 use serde_json::{Value, json};
@@ -9,12 +9,10 @@ use crate::{
     deletion::reason,
     lifecycle::database,
     support::{
-        kubernetes::{Kubernetes, Namespace, condition_of},
+        kubernetes::{Kubernetes, Namespace, PATIENCE, condition_of},
         process::eventually,
     },
 };
-
-const SOON: Duration = Duration::from_secs(20);
 
 /// Every kind of child that says how a server runs, with a hand edit of it.
 fn edits() -> Vec<(&'static str, Value)> {
@@ -133,17 +131,23 @@ async fn hand_edits_of_every_kind_are_put_right_now_or_when_the_operator_is_back
     ns.wait_condition("AmasDatabase", "a", "Ready", "False").await;
     let before = contents(&ns).await;
     let (edited, _) = edit(&ns).await;
-    eventually("all edits are put right", SOON, async || contents(&ns).await == before).await;
-    eventually("each is told", SOON, async || corrections(&ns).await == edited).await;
+    eventually("all edits are put right", PATIENCE, async || {
+        contents(&ns).await == before
+    })
+    .await;
+    eventually("each is told", PATIENCE, async || corrections(&ns).await == edited).await;
 
     operator.kill();
     let (again, config_maps) = edit(&ns).await;
     assert_ne!(contents(&ns).await, before);
     operator.again();
-    eventually("all edits are put right", SOON, async || contents(&ns).await == before).await;
+    eventually("all edits are put right", PATIENCE, async || {
+        contents(&ns).await == before
+    })
+    .await;
     // Whether a person or a policy has changed a ConfigMap, a process that has not written it cannot tell.
     let told = edited + again - config_maps;
-    eventually("each is told", SOON, async || corrections(&ns).await == told).await;
+    eventually("each is told", PATIENCE, async || corrections(&ns).await == told).await;
     println!(
         "{} edits of {} kinds put right, {told} of them told",
         edited + again,
@@ -169,7 +173,7 @@ async fn hand_edits_of_every_kind_are_put_right_now_or_when_the_operator_is_back
             ns.delete(kind, name).await;
         }
     }
-    eventually("all are made again", SOON, async || {
+    eventually("all are made again", PATIENCE, async || {
         let now = uids().await;
         now.len() == first.len() && now.iter().all(|uid| !first.contains(uid))
     })
@@ -264,12 +268,12 @@ async fn a_secret_edited_by_hand_is_put_right_when_it_is_read() {
     // They are not watched: a person may say that they are to be read.
     edit().await;
     ns.annotate("a", "amas.dev/reread-secrets", "1").await;
-    eventually("all Secrets are put right", SOON, put_right).await;
+    eventually("all Secrets are put right", PATIENCE, put_right).await;
     // So does a start.
     operator.kill();
     edit().await;
     operator.again();
-    eventually("all Secrets are put right", SOON, put_right).await;
+    eventually("all Secrets are put right", PATIENCE, put_right).await;
 }
 
 #[tokio::test]

@@ -16,12 +16,14 @@ use crate::{
     },
 };
 
-/// How long an operator waits for a server that is away before it lets go.
-const TIMEOUT: Duration = Duration::from_secs(3);
+/// How long an operator waits for a server that is away before it lets go: it has to say meanwhile that it waits.
+const TIMEOUT: Duration = Duration::from_secs(15);
+/// The same where it has to succeed.
+const AMPLE: Duration = Duration::from_secs(60);
 /// What it may take beyond that to try for the last time, to say so, and to let go.
-const LATE: Duration = Duration::from_secs(2);
-/// What a namespace controller and an operator may take beyond that on a busy machine.
-const GONE: Duration = Duration::from_secs(30);
+const LATE: Duration = Duration::from_secs(15);
+/// What a namespace controller and an operator may take on a busy machine.
+const GONE: Duration = Duration::from_secs(120);
 
 /// A database on somebody else's server, made by us, and a managed one; both go with their object.
 struct Pair {
@@ -44,10 +46,11 @@ impl Pair {
         self.ns.operator(&[&own, settings].concat()).await
     }
 
-    async fn external(&self) {
+    async fn external(&self, timeout: Duration) {
         let roles = json!([{"name": format!("{}_app", self.name), "access": "ReadWrite"}]);
         let sql = json!({"database": self.name, "owner": format!("{}_owner", self.name), "roles": roles, "external": external("postgres")});
-        let spec = json!({"deletionPolicy": "Delete", "deletionTimeout": "3s", "postgres": sql});
+        let timeout = format!("{}s", timeout.as_secs());
+        let spec = json!({"deletionPolicy": "Delete", "deletionTimeout": timeout, "postgres": sql});
         self.ns.apply(database("outside", spec)).await;
         self.ns.wait_condition("AmasDatabase", "outside", "Ready", "True").await;
     }
@@ -85,7 +88,7 @@ async fn a_namespace_goes_with_everything_that_was_made_for_it() {
     let api = Kubernetes::with_controllers().await;
     let pair = Pair::new(api.namespace("gone").await).await;
     let operator = pair.operator(&[]).await;
-    tokio::join!(pair.external(), pair.managed());
+    tokio::join!(pair.external(AMPLE), pair.managed());
     assert_eq!(pair.on_the_server().await.len(), 3);
     let took = pair.drop_namespace().await;
     println!("deletion: a namespace with the operator up is gone after {took:?}");
@@ -98,7 +101,7 @@ async fn a_namespace_waits_for_an_operator_that_is_away_and_no_longer() {
     let api = Kubernetes::with_controllers().await;
     let pair = Pair::new(api.namespace("away").await).await;
     let mut operator = pair.operator(&[]).await;
-    tokio::join!(pair.external(), pair.managed());
+    tokio::join!(pair.external(TIMEOUT), pair.managed());
     operator.kill();
     pair.ns.drop().await;
     // Everything is gone but what has our finalizer.
@@ -170,7 +173,7 @@ async fn a_server_that_is_away_holds_nobody_back() {
     let uri = format!("postgres://postgres@127.0.0.1:{}/postgres", proxy.port);
     pair.ns.secret("postgres", &[("uri", &uri)]).await;
     let operator = pair.operator(&[]).await;
-    pair.external().await;
+    pair.external(TIMEOUT).await;
     proxy.cut();
     let begun = Instant::now();
     pair.ns.delete("AmasDatabase", "outside").await;

@@ -1,31 +1,16 @@
 //! Encryption of managed stores, as far as it is a matter of Kubernetes: what is made, who sees what of it, and that it is made once.
 
-use std::time::{Duration, Instant};
-
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use serde_json::{Value, json};
 
-use super::lifecycle::database;
-use crate::support::kubernetes::{Kubernetes, Namespace};
+use super::lifecycle::{comes_back_without_a_write, database};
+use crate::support::kubernetes::Kubernetes;
 
 pub fn entry(secret: &Value, key: &str) -> String {
     let text = secret["data"][key]
         .as_str()
         .unwrap_or_else(|| panic!("no {key}: {secret}"));
     String::from_utf8(BASE64_STANDARD.decode(text).unwrap()).unwrap()
-}
-
-/// Progress may wait for ten seconds to be written together with what follows; the next process would write it.
-async fn nothing_is_left_to_tell(ns: &Namespace) {
-    let version = async || ns.get("AmasDatabase", "tls").await.unwrap()["metadata"]["resourceVersion"].clone();
-    let (mut last, mut since) = (version().await, Instant::now());
-    while since.elapsed() < Duration::from_secs(11) {
-        tokio::time::sleep(Duration::from_millis(200)).await;
-        let now = version().await;
-        if now != last {
-            (last, since) = (now, Instant::now());
-        }
-    }
 }
 
 #[tokio::test]
@@ -67,15 +52,8 @@ async fn an_encrypted_store_is_made_once_and_an_existing_one_is_left_alone_witho
     })
     .await;
 
-    nothing_is_left_to_tell(&ns).await;
     // A start of the operator makes nothing anew: neither certificates nor pods.
-    operator.kill();
-    let mark = api.audit();
-    operator.again();
-    tokio::time::sleep(std::time::Duration::from_secs(4)).await;
-    let requests = mark.requests().unwrap().in_namespace(&ns.name);
-    assert!(!requests.is_empty(), "the operator came back:\n{}", operator.log());
-    assert!(requests.writes().is_empty(), "{}", requests.writes().lines());
+    comes_back_without_a_write(&ns, &mut operator).await;
     assert_eq!(ns.get("Secret", "tls-tls").await.unwrap()["data"], certificates["data"]);
 
     // Asked for, a new one is made for one server, by the same authority.

@@ -14,11 +14,11 @@ use crate::{
     encryption::entry,
     lifecycle::{database, external},
     support::{
-        kubernetes::{Kubernetes, Namespace, condition_of},
+        kubernetes::{Kubernetes, Namespace, PATIENCE, condition_of},
         neo4j::{self, Neo4jServer},
         pgbouncer::PgBouncer,
         postmaster::Postmaster,
-        process::connections,
+        process::{connections, eventually},
         redis::{Program, RedisServer},
     },
 };
@@ -150,7 +150,8 @@ async fn what_logins_may_not_do_is_shown_and_servers_watched_on_demand_are_left_
         assert_eq!(limits(&object, "neo4j"), ["NoRoles"]);
     }
     for port in servers.ports() {
-        assert!(connections(port) > 0, "a connection is held to {port}");
+        let is_held = async || connections(port) > 0;
+        eventually(&format!("a connection is held to {port}"), PATIENCE, is_held).await;
     }
 
     ns.apply(servers.object(json!({"mode": "OnDemand", "interval": "1h"})))

@@ -1,15 +1,20 @@
 //! Objects whose servers swallow every connection: they delay nobody else, and the API hears little of them.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use serde_json::{Value, json};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
 use crate::{
-    lifecycle::{database, external, postgres},
+    lifecycle::{database, external, nothing_is_left_to_tell, postgres},
     support::{
         audit::Class,
-        kubernetes::{Kubernetes, Namespace},
+        kubernetes::{Kubernetes, Namespace, PATIENCE},
+        operator::Operator,
+        postgres::Postgres,
         turns,
     },
 };
@@ -22,8 +27,6 @@ const STORES: [&str; 3] = ["redis", "postgres", "neo4j"];
 const CHANGES: usize = 15;
 /// How long it is counted what the API hears of them.
 const LISTENING: Duration = Duration::from_secs(20);
-/// A connection is given up after 5 s, and what flips nothing is written within 10 s.
-const SAID: Duration = Duration::from_secs(16);
 /// What a healthy object's reconcile may lose to them.
 const ALLOWED: Duration = Duration::from_millis(200);
 /// The same of the slowest but one: the slowest of all is the machine's own.
@@ -57,38 +60,70 @@ async fn dropping() -> (u16, impl Sized) {
     (port, (listener, held))
 }
 
-/// An object whose application role's Secret has the value.
-fn healthy(value: &str) -> Value {
-    let roles = json!([{"name": "isolation_app", "access": "ReadWrite", "connection": {"extra": {"TURN": value}}}]);
-    let sql =
-        json!({"database": "isolation", "owner": "isolation_owner", "roles": roles, "external": external("postgres")});
-    database("healthy", json!({"postgres": sql}))
+/// A namespace with an operator of its own, and an object in it that is well.
+struct Healthy {
+    ns: Namespace,
+    /// Of the namespace's beginning, and of the database on the server.
+    name: &'static str,
+    _postgres: Arc<Postgres>,
+    _operator: Operator,
 }
 
-/// From the change of an object to the operator's write that follows from it: the median, the slowest but one and the worst of some.
-async fn reaction(ns: &Namespace, phase: &str) -> [Duration; 3] {
-    let mut took = Vec::new();
-    for turn in 0..CHANGES {
-        let value = format!("{phase}-{turn}");
+impl Healthy {
+    async fn new(api: &Kubernetes, name: &'static str) -> Self {
+        let ns = api.namespace(name).await;
+        let healthy = Self {
+            name,
+            _postgres: postgres(&ns).await,
+            _operator: ns.operator(&[]).await,
+            ns,
+        };
+        healthy.apply("").await;
+        let ns = &healthy.ns;
+        ns.wait_condition("AmasDatabase", "healthy", "Ready", "True").await;
+        healthy
+    }
+
+    /// The application role's Secret shall have the value.
+    async fn apply(&self, value: &str) {
+        let (app, owner) = (format!("{}_app", self.name), format!("{}_owner", self.name));
+        let roles = json!([{"name": app, "access": "ReadWrite", "connection": {"extra": {"TURN": value}}}]);
+        let sql = json!({"database": self.name, "owner": owner, "roles": roles, "external": external("postgres")});
+        self.ns.apply(database("healthy", json!({"postgres": sql}))).await;
+    }
+
+    /// How long it took from a change of the object to the operator's write that follows from it.
+    async fn reaction(&self, value: &str) -> Duration {
+        let secret = format!("healthy-role-{}-app", self.name);
         let began = Instant::now();
-        ns.apply(healthy(&value)).await;
-        let changed = |secret: &Value| secret.pointer("/data/TURN") == Some(&json!(encoded(&value)));
-        while !ns
-            .get("Secret", "healthy-role-isolation-app")
+        self.apply(value).await;
+        let changed = |secret: &Value| secret.pointer("/data/TURN") == Some(&json!(encoded(value)));
+        while !self
+            .ns
+            .get("Secret", &secret)
             .await
             .is_some_and(|secret| changed(&secret))
         {
-            assert!(
-                began.elapsed() < Duration::from_secs(30),
-                "the connection Secret follows"
-            );
+            assert!(began.elapsed() < PATIENCE, "the connection Secret follows");
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
-        took.push(began.elapsed());
-        tokio::time::sleep(Duration::from_millis(100)).await;
+        began.elapsed()
     }
-    took.sort();
-    [took[CHANGES / 2], took[CHANGES - 2], took[CHANGES - 1]]
+}
+
+/// The median, the slowest but one and the worst of some reactions of each. They take turns, so that a slow minute of the machine is both's.
+async fn reactions(both: [&Healthy; 2]) -> [[Duration; 3]; 2] {
+    let mut all = [Vec::new(), Vec::new()];
+    for turn in 0..CHANGES {
+        for (healthy, took) in both.iter().zip(&mut all) {
+            took.push(healthy.reaction(&turn.to_string()).await);
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
+    all.map(|mut took| {
+        took.sort();
+        [took[CHANGES / 2], took[CHANGES - 2], took[CHANGES - 1]]
+    })
 }
 
 fn encoded(text: &str) -> String {
@@ -131,23 +166,18 @@ async fn dead_objects(ns: &Namespace, ports: [u16; 2]) {
 #[tokio::test]
 async fn fifty_objects_on_black_holes_delay_nobody_and_spam_nobody() {
     let api = Kubernetes::shared().await;
-    let ns = api.namespace("isolation").await;
-    let _postgres = postgres(&ns).await;
-    let _operator = ns.operator(&[]).await;
-    ns.apply(healthy("")).await;
-    ns.wait_condition("AmasDatabase", "healthy", "Ready", "True").await;
-    let turn = turns::alone().await;
-    let [alone, slow_alone, worst_alone] = reaction(&ns, "alone").await;
-    drop(turn);
-
+    let undisturbed = Healthy::new(&api, "undisturbed").await;
+    let isolation = Healthy::new(&api, "isolation").await;
+    let ns = &isolation.ns;
     let ((silent, _held), (dropping, _full)) = (silent().await, dropping().await);
-    dead_objects(&ns, [silent, dropping]).await;
+    dead_objects(ns, [silent, dropping]).await;
     for (hole, store) in kinds() {
         ns.wait_condition("AmasDatabase", &format!("{hole}-{store}-0"), "Ready", "False")
             .await;
     }
     let turn = turns::alone().await;
-    let [beside, slow_beside, worst_beside] = reaction(&ns, "beside").await;
+    let [[alone, slow_alone, worst_alone], [beside, slow_beside, worst_beside]] =
+        reactions([&undisturbed, &isolation]).await;
     drop(turn);
     println!(
         "isolation: a change is carried out in {alone:?} (slowest {slow_alone:?}, {worst_alone:?}) alone, {beside:?} (slowest {slow_beside:?}, {worst_beside:?}) beside {DEAD} black holes"
@@ -159,7 +189,7 @@ async fn fifty_objects_on_black_holes_delay_nobody_and_spam_nobody() {
     );
 
     // Once each has said what there is to say.
-    tokio::time::sleep(SAID).await;
+    nothing_is_left_to_tell(ns).await;
     let mark = api.audit();
     tokio::time::sleep(LISTENING).await;
     let requests = mark.requests().unwrap().in_namespace(&ns.name);

@@ -6,7 +6,10 @@ use std::time::Duration;
 use kube::api::{Patch, PatchParams, PostParams};
 use serde_json::{Value, json};
 
-use super::{encryption::entry, lifecycle::database};
+use super::{
+    encryption::entry,
+    lifecycle::{comes_back_without_a_write, database},
+};
 use crate::support::{
     kubernetes::{Kubernetes, Namespace, condition_of},
     pki::{Authority, Years},
@@ -165,13 +168,7 @@ async fn certificates_come_from_an_issuer_and_what_is_in_the_way_is_said() {
     .await;
     assert_eq!(sets().await[..2], before[..2], "the others read it while they run");
 
-    operator.kill();
-    let mark = api.audit();
-    operator.again();
-    tokio::time::sleep(Duration::from_secs(4)).await;
-    let requests = mark.requests().unwrap().in_namespace(&ns.name);
-    assert!(!requests.is_empty(), "the operator came back:\n{}", operator.log());
-    assert!(requests.writes().is_empty(), "{}", requests.writes().lines());
+    comes_back_without_a_write(&ns, &mut operator).await;
 
     // Without an issuer again: nothing is left with it, and what it has signed is trusted on.
     ns.apply(wanted(json!({}))).await;

@@ -17,8 +17,8 @@ use crate::{
     },
 };
 
-/// How long a change may take to be taken up, with a margin for a busy machine.
-const NOTICED: Duration = Duration::from_secs(10 + 10);
+/// How long a change may take to be taken up: it is looked for every 10 s; the rest is a margin for a busy machine.
+const NOTICED: Duration = Duration::from_secs(10 + 20);
 
 /// The Secrets that are brought, and those that applications read.
 const BROUGHT: [(&str, &str); 4] = [

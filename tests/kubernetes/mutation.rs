@@ -138,9 +138,14 @@ async fn what_a_policy_of_the_cluster_changes_is_told_once_and_left() {
     assert_eq!(writes_while_quiet(&ns).await, 0, "{}", operator.log());
 
     // A new operator finds out by one write.
+    let mark = api.audit();
     operator.again();
-    ns.wait("AmasDatabase", "a", "seen", |_| true).await;
-    tokio::time::sleep(QUIET).await;
+    let writes = || {
+        let requests = mark.requests().unwrap().in_namespace(&ns.name);
+        requests.writes().of("statefulsets").len()
+    };
+    eventually("it finds out", PATIENCE, async || writes() > 0).await;
     assert_eq!(writes_while_quiet(&ns).await, 0, "{}", operator.log());
+    assert_eq!(writes(), 1, "{}", operator.log());
     remove(&ns).await;
 }

@@ -19,8 +19,9 @@ use crate::support::{
 };
 
 const PATIENCE: Duration = Duration::from_secs(60);
-/// Long enough for another operator to take over meanwhile.
-const SLOW: &str = "CREATE TABLE public.ran (id int); INSERT INTO public.ran VALUES (1); SELECT pg_sleep(8);";
+/// It goes on until it gets a lock that the test holds while another operator takes over.
+const SLOW: &str = "CREATE TABLE public.ran (id int); INSERT INTO public.ran VALUES (1);
+SELECT pg_sleep(0.2) FROM generate_series(1, 1000) WHERE NOT pg_try_advisory_xact_lock(7);";
 
 #[tokio::test]
 async fn a_migration_that_an_older_operator_began_ends_undisturbed_and_runs_once() {
@@ -33,19 +34,22 @@ async fn a_migration_that_an_older_operator_began_ends_undisturbed_and_runs_once
     let image = |job: &Value| job["spec"]["template"]["spec"]["containers"][0]["image"].clone();
     assert_eq!(image(&job), "localhost/amas-operator:old");
 
+    let mut inside = scene.server.connect("postgres", "handover").await;
+    let hold = sqlx::query("SELECT pg_advisory_lock(7)");
+    hold.execute(&mut inside).await.unwrap();
     let mut pod = Pod::new(ns, &job, &files).await;
     let mut runner = pod.container.spawn().unwrap();
     let mut admin = scene.server.connect("postgres", "postgres").await;
-    let asleep = "SELECT count(*) FROM pg_stat_activity WHERE datname = 'handover' AND wait_event = 'PgSleep'";
-    let mut sleeps = async || {
-        sqlx::query_scalar::<_, i64>(asleep)
+    let waiting = "SELECT count(*) FROM pg_stat_activity WHERE datname = 'handover' AND state = 'active' AND query LIKE '%pg_try_advisory_xact_lock(7)%'";
+    let mut waits = async || {
+        sqlx::query_scalar::<_, i64>(waiting)
             .fetch_one(&mut admin)
             .await
             .unwrap()
             == 1
     };
     let begun = std::time::Instant::now();
-    while !sleeps().await {
+    while !waits().await {
         assert!(
             begun.elapsed() < PATIENCE,
             "the runner has not begun: {:?}",
@@ -61,7 +65,9 @@ async fn a_migration_that_an_older_operator_began_ends_undisturbed_and_runs_once
         lease["spec"]["holderIdentity"] == "new"
     })
     .await;
-    assert!(sleeps().await, "the migration goes on while another operator leads");
+    assert!(waits().await, "the migration goes on while another operator leads");
+    let let_go = sqlx::query("SELECT pg_advisory_unlock(7)");
+    let_go.execute(&mut inside).await.unwrap();
 
     let ended = tokio::time::timeout(PATIENCE, runner.wait()).await.unwrap().unwrap();
     assert!(ended.success(), "{ended:?}; the new operator said:\n{}", new.log());
@@ -74,7 +80,6 @@ async fn a_migration_that_an_older_operator_began_ends_undisturbed_and_runs_once
         (&job["metadata"]["uid"], image(&job))
     );
     assert!(jobs[0]["metadata"]["deletionTimestamp"].is_null());
-    let mut inside = scene.server.connect("postgres", "handover").await;
     for (query, times) in [
         ("SELECT count(*) FROM public.ran", 1),
         ("SELECT count(*) FROM amas_migrate.history", 1),

@@ -13,7 +13,11 @@ use kube::api::{Patch, PatchParams};
 use serde_json::{Value, json};
 
 use super::{
-    kubernetes::Namespace, neo4j::Neo4jServer, operator::Operator, postmaster::Postmaster, process::eventually,
+    kubernetes::Namespace,
+    neo4j::{Neo4jServer, STARTS},
+    operator::Operator,
+    postmaster::Postmaster,
+    process::eventually,
     redis::RedisServer,
 };
 
@@ -109,6 +113,7 @@ impl Node {
 
     async fn run_neo4j(&mut self) {
         let auth = self.entry("neo4j-connection", "auth.ini").await;
+        let _turn = STARTS.acquire().await.unwrap();
         self.neo4j = Neo4jServer::start_at((&self.address, 7687), &auth);
         let address = (self.address.clone(), 7687);
         eventually("Neo4j listens", Duration::from_secs(120), || async {

@@ -19,6 +19,8 @@ use amas_operator::{
     },
 };
 
+use tokio::sync::Semaphore;
+
 use super::{
     pki::{Authority, Years},
     process::{Folder, Process, eventually, free_port},
@@ -38,6 +40,9 @@ pub fn jars() -> Option<OsString> {
 
 const OPENS: [&str; 4] = ["java.nio", "java.io", "sun.nio.ch", "java.util.concurrent"];
 
+/// One starts at a time: a JVM takes a small machine for itself until it answers, and several together would keep each other from it.
+pub static STARTS: Semaphore = Semaphore::const_new(1);
+
 pub struct Neo4jServer {
     pub process: Process,
     pub port: u16,
@@ -51,6 +56,7 @@ impl Neo4jServer {
     /// A server that speaks Bolt with and without TLS; `None` where there are no jars; see [`skip`].
     pub async fn start() -> Option<Self> {
         let auth = auth_ini("neo4j", &Sensitive::new(PASSWORD), [7; 32]);
+        let _turn = STARTS.acquire().await.unwrap();
         let server = Self::start_at(("127.0.0.1", free_port()), &auth)?;
         server.answers().await;
         Some(server)
@@ -143,6 +149,7 @@ impl Neo4jServer {
     pub async fn restart(&mut self) {
         self.process.kill();
         let jars = std::env::var_os("AMAS_NEO4J_LIB").unwrap();
+        let _turn = STARTS.acquire().await.unwrap();
         self.process = launch(&PathBuf::from(jars), &self.folder);
         eventually("Neo4j listens", Duration::from_secs(120), || async {
             tokio::net::TcpStream::connect((self.host.as_str(), self.port))

@@ -96,14 +96,30 @@ impl Operator {
 
     /// What it tells a scraper.
     pub async fn metrics(&self) -> String {
-        let mut stream = tokio::net::TcpStream::connect(("127.0.0.1", self.http_port))
-            .await
-            .unwrap();
+        self.try_metrics().await.unwrap()
+    }
+
+    async fn try_metrics(&self) -> std::io::Result<String> {
+        let mut stream = tokio::net::TcpStream::connect(("127.0.0.1", self.http_port)).await?;
         let request = b"GET /metrics HTTP/1.1\r\nHost: operator\r\nConnection: close\r\n\r\n";
-        stream.write_all(request).await.unwrap();
+        stream.write_all(request).await?;
         let mut answer = String::new();
-        stream.read_to_string(&mut answer).await.unwrap();
-        answer
+        stream.read_to_string(&mut answer).await?;
+        Ok(answer)
+    }
+
+    /// How many reconciles of AmasDatabases there were since it was started, and their seconds; none before it tells of any.
+    pub async fn reconciles(&self) -> Option<(f64, f64)> {
+        let metrics = self.try_metrics().await.ok()?;
+        let value = |end: &str| -> Option<f64> {
+            let series = format!("amas_reconcile_seconds_{end}{{kind=\"AmasDatabase\"}} ");
+            metrics
+                .lines()
+                .find_map(|line| line.strip_prefix(&series))?
+                .parse()
+                .ok()
+        };
+        Some((value("count")?, value("sum")?))
     }
 
     /// The log of all its starts.

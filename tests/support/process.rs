@@ -98,9 +98,19 @@ impl Drop for Process {
     }
 }
 
-/// A port that nobody listens on at the moment.
+/// A port that nobody listens on. Until it is listened on nobody else is given it: it is below those that connections get, and processes begin in
+/// different places.
 pub fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+    const FIRST: u32 = 12_000;
+    const COUNT: u32 = 18_000;
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let place = |number| std::process::id().wrapping_mul(613).wrapping_add(number) % COUNT;
+    let mut ports = (0..COUNT).map(|_| FIRST + place(NEXT.fetch_add(1, Ordering::Relaxed)));
+    let is_free = |port: u32| {
+        let port = u16::try_from(port).unwrap();
+        TcpListener::bind(("127.0.0.1", port)).is_ok().then_some(port)
+    };
+    ports.find_map(is_free).expect("a free port")
 }
 
 /// Asks until the answer is yes.

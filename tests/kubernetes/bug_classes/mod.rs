@@ -31,15 +31,13 @@ use crate::{
     lifecycle::{database, external, login},
     support::{
         fault::{Fault, Which},
-        kubernetes::{Kubernetes, Namespace, condition_of},
+        kubernetes::{Kubernetes, Namespace, PATIENCE, condition_of},
         operator::Operator,
         postgres::Postgres,
         process::eventually,
         proxy::ApiProxy,
     },
 };
-
-const SOON: Duration = Duration::from_secs(20);
 
 fn message(object: &Value) -> &str {
     condition_of(object, "Ready")
@@ -109,7 +107,7 @@ async fn a_read_only_server_holds_nobody_back() {
     let operator = ns.operator(&[]).await;
     ns.apply(database(
         "a",
-        json!({"deletionPolicy": "Delete", "deletionTimeout": "3s", "postgres": sql("frozen", json!({}))}),
+        json!({"deletionPolicy": "Delete", "deletionTimeout": "15s", "postgres": sql("frozen", json!({}))}),
     ))
     .await;
     ns.wait_condition("AmasDatabase", "a", "Ready", "True").await;
@@ -171,7 +169,7 @@ async fn a_stale_cache_makes_nothing_twice() {
     assert_eq!(once.len(), creates.len(), "{}", writes.lines());
     assert!(writes.0.iter().all(|write| write.code < 300), "{}", writes.lines());
     proxy.restore();
-    eventually("the caches are filled and agree", SOON, async || {
+    eventually("the caches are filled and agree", PATIENCE, async || {
         let mark = api.audit();
         tokio::time::sleep(Duration::from_secs(2)).await;
         mark.requests().unwrap().in_namespace(&ns.name).writes().is_empty()
@@ -192,7 +190,7 @@ async fn made_and_its_status_lost_it_is_adopted() {
     proxy.plan.begin(Some((Which::Of(secrets, 1), Fault::Unanswered)));
     ns.apply(database("a", json!({"postgres": sql("adopted", json!({}))})))
         .await;
-    let patience = tokio::time::timeout(SOON, proxy.plan.happened());
+    let patience = tokio::time::timeout(PATIENCE, proxy.plan.happened());
     patience.await.expect("a Secret is made");
     operator.kill();
     let made = passwords(&ns).await;
@@ -204,7 +202,7 @@ async fn made_and_its_status_lost_it_is_adopted() {
     );
     proxy.plan.begin(Some((Which::Of(status, 1), Fault::LostAnswer)));
     operator.again();
-    let patience = tokio::time::timeout(SOON, proxy.plan.happened());
+    let patience = tokio::time::timeout(PATIENCE, proxy.plan.happened());
     patience.await.expect("a status is written");
     ns.wait_condition("AmasDatabase", "a", "Ready", "True").await;
     let now = passwords(&ns).await;

@@ -6,12 +6,13 @@ use kube::api::{Patch, PatchParams};
 use serde_json::{Value, json};
 use sqlx::{ConnectOptions, Connection, postgres::PgConnectOptions};
 
-use super::{SOON, beside, message, sql};
+use super::{beside, message, sql};
 use crate::{
     deletion::reason,
     lifecycle::database,
     support::{
         fault::{Fault, Which},
+        kubernetes::PATIENCE,
         operator::Operator,
         postgres::Postgres,
         process::eventually,
@@ -126,7 +127,7 @@ async fn a_secret_that_is_refused_clears_no_password() {
             .begin(Some((Which::Each(read.clone()), Fault::Answer(code))));
         let said = operator.log().len();
         ns.annotate("a", "amas.dev/reread-secrets", &code.to_string()).await;
-        eventually("it is read again and again", SOON, || async {
+        eventually("it is read again and again", PATIENCE, || async {
             proxy.reads.writes().iter().filter(|other| **other == read).count() >= 3
         })
         .await;
@@ -138,7 +139,7 @@ async fn a_secret_that_is_refused_clears_no_password() {
         assert!(log.lines().any(is_told), "{code}: {log}");
         assert!(opens(&postgres, "kept_app", &password).await, "{code}: {log}");
         proxy.reads.begin(None);
-        eventually("what is in it is taken up", SOON, || {
+        eventually("what is in it is taken up", PATIENCE, || {
             opens(&postgres, "kept_app", &next)
         })
         .await;

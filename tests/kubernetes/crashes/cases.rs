@@ -11,7 +11,8 @@ use std::{
 use super::life::{Place, Run, Stage, Subject};
 use crate::support::fault::{Fault, Write};
 
-/// How often a write is waited for that a stage may do without, such as one of two writes of the status that came close together.
+/// How often a write is waited for that a stage may do without, such as one of two writes of the status that came close together; and how often
+/// a case is tried anew for another reason.
 const TRIES: u32 = 4;
 
 /// What is done to one write.
@@ -84,6 +85,15 @@ impl Blow {
     }
 }
 
+/// Why a case was tried in vain.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Vain {
+    /// Its write did not come.
+    Missed,
+    /// So many Events came, but a store was taken for lost meanwhile, which costs some: on a busy machine that is nothing that the blow did.
+    Outage(String),
+}
+
 /// One write that is spoilt: the one of this number among those of the same words.
 #[derive(Clone, Debug)]
 pub struct Case {
@@ -92,8 +102,9 @@ pub struct Case {
     pub write: Write,
     pub number: usize,
     pub blow: Blow,
-    /// How often it was tried and the write did not come.
+    /// How often it was tried in vain, for each reason.
     missed: u32,
+    outages: u32,
 }
 
 impl Case {
@@ -123,6 +134,7 @@ impl Case {
             number,
             blow,
             missed: 0,
+            outages: 0,
         }
     }
 }
@@ -131,7 +143,7 @@ impl Case {
 fn of_stage(subject: Subject, stage: Stage, run: &Run) -> VecDeque<Case> {
     let mut all = VecDeque::new();
     let reads = stage.makes().then_some((&Place::Reads, &run.reads));
-    for (place, writes) in run.writes.iter().chain(reads) {
+    for (place, writes) in run.sure.iter().chain(reads) {
         let spoilt = writes
             .iter()
             .enumerate()
@@ -183,17 +195,20 @@ impl Todo {
         }
     }
 
-    /// Its write did not come.
-    pub fn again(&self, mut case: Case) -> Result<(), String> {
-        case.missed += 1;
-        if case.missed == TRIES && case.may_be_absent() {
+    /// It has to be tried again, but not for ever.
+    pub fn again(&self, mut case: Case, why: Vain) -> Result<(), String> {
+        let times = match why {
+            Vain::Missed => &mut case.missed,
+            Vain::Outage(_) => &mut case.outages,
+        };
+        *times += 1;
+        if *times < TRIES {
+            self.left.lock().unwrap().entry(case.stage).or_default().push_back(case);
+        } else if why == Vain::Missed && case.may_be_absent() {
             self.absent.fetch_add(1, Ordering::Relaxed);
-            return Ok(());
+        } else {
+            return Err(format!("{why:?} in {TRIES} tries: {case:?}"));
         }
-        if case.missed == TRIES {
-            return Err(format!("{case:?}: the write did not come in {TRIES} tries"));
-        }
-        self.left.lock().unwrap().entry(case.stage).or_default().push_back(case);
         Ok(())
     }
 

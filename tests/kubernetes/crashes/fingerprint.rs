@@ -87,7 +87,8 @@ fn summary(kind: &str, object: &Value, current: Option<&Value>) -> Option<String
             let conditions = all
                 .iter()
                 .map(|c| format!("{}={} {}", c["type"], c["status"], c["reason"]));
-            json!([object["spec"], conditions.collect::<Vec<_>>()])
+            // They tell the most, and the end of a long line is not shown everywhere.
+            json!([conditions.collect::<Vec<_>>(), object["spec"]])
         }
         _ => json!([object["spec"], object["data"], meta["annotations"]]),
     };

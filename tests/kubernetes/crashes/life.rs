@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use kube::api::{DeleteParams, Patch, PatchParams};
 use serde_json::{Value, json};
 
-use super::{cases::Case, settle::PATIENCE, stores::Stores};
+use super::{cases::Case, stores::Stores};
 use crate::{
     lifecycle::{database, external},
     support::{
@@ -92,6 +92,15 @@ impl Subject {
         }
     }
 
+    /// How long a stage may take, whatever was done to it. A statement that was left alone on a Neo4j is taken up after 30 s, with all that follows
+    /// from it.
+    pub fn patience(self) -> Duration {
+        match self {
+            Self::External | Self::Managed => Duration::from_secs(60),
+            Self::Policies => Duration::from_secs(180),
+        }
+    }
+
     /// Whether its stores serve.
     pub fn serves(self) -> bool {
         self != Self::Managed
@@ -106,18 +115,21 @@ pub struct Ground {
     pub subject: Subject,
 }
 
-/// What a stage was like: what was written in it and what was read each time, how things stood at its end, and how many Events came in it.
+/// What a stage was like: what was written in it, what of that was written and what was read each time, how things stood at its end, and how many
+/// Events came in it.
 pub struct Run {
     pub writes: Writes,
+    /// These can be waited for.
+    pub sure: Writes,
     pub reads: Vec<Write>,
     pub fingerprint: String,
     pub events: usize,
 }
 
 impl Run {
-    /// How many writes went there.
+    /// How many writes go there each time.
     pub fn to(&self, place: Place) -> usize {
-        self.writes.get(&place).map_or(0, Vec::len)
+        self.sure.get(&place).map_or(0, Vec::len)
     }
 }
 
@@ -151,7 +163,7 @@ impl Life {
         ns.wait("Lease", "amas-operator", "held", |_| true).await;
         Self {
             id: ns.name.replace('-', "_"),
-            patience: PATIENCE,
+            patience: subject.patience(),
             ns,
             operator,
             postgres,
@@ -296,6 +308,11 @@ impl Life {
             }
         }
         self.stores.clear().await;
+    }
+
+    /// How often the operator has taken a store for lost.
+    pub fn outages(&self) -> usize {
+        self.operator.log().matches("\"verdict\":\"Down\"").count()
     }
 
     /// The end of the operator's log.

@@ -25,7 +25,7 @@ use crate::support::{
     postgres::Postgres,
     turns,
 };
-use cases::{Blow, Case, Todo};
+use cases::{Blow, Case, Todo, Vain};
 use life::{Ground, Life, Place, Run, Stage, Subject};
 use planted::Mistake;
 use settle::Course;
@@ -45,6 +45,7 @@ async fn undisturbed(life: &mut Life) -> Vec<Run> {
         life.settle(*stage, Course::New).await.unwrap();
         found.push(Run {
             writes: life.writes(),
+            sure: life.writes(),
             reads: life.reads(),
             fingerprint: life.fingerprint().await,
             events: life.events().await - before,
@@ -55,8 +56,13 @@ async fn undisturbed(life: &mut Life) -> Vec<Run> {
     life.operator.again();
     for (stage, run) in life.subject.stages().iter().zip(&mut found) {
         life.enter(*stage).await;
-        life.settle(*stage, Course::Like(run)).await.unwrap();
+        // As long as the first time: what has not come by then is taken for what need not come.
+        life.settle(*stage, Course::Disturbed(run)).await.unwrap();
         keep_common(&mut run.reads, life.reads());
+        let mut writes = life.writes();
+        for (place, all) in &mut run.sure {
+            keep_common(all, writes.remove(place).unwrap_or_default());
+        }
     }
     life.collect().await;
     found
@@ -70,12 +76,13 @@ fn keep_common(all: &mut Vec<Write>, mut others: Vec<Write>) {
     });
 }
 
-/// Goes through a stage in which a write is spoilt. Whether the write came; what was wrong.
-async fn spoil(life: &mut Life, case: &Case, run: &Run, mistake: Option<Mistake>) -> Result<bool, String> {
+/// Goes through a stage in which a write is spoilt. Why that was in vain, if it was; what was wrong.
+async fn spoil(life: &mut Life, case: &Case, run: &Run, mistake: Option<Mistake>) -> Result<Option<Vain>, String> {
     if case.needs_a_start() {
         life.operator.again();
     }
-    let (plan, events) = (life.plan(case.place), life.events().await);
+    let plan = life.plan(case.place);
+    let (events, outages) = (life.events().await, life.outages());
     if let Some(mistake) = mistake {
         mistake.prepare(life, case);
     }
@@ -84,7 +91,7 @@ async fn spoil(life: &mut Life, case: &Case, run: &Run, mistake: Option<Mistake>
         () = plan.happened() => true,
         over = life.settle(case.stage, Course::Like(run)) => {
             if !plan.is_met() {
-                return over.map(|()| false);
+                return over.map(|()| Some(Vain::Missed));
             }
             tokio::time::timeout(life.patience, plan.happened()).await.is_ok()
         }
@@ -108,16 +115,20 @@ async fn spoil(life: &mut Life, case: &Case, run: &Run, mistake: Option<Mistake>
     }
     life.settle(case.stage, Course::Disturbed(run)).await?;
     if case.blow.reading().is_some() && !reads.is_met() {
-        return Ok(false);
+        return Ok(Some(Vain::Missed));
     }
     life.check_success(case, run).await?;
     life.check_secrets(case.stage, &before).await?;
     life.check_logins().await?;
     let events = life.events().await - events;
-    if events > run.events + MORE_EVENTS {
-        return Err(format!("{events} Events instead of {}", run.events));
+    if events <= run.events + MORE_EVENTS {
+        return Ok(None);
     }
-    Ok(true)
+    let told = format!("{events} Events instead of {}", run.events);
+    if life.outages() > outages {
+        return Ok(Some(Vain::Outage(told)));
+    }
+    Err(told)
 }
 
 /// Through the stages once, with what is next to be tried in each. Whether there was anything; what was wrong.
@@ -127,10 +138,11 @@ async fn round(life: &mut Life, normal: &[Run], todo: &Todo) -> Result<bool, Str
         return Ok(false);
     }
     let outcome = through(life, normal, todo, &mut cases).await;
-    // Of a life that is over.
+    // Of a life that is over. Nothing is taken away in it, where its operator is still at work.
     todo.put_back(cases.into_values());
+    outcome?;
     life.collect().await;
-    outcome.map(|()| true)
+    Ok(true)
 }
 
 async fn through(
@@ -142,8 +154,8 @@ async fn through(
     for (stage, run) in life.subject.stages().iter().zip(normal) {
         if let Some(case) = cases.remove(stage) {
             match spoil(life, &case, run, None).await {
-                Ok(true) => todo.did(&case),
-                Ok(false) => todo.again(case)?,
+                Ok(None) => todo.did(&case),
+                Ok(Some(why)) => todo.again(case, why)?,
                 Err(error) => return Err(format!("{case:?}: {error}")),
             }
         } else {
@@ -155,22 +167,29 @@ async fn through(
     Ok(())
 }
 
-/// Life after life until nothing is left to try; what was wrong. A life in which something goes wrong is over.
-async fn live(ground: Ground, normal: Arc<Vec<Run>>, todo: Arc<Todo>) -> Vec<String> {
+/// One life, until nothing is left to try. One in which something goes wrong is over.
+async fn live(ground: Ground, normal: Arc<Vec<Run>>, todo: Arc<Todo>) -> Result<(), String> {
+    let _turn = turns::turn().await;
+    let mut life = Life::begin(&ground).await;
+    let outcome = loop {
+        match round(&mut life, &normal, &todo).await {
+            Ok(true) => {}
+            other => break other,
+        }
+    };
+    let log = life.end().await;
+    outcome.map(|_| ()).map_err(|error| format!("{error}\n{log}"))
+}
+
+/// Life after life until nothing is left to try; what was wrong.
+async fn live_on(ground: Ground, normal: Arc<Vec<Run>>, todo: Arc<Todo>) -> Vec<String> {
     let mut failures = Vec::new();
     while failures.len() < ENOUGH {
-        let _turn = turns::turn().await;
-        let mut life = Life::begin(&ground).await;
-        let outcome = loop {
-            match round(&mut life, &normal, &todo).await {
-                Ok(true) => {}
-                other => break other,
-            }
-        };
-        let log = life.end().await;
-        match outcome {
-            Ok(_) => break,
-            Err(error) => failures.push(format!("{error}\n{log}")),
+        // One that panics is a failure among the others, so each is a task of its own.
+        let life = tokio::spawn(live(ground.clone(), normal.clone(), todo.clone()));
+        match life.await.unwrap_or_else(|error| Err(error.to_string())) {
+            Ok(()) => break,
+            Err(error) => failures.push(error),
         }
     }
     failures
@@ -191,7 +210,7 @@ async fn matrix(subject: Subject) {
     let todo = Arc::new(Todo::new(subject, &normal));
     let mut running = JoinSet::new();
     for _ in 0..subject.lives() {
-        running.spawn(live(ground.clone(), normal.clone(), todo.clone()));
+        running.spawn(live_on(ground.clone(), normal.clone(), todo.clone()));
     }
     let failures = running.join_all().await.concat();
     println!(

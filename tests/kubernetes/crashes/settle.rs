@@ -7,8 +7,6 @@ use serde_json::{Value, json};
 use super::life::{Life, Run, Stage, Writes};
 use crate::support::kubernetes::condition_of;
 
-/// How long a stage may take, whatever was done to it.
-pub const PATIENCE: Duration = Duration::from_secs(60);
 /// How long nothing may be written until a stage has come to its end. Longer than any pause that the operator makes while it still has
 /// something to do and nobody spoils it.
 const QUIET: Duration = Duration::from_millis(2500);
@@ -33,7 +31,7 @@ pub enum Course<'a> {
 impl Life {
     /// Waits for the end of a stage.
     pub async fn settle(&self, stage: Stage, course: Course<'_>) -> Result<(), String> {
-        let (begun, mut found) = (Instant::now(), String::new());
+        let begun = Instant::now();
         let (mut seen, mut since) = (self.counted(), begun);
         while begun.elapsed() < self.patience {
             tokio::time::sleep(LOOK).await;
@@ -52,20 +50,21 @@ impl Life {
             }
             let mut is_over = self.stands(stage).await;
             if let (true, Some(run)) = (is_over, wanted) {
-                found = self.fingerprint().await;
-                is_over = found == run.fingerprint;
+                is_over = self.fingerprint().await == run.fingerprint;
             }
             if is_over && self.counted() == seen {
                 return Ok(());
             }
             tokio::time::sleep(ASK).await;
         }
-        match course {
-            Course::Like(run) | Course::Disturbed(run) if !found.is_empty() && found != run.fingerprint => Err(
-                format!("{}\n{}", difference(&run.fingerprint, &found), self.picture().await),
-            ),
-            _ => Err(format!("{stage:?} did not come to its end: {}", self.picture().await)),
-        }
+        let told = match course {
+            Course::Like(run) | Course::Disturbed(run) => difference(&run.fingerprint, &self.fingerprint().await),
+            Course::New => String::new(),
+        };
+        Err(format!(
+            "{stage:?} did not come to its end\n{told}\n{}",
+            self.picture().await
+        ))
     }
 
     /// What there is to look at when an end is not the right one: the object, who wrote its workload, and all that was written in this stage.
