@@ -11,11 +11,11 @@ use serde_json::{Value, json};
 
 use crate::{
     cluster::{
-        audit::{Request, Requests},
         clients,
         conditions::{message, reason, status},
         database::{Database, NAME},
         platform::PATIENCE,
+        quiet::Quiet,
         wait,
     },
     ensure,
@@ -293,10 +293,9 @@ impl Scene<'_> {
             Ok(())
         };
         wait::retry(PATIENCE, told).await?;
-        let mark = self.data.ctx.audit()?;
-        tokio::time::sleep(wait::SETTLE).await;
-        let here = |request: &Request| request.namespace == self.data.namespace;
-        let writes = Requests(mark.requests()?.writes().0.into_iter().filter(here).collect());
+        let quiet = Quiet::within(self.data.ctx, &self.data.namespace);
+        quiet.settled().await?;
+        let writes = quiet.writes_within(wait::SETTLE).await?;
         self.data.ctx.figure(
             "a volume whose class does not let it grow",
             format!("{said}; then {writes}"),
