@@ -74,7 +74,7 @@ control_up() {
   machine_start control -- "$BIN/amas-init" "control-$NAME"
   start_etcd
   start_apiserver
-  wait_until 60 "the API server's readiness" api_ready
+  wait_until 240 "the API server's readiness" api_ready
   progress "API server ready"
   start_controllers
   "$DEV/kubectl" apply -f "$DEV/lib/addons.yaml" >/dev/null

@@ -22,11 +22,11 @@ cluster_up() {
   config_control
   start_containerd
   # Images are loaded while the control plane starts.
-  (wait_until 30 "containerd's socket" containerd_ready; images_import "$images") >"$LOG/import.log" 2>&1 9>&- &
+  (wait_until 120 "containerd's socket" containerd_ready; images_import "$images") >"$LOG/import.log" 2>&1 9>&- &
   local import=$!
   control_up
   start_kubelet
-  wait_until 90 "the node's readiness" node_ready "$since"
+  wait_until 360 "the node's readiness" node_ready "$since"
   progress "node ready"
   wait "$import" || die "loading the images failed: $(tail -3 "$LOG/import.log")"
   progress "images loaded: $(images_names | tr '\n' ' ')"
@@ -36,9 +36,9 @@ cluster_up() {
 
 # What a user relies on first: names resolve, and claims get a volume.
 cluster_check() {
-  wait_until 30 "an answer of the cluster's DNS" dns_answers
+  wait_until 120 "an answer of the cluster's DNS" dns_answers
   "$DEV/kubectl" get storageclass -o name >/dev/null || die "no StorageClass"
-  wait_until 20 "the default service account" "$DEV/kubectl" -n default get serviceaccount default
+  wait_until 80 "the default service account" "$DEV/kubectl" -n default get serviceaccount default
   progress "DNS, StorageClass and service accounts are there"
 }
 

@@ -34,7 +34,7 @@ start_containerd() {
 }
 
 start_kubelet() {
-  wait_until 30 "containerd's socket" containerd_ready
+  wait_until 120 "containerd's socket" containerd_ready
   daemon node kubelet kubelet --config="$CONF/kubelet.yaml" --kubeconfig="$CONF/kubelet.kubeconfig" \
     --root-dir="$STATE/kubelet" --cert-dir="$STATE/kubelet-pki" --hostname-override="$NODE" \
     --node-ip="$NODE_IP" --v=1
@@ -56,7 +56,7 @@ node_start() {
   if machine_pid node >/dev/null; then say "the node of '$NAME' runs already"; return; fi
   start_containerd
   start_kubelet
-  wait_until 90 "the node's readiness" node_ready "$since"
+  wait_until 360 "the node's readiness" node_ready "$since"
   progress "the node of '$NAME' runs"
 }
 

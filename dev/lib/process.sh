@@ -22,7 +22,7 @@ machine_start() {
   setsid unshare --pid --fork "${options[@]}" "$@" >>"$LOG/$machine-init.log" 2>&1 </dev/null 9>&- &
   outer=$!
   disown
-  for _ in $(seq 50); do
+  for _ in $(seq 200); do
     pid=$(cat "/proc/$outer/task/$outer/children" 2>/dev/null) && pid=${pid// /}
     [ -n "$pid" ] && [ "$(cat "/proc/$pid/comm" 2>/dev/null)" = amas-init ] && break
     [ -d "/proc/$outer" ] || die "the $machine machine did not start: $(tail -3 "$LOG/$machine-init.log")"

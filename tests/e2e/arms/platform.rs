@@ -24,7 +24,7 @@ use crate::{
 };
 
 /// How long an arm may take.
-pub const PATIENCE: Duration = Duration::from_secs(120);
+pub const PATIENCE: Duration = Duration::from_secs(300);
 
 impl Contest for Platform {
     fn name(&self) -> &'static str {

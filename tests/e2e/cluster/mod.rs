@@ -16,4 +16,6 @@ pub mod operator;
 pub mod platform;
 pub mod pods;
 pub mod process;
+pub mod pulse;
+pub mod quiet;
 pub mod wait;

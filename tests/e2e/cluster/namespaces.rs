@@ -17,7 +17,7 @@ use serde_json::json;
 use super::{objects, wait};
 use crate::harness::{About, Result, context::Ctx};
 
-/// How long things may take to end.
+/// How long things may take to begin and to end.
 const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Makes a namespace that enforces the restricted level; an old one of the name is removed first.
@@ -36,9 +36,7 @@ pub async fn create(client: &Client, name: &str) -> Result {
     let accounts = objects::api::<ServiceAccount>(client, name);
     let mut account = wait::Watch::open(&accounts, "default").await?;
     account
-        .until(Duration::from_secs(30), "the default service account", |found| {
-            found.is_some()
-        })
+        .until(PATIENCE, "the default service account", |found| found.is_some())
         .await?;
     Ok(())
 }

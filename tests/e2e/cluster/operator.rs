@@ -15,9 +15,12 @@ fn pods(ctx: &Ctx) -> Api<Pod> {
     Api::namespaced(ctx.client.clone(), &ctx.settings.operator_namespace)
 }
 
+/// How long an operator that was busy may take to be ready again.
+const READY: Duration = Duration::from_secs(60);
+
 /// Fails plainly when the operator is not installed or not ready.
 pub async fn check(ctx: &Ctx) -> Result {
-    pod(ctx)
+    wait::retry(READY, async || pod(ctx).await)
         .await
         .about(format!(
             "the operator must run in namespace {}",

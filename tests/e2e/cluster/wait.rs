@@ -14,6 +14,9 @@ use crate::harness::{About, Result};
 /// By then everything that the operator owes is written: steps on the way may be up to 10 s late.
 pub const SETTLE: Duration = Duration::from_secs(12);
 
+/// How long a watch that has ended may take to be there again.
+const REOPEN: Duration = Duration::from_secs(60);
+
 /// One object, followed.
 pub struct Watch {
     api: Api<DynamicObject>,
@@ -56,8 +59,10 @@ impl Watch {
                 Some(Ok(WatchEvent::Added(object) | WatchEvent::Modified(object))) => self.current = Some(object),
                 Some(Ok(WatchEvent::Deleted(_))) => self.current = None,
                 Some(Ok(WatchEvent::Bookmark(_))) => continue,
-                // The server ends watches now and then, and forgets old versions.
-                Some(Ok(WatchEvent::Error(_)) | Err(_)) | None => *self = Self::open(&self.api, &self.name).await?,
+                // The server ends watches now and then, and forgets old versions; a busy one may not answer at once.
+                Some(Ok(WatchEvent::Error(_)) | Err(_)) | None => {
+                    *self = retry(REOPEN, async || Self::open(&self.api, &self.name).await).await?;
+                }
             }
             return Ok(());
         }

@@ -33,7 +33,7 @@ impl Ctx {
         let mut config = kube::Config::infer()
             .await
             .about("no cluster; run inside dev/cluster exec")?;
-        config.connect_timeout = Some(Duration::from_secs(5));
+        config.connect_timeout = Some(Duration::from_secs(30));
         let client = Client::try_from(config)?;
         client
             .apiserver_version()

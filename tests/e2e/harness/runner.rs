@@ -2,13 +2,17 @@
 
 use std::{
     cell::RefCell,
+    cmp::Reverse,
     time::{Duration, Instant},
 };
 
-use futures::future::{LocalBoxFuture, join_all};
+use futures::{StreamExt, future::LocalBoxFuture};
 
 use super::{Result, context::Ctx, report::Report};
 use crate::cluster::{diagnostics, namespaces, operator};
+
+/// How many scenarios run side by side at most: all of them at once would be more servers than a small machine starts in time.
+const AT_ONCE: usize = 4;
 
 /// One thing to be shown.
 pub struct Scenario {
@@ -63,22 +67,27 @@ impl Scenario {
 
 pub async fn run(ctx: Ctx, scenarios: &[&Scenario]) -> Report {
     let mut report = Report::default();
-    let (sociable, alone): (Vec<&Scenario>, Vec<&Scenario>) =
+    let (mut sociable, alone): (Vec<&Scenario>, Vec<&Scenario>) =
         scenarios.iter().copied().partition(|scenario| scenario.sociable);
     for scenario in alone {
         told(&ctx.of(scenario.name, false), scenario, &mut report).await;
     }
     let report = RefCell::new(report);
     let side_by_side = sociable.len() > 1;
-    join_all(sociable.into_iter().map(|scenario| {
+    // The longest first, so that it is not the last one all alone.
+    sociable.sort_by_key(|scenario| Reverse(scenario.limit));
+    let runs = sociable.into_iter().map(|scenario| {
         let (ctx, report) = (ctx.of(scenario.name, side_by_side), &report);
         async move {
             let mut own = Report::default();
             told(&ctx, scenario, &mut own).await;
             report.borrow_mut().extend(own);
         }
-    }))
-    .await;
+    });
+    futures::stream::iter(runs)
+        .buffer_unordered(AT_ONCE)
+        .collect::<()>()
+        .await;
     report.into_inner()
 }
 

@@ -17,6 +17,7 @@ use crate::{
 };
 
 /// Operations a second on each store: 20 bursts of 10.
+pub const RATE: f64 = BURSTS as f64 * BURST as f64;
 const BURSTS: u32 = 20;
 const BURST: u64 = 10;
 /// How many rows, keys and nodes are written over and over.

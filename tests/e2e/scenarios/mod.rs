@@ -31,7 +31,7 @@ pub static ALL: &[Scenario] = &[
     Scenario::new(
         "time-to-ready",
         "apply to Ready against the same end state reached by hand",
-        15,
+        60,
         |ctx| Box::pin(time_to_ready::run(ctx)),
     ),
     Scenario::new(
@@ -43,73 +43,73 @@ pub static ALL: &[Scenario] = &[
     Scenario::new(
         "health",
         "a killed or stopped database process is seen in time and recovers; an idle timeout is no flip",
-        10,
+        20,
         |ctx| Box::pin(health::run(ctx)),
     ),
     Scenario::new(
         "persistence",
         "data outlives pods, the operator's death and a power cut of the node",
-        10,
+        20,
         |ctx| Box::pin(persistence::run(ctx)),
     ),
     Scenario::new(
         "upgrade",
         "an operator upgrade restarts nothing; uninstall and reinstall write nothing",
-        10,
+        20,
         |ctx| Box::pin(upgrade::run(ctx)),
     ),
     Scenario::new(
         "changes",
         "parameters are loaded, or restart once; volumes grow; what the server would not take is refused; a wrong image is got over",
-        10,
+        20,
         |ctx| Box::pin(changes::run(ctx)),
     )
     .sociable(),
     Scenario::new(
         "credentials",
         "published Secrets log in, rights hold, and no generated password is seen anywhere else",
-        6,
+        12,
         |ctx| Box::pin(credentials::run(ctx)),
     )
     .sociable(),
     Scenario::new(
         "requirements",
         "every requirement of AMAS by its id: columns, constraints, views, rights, key families, the graph",
-        6,
+        12,
         |ctx| Box::pin(requirements::run(ctx)),
     )
     .sociable(),
     Scenario::new(
         "bad-input",
         "a rejected apply or a plain condition, nothing of anybody else touched, no noise, and a way back",
-        12,
+        24,
         |ctx| Box::pin(bad_input::run(ctx)),
     )
     .sociable(),
     Scenario::new(
         "flapping",
         "external servers restarted twenty times in a minute cost four status writes each, and are Ready again",
-        5,
+        10,
         |ctx| Box::pin(flapping::run(ctx)),
     ),
     Scenario::new(
         "tls",
         "encrypted stores in real pods: verified clients, clear text refused, certificates renewed under running servers",
-        6,
+        12,
         |ctx| Box::pin(tls::run(ctx)),
     )
     .sociable(),
     Scenario::new(
         "retain-delete",
         "with Retain the next of the name has the same data and passwords; with Delete nothing is left; Valkey for Redis",
-        5,
+        10,
         |ctx| Box::pin(retain_delete::run(ctx)),
     )
     .sociable(),
     Scenario::new(
         "image-source",
         "migrations from an image of nothing but files, mounted and copied",
-        5,
+        10,
         |ctx| Box::pin(image_source::run(ctx)),
     )
     .sociable(),

@@ -9,19 +9,19 @@ use crate::{
     cluster::{
         clients::{self, Stores},
         node, operator,
-        platform::{Platform, WRITER},
-        pods, process, wait,
+        platform::{PATIENCE, Platform, WRITER},
+        pods, process,
+        quiet::Quiet,
+        wait,
     },
     ensure,
     harness::{About, Result, context::Ctx},
 };
 
-/// By then everything that the operator owes is written.
-const SETTLE: Duration = Duration::from_secs(20);
 /// Rows, list entries and nodes that are written.
 const COUNT: usize = 100;
-/// How long servers may take to answer again.
-const PATIENCE: Duration = Duration::from_secs(180);
+/// By then an operator that came back has taken up everything.
+const TAKEN_UP: Duration = Duration::from_secs(15);
 /// Append-only files reach the disk within a second.
 const SYNC: Duration = Duration::from_secs(2);
 
@@ -103,13 +103,13 @@ impl Scene<'_> {
     }
 
     async fn operator_killed(&self) -> Result {
-        // What the deleted pods set going must be over; steps on the way may be written up to 10 s late.
-        tokio::time::sleep(SETTLE).await;
+        // What the deleted pods set going must be over.
+        Quiet::everywhere(self.ctx).settled().await?;
         let mark = self.ctx.audit()?;
         let old = operator::pid(self.ctx).await?;
         process::signal("KILL", &[old]).await?;
         operator::restarted(self.ctx, old, PATIENCE).await?;
-        tokio::time::sleep(Duration::from_secs(15)).await;
+        tokio::time::sleep(TAKEN_UP).await;
         let writes = mark.requests()?.writes();
         self.ctx.figure(
             "operator killed (SIGKILL) and restarted: writes",
@@ -121,8 +121,8 @@ impl Scene<'_> {
     }
 
     async fn power_cut(&self) -> Result {
-        let before = self.renewed().await?;
         node::stop(self.ctx).await?;
+        let before = self.renewed().await?;
         node::start(self.ctx).await?;
         // Until the operator is back, conditions are those of before.
         let alive = async || {

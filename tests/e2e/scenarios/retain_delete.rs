@@ -169,7 +169,7 @@ impl Scene<'_> {
             "the same two",
             volumes == before.1,
         );
-        let (rows, key) = wait::retry(Duration::from_secs(10), async || self.read().await).await?;
+        let (rows, key) = wait::retry(Duration::from_secs(60), async || self.read().await).await?;
         self.data.ctx.figure(
             "Retain: data of the next of the name",
             format!("{rows} rows, key {key}"),

@@ -8,7 +8,9 @@ use kube::api::{DeleteParams, DynamicObject};
 use crate::{
     cluster::{
         audit::{self, Class},
-        objects, wait,
+        objects,
+        quiet::Quiet,
+        wait,
     },
     ensure,
     harness::{About, Result, context::Ctx},
@@ -81,10 +83,10 @@ async fn audit_log(ctx: &Ctx) -> Result {
         .headers
         .push((http_name("user-agent")?, "amas-operator/self-check".parse()?));
     let client = kube::Client::try_from(config)?;
-    let mark = audit::Mark::now(path)?;
     let map = r#"{"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "seen"}}"#;
-    objects::apply(&client, &namespace, &objects::parse(map)?).await?;
-    let writes = mark.requests()?.writes();
+    let apply = async || objects::apply(&client, &namespace, &objects::parse(map)?).await;
+    let (_, requests) = Quiet::within(ctx, &namespace).watch(apply).await?;
+    let writes = requests.writes();
     ensure!(writes.len() == 1, "expected one patch of a ConfigMap, seen: {writes}");
     ensure!(
         audit::Mark::now(path)?.requests()?.is_empty(),

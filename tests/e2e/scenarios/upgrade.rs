@@ -12,6 +12,7 @@ use crate::{
         database::Database,
         helm, node, operator,
         platform::{PATIENCE, Platform},
+        quiet::Quiet,
         wait,
     },
     harness::{About, Result, context::Ctx},
@@ -57,7 +58,7 @@ impl Scene<'_> {
 
     /// An upgrade of the release that brings another pod of the operator, and nothing for the databases.
     async fn upgraded(&self, values: &Value) -> Result {
-        tokio::time::sleep(wait::SETTLE).await;
+        Quiet::everywhere(self.data.ctx).settled().await?;
         let before = operator::pod(self.data.ctx).await?.name_any();
         let mut other = values.clone();
         other["podAnnotations"]["e2e"] = json!("upgraded");
@@ -136,7 +137,7 @@ impl Scene<'_> {
                 status(object, "UpdatePending") == Some("True")
             })
             .await?;
-        tokio::time::sleep(wait::SETTLE).await;
+        Quiet::everywhere(self.data.ctx).settled().await?;
         let pods = (self.data.life("postgres").await?, self.data.life("redis").await?);
         helm::uninstall(self.data.ctx).await?;
         self.serves()

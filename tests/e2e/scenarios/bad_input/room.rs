@@ -8,19 +8,16 @@ use serde_json::{Value, json};
 
 use crate::{
     cluster::{
-        audit::{Request, Requests},
         conditions::{self, status},
         objects::{self, api, ours},
         platform::PATIENCE,
+        quiet::Quiet,
         wait::Watch,
     },
     harness::{Result, context::Ctx},
 };
 
-/// Steps that are still under way are told after ten seconds: all is settled when nothing was written for longer, and a busy machine may
-/// take this often to get there. Then how long nothing may be written.
-const SETTLE: Duration = Duration::from_secs(12);
-const SETTLES: usize = 4;
+/// How long nothing may be written once things have settled.
 const SILENCE: Duration = Duration::from_secs(10);
 
 pub struct Room<'a> {
@@ -116,12 +113,9 @@ impl<'a> Room<'a> {
 
     /// Nothing in this namespace is written by the operator once things have settled.
     pub async fn silent(&self, what: &str) -> Result {
-        for _ in 0..SETTLES {
-            if self.writes_within(SETTLE).await?.is_empty() {
-                break;
-            }
-        }
-        let writes = self.writes_within(SILENCE).await?;
+        let quiet = Quiet::within(self.ctx, &self.namespace);
+        quiet.settled().await?;
+        let writes = quiet.writes_within(SILENCE).await?;
         if !writes.is_empty() {
             self.ctx.say(writes.lines());
         }
@@ -132,13 +126,5 @@ impl<'a> Room<'a> {
             writes.is_empty(),
         );
         Ok(())
-    }
-
-    /// What the operator writes in this namespace within a time.
-    async fn writes_within(&self, time: Duration) -> Result<Requests> {
-        let mark = self.ctx.audit()?;
-        tokio::time::sleep(time).await;
-        let here = |request: &Request| request.namespace == self.namespace;
-        Ok(Requests(mark.requests()?.writes().0.into_iter().filter(here).collect()))
     }
 }

@@ -23,8 +23,8 @@ use crate::{
 };
 
 const RESTARTS: u32 = 20;
-/// A restart every so often: twenty of them within a minute.
-const PERIOD: Duration = Duration::from_millis(2900);
+/// A restart every so often: twenty of them within a minute, and some time left.
+const PERIOD: Duration = Duration::from_millis(2800);
 const MINUTE: Duration = Duration::from_secs(60);
 /// How long the server is away each time.
 const AWAY: Duration = Duration::from_millis(400);
@@ -75,15 +75,13 @@ async fn flap(ctx: &Ctx, namespace: &str, mut server: Server) -> Result {
     let mark = ctx.audit()?;
     let mut watch = Watch::open(&databases, name).await?;
     let (versions, took) = futures::try_join!(watch.record(MINUTE), restarts(&mut server))?;
-    let seen: Vec<&str> = versions.iter().map(|version| reason(version, "Ready")).collect();
-    let flapped = versions.iter().any(|version| {
-        ["RedisReady", "PostgresReady"]
-            .iter()
-            .any(|kind| reason(version, kind) == "Flapping")
-    });
+    let condition = server.engine.condition();
+    let told = |version: &DynamicObject| format!("{} ({})", reason(version, "Ready"), reason(version, condition));
+    let seen: Vec<String> = versions.iter().map(told).collect();
+    let flapped = versions.iter().any(|version| reason(version, condition) == "Flapping");
     ctx.figure(
         format!(
-            "external {name}: {RESTARTS} restarts in {:.0} s are told",
+            "external {name}: {RESTARTS} restarts in {:.0} s are told: Ready ({condition})",
             took.as_secs_f64()
         ),
         seen.join(", "),
@@ -124,7 +122,7 @@ async fn flap(ctx: &Ctx, namespace: &str, mut server: Server) -> Result {
 async fn restarts(server: &mut Server) -> Result<Duration> {
     let start = Instant::now();
     for round in 1..=RESTARTS {
-        server.stop();
+        server.stop().await?;
         tokio::time::sleep(AWAY).await;
         server.start()?;
         tokio::time::sleep((PERIOD * round).saturating_sub(start.elapsed())).await;

@@ -34,6 +34,14 @@ impl Engine {
         }
     }
 
+    /// Of an AmasDatabase.
+    pub fn condition(self) -> &'static str {
+        match self {
+            Self::Redis => "RedisReady",
+            Self::Postgres => "PostgresReady",
+        }
+    }
+
     fn port(self) -> u16 {
         match self {
             Self::Redis => 26379,
@@ -129,15 +137,13 @@ impl Server {
         Ok(())
     }
 
-    /// Kills it, as a crash would. PostgreSQL gets its immediate shutdown, which takes its children along.
-    pub fn stop(&mut self) {
-        let Some(mut child) = self.child.take() else { return };
-        let signal = match self.engine {
-            Engine::Redis => "-KILL",
-            Engine::Postgres => "-QUIT",
-        };
-        let _ = Command::new("kill").args([signal, &child.id().to_string()]).status();
-        let _ = child.wait();
+    /// Kills it, as a crash would. Nobody else waits for its end.
+    pub async fn stop(&mut self) -> Result {
+        if let Some(child) = self.child.take() {
+            let engine = self.engine;
+            tokio::task::spawn_blocking(move || end(engine, child)).await?;
+        }
+        Ok(())
     }
 
     fn uri(&self) -> String {
@@ -175,9 +181,21 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        self.stop();
+        if let Some(child) = self.child.take() {
+            end(self.engine, child);
+        }
         let _ = fs::remove_dir_all(&self.folder);
     }
+}
+
+/// PostgreSQL gets its immediate shutdown, which takes its children along.
+fn end(engine: Engine, mut child: Child) {
+    let signal = match engine {
+        Engine::Redis => "-KILL",
+        Engine::Postgres => "-QUIT",
+    };
+    let _ = Command::new("kill").args([signal, &child.id().to_string()]).status();
+    let _ = child.wait();
 }
 
 /// A command that ends when the suite does, whatever becomes of it; it replaces itself, so its process is the server's.

@@ -4,7 +4,7 @@ use futures::StreamExt;
 
 use super::{
     book::Book,
-    families::{Cache, SWEEPS},
+    families::{Cache, PATIENCE},
 };
 use crate::harness::Result;
 
@@ -63,7 +63,7 @@ pub async fn run(redis: &mut Cache, url: &str, book: &mut Book) -> Result {
     let mut channel = redis::Client::open(url)?.get_async_pubsub().await?;
     channel.subscribe("rq:c").await?;
     redis.ask::<i64>(&["PUBLISH", "rq:c", "heard"]).await?;
-    let heard = tokio::time::timeout(SWEEPS, channel.on_message().next())
+    let heard = tokio::time::timeout(PATIENCE, channel.on_message().next())
         .await
         .ok()
         .flatten();
