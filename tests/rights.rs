@@ -18,15 +18,15 @@ mod rules;
 #[path = "rights/served.rs"]
 mod served;
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use kube::api::{ApiResource, DynamicObject, PostParams};
 use serde_json::json;
 
 use cluster::{Cluster, Request};
-use life::{Life, SECOND, WORK};
+use life::{Life, PATIENCE, SECOND, WORK};
 use rules::{Rule, chart, may, role_of, roles};
-use support::{postgres::Postgres, process::eventually};
+use support::{kubernetes::condition_of, postgres::Postgres, process::eventually};
 
 /// What the chart tells an operator that has rights in [`WORK`] and [`SECOND`] only.
 const NAMESPACED: [(&str, &str); 3] = [
@@ -34,6 +34,9 @@ const NAMESPACED: [(&str, &str); 3] = [
     ("AMAS_WATCH_NAMESPACES", "work,second"),
     ("AMAS_CLUSTER_ID", "test"),
 ];
+
+/// How long the API server may take to know of another role.
+const IN_FORCE: Duration = Duration::from_secs(30);
 
 #[tokio::test]
 async fn every_rule_of_the_chart_is_needed_and_nothing_is_refused() {
@@ -134,7 +137,7 @@ fn none_refused(cluster: &Cluster, these: impl Fn(&Request) -> bool) -> Vec<Requ
     requests
 }
 
-/// Namespaces that enforce restricted pods, the definitions, and the chart's roles.
+/// Namespaces that enforce restricted pods, the definitions, and the chart's roles; all of it is in force when this returns.
 async fn prepare(cluster: &Cluster, chart: &[serde_json::Value]) {
     for name in ["amas-system", WORK, SECOND] {
         let labels = json!({"pod-security.kubernetes.io/enforce": "restricted"});
@@ -147,6 +150,34 @@ async fn prepare(cluster: &Cluster, chart: &[serde_json::Value]) {
     };
     for object in chart.iter().filter(wanted) {
         cluster.apply("", object.clone()).await;
+    }
+    let definitions = cluster.api("apiextensions.k8s.io/v1", "CustomResourceDefinition", "");
+    let established = |definition: &DynamicObject| {
+        condition_of(&definition.data, "Established").is_some_and(|found| found["status"] == "True")
+    };
+    eventually("the definitions are established", PATIENCE, async || {
+        let all = definitions.list(&Default::default()).await.unwrap();
+        all.items.iter().all(established)
+    })
+    .await;
+    for (group, resource, verb, namespace) in [
+        ("amas.dev", "amasdatabases", "list", WORK),
+        ("amas.dev", "amasdatabases", "list", SECOND),
+        ("coordination.k8s.io", "leases", "get", "amas-system"),
+    ] {
+        let request = Request {
+            group: group.into(),
+            resource: resource.into(),
+            verb: verb.into(),
+            namespace: namespace.into(),
+            name: String::new(),
+            uri: String::new(),
+            refused: false,
+        };
+        eventually("the roles are in force", PATIENCE, async || {
+            may(cluster, &request).await
+        })
+        .await;
     }
 }
 
@@ -162,19 +193,14 @@ async fn without(
     cluster
         .apply("", role_of(role, all.iter().filter(|other| *other != rule).cloned()))
         .await;
+    let begun = Instant::now();
     let mut refused = false;
-    for _ in 0..50 {
-        refused = !may(cluster, sample).await;
-        if refused {
-            break;
-        }
+    while !refused && begun.elapsed() < IN_FORCE {
         tokio::time::sleep(Duration::from_millis(20)).await;
+        refused = !may(cluster, sample).await;
     }
     cluster.apply("", role_of(role, all.iter().cloned())).await;
-    eventually("the rule is back", Duration::from_secs(5), async || {
-        may(cluster, sample).await
-    })
-    .await;
+    eventually("the rule is back", IN_FORCE, async || may(cluster, sample).await).await;
     refused.then(|| format!("refused: {}", sample.uri.split('?').next().unwrap_or_default()))
 }
 
@@ -200,16 +226,14 @@ async fn owning(cluster: &Cluster, role: &serde_json::Value, all: &[Rule], rule:
     cluster
         .apply("", role_of(role, all.iter().filter(|other| *other != rule).cloned()))
         .await;
+    let begun = Instant::now();
     let mut said = None;
-    for n in 0..50 {
-        if let Err(kube::Error::Api(status)) = api
-            .create(&PostParams::default(), &child(&format!("without-{n}")))
-            .await
-        {
-            said = Some(format!("refused: an owned child: {}", status.message));
-            break;
-        }
+    while said.is_none() && begun.elapsed() < IN_FORCE {
         tokio::time::sleep(Duration::from_millis(20)).await;
+        let without = child(&format!("without-{}", begun.elapsed().as_millis()));
+        if let Err(kube::Error::Api(status)) = api.create(&PostParams::default(), &without).await {
+            said = Some(format!("refused: an owned child: {}", status.message));
+        }
     }
     cluster.apply("", role_of(role, all.iter().cloned())).await;
     said

@@ -161,6 +161,7 @@ async fn no_connection_stays_open_to_a_server_that_is_watched_on_demand() {
     kept.until_verdict(10., Verdict::Down).await;
     println!("asked, it was known to be lost after {:?}", slept.elapsed());
     server.launch();
+    server.wait_until_ready().await;
     kept.until_verdict(10., Verdict::Up).await;
     eventually("no connection is left", Duration::from_secs(5), || async {
         connections(server.port) == 0

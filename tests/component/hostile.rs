@@ -2,10 +2,7 @@
 //! gave things on the servers, key words as names, passwords, session settings, parameters, claims, key patterns. Against real servers:
 //! what was asked for takes place, and nothing else.
 
-use std::{
-    collections::BTreeMap,
-    time::{Duration, Instant},
-};
+use std::{collections::BTreeMap, time::Duration};
 
 use amas_operator::{
     api::{
@@ -30,7 +27,7 @@ use sqlx::{PgConnection, Row};
 
 use super::kept::{Kept, duty, login_to, role};
 use crate::support::{
-    neo4j::{Neo4jServer, base},
+    neo4j::{Neo4jServer, base, worked},
     postmaster::Postmaster,
     process::eventually,
     redis::{Program, RedisServer},
@@ -301,17 +298,8 @@ async fn valkey_does_what_was_asked_for_and_nothing_else() {
 /// Works as a keeper would: a password that was just replaced ends the connections that were opened with it.
 async fn graph_settled(duty: &Duty<Neo4j>) -> Neo4jFacts {
     let (mut worker, mut facts) = (Neo4jWorker::default(), Neo4jFacts::default());
-    let deadline = Instant::now() + Duration::from_secs(60);
-    loop {
-        match Neo4j::work(&mut worker, duty, &mut facts).await {
-            Ok(Progress::More { pause }) => tokio::time::sleep(pause).await,
-            Ok(Progress::Done { .. }) => return facts,
-            Err(error) => {
-                assert!(Instant::now() < deadline, "{error}");
-                tokio::time::sleep(Duration::from_millis(200)).await;
-            }
-        }
-    }
+    worked(&mut worker, duty, &mut facts, |_| true).await;
+    facts
 }
 
 async fn rows(graph: &Graph, text: &str) -> Vec<String> {

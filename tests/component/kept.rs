@@ -158,7 +158,7 @@ impl Kept {
 
     pub async fn until_in(&mut self, duty: &PostgresDuty) -> Duration {
         let fingerprint = duty.fingerprint();
-        self.until(15., |now| now.health.is_up() && now.facts.duty_in == Some(fingerprint))
+        self.until(60., |now| now.health.is_up() && now.facts.duty_in == Some(fingerprint))
             .await
     }
 

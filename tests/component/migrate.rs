@@ -1,6 +1,13 @@
 //! The migration engine against a real PostgreSQL, as a non-superuser owner.
 
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeSet,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use amas_operator::{
     api::names::SqlName,
@@ -14,11 +21,11 @@ use amas_operator::{
         source::Source,
     },
 };
-use sqlx::{AssertSqlSafe, PgConnection, Row, raw_sql};
+use sqlx::{AssertSqlSafe, Connection, PgConnection, Row, raw_sql};
 use sqlx_core::migrate::Migrator;
 use tokio::sync::watch;
 
-use crate::support::postgres::Postgres;
+use crate::support::{postgres::Postgres, process::eventually};
 
 #[path = "migrate_command.rs"]
 mod command;
@@ -91,6 +98,15 @@ fn five_with(index: usize, up: &'static str) -> Vec<File> {
     files
 }
 
+/// Who stands before an advisory lock of this database: a gate, or the migration lock.
+const STANDING: &str = "SELECT pid::text FROM pg_locks WHERE locktype = 'advisory' AND NOT granted \
+                        AND database = (SELECT oid FROM pg_database WHERE datname = current_database())";
+
+/// A file that stands still at its end while there is a [`Database::gate`]: the runner's own time for locks is not for this one.
+fn held(sql: &str) -> &'static str {
+    format!("{sql} SET LOCAL lock_timeout = 0; SELECT pg_advisory_xact_lock_shared(5);").leak()
+}
+
 /// A database of its own on the shared server.
 struct Database {
     server: Arc<Postgres>,
@@ -144,6 +160,30 @@ impl Database {
         rows.iter()
             .map(|row| row.try_get::<Option<String>, _>(0).unwrap().unwrap_or("NULL".into()))
             .collect()
+    }
+
+    /// Holds up the files that are [`held`] until it is closed.
+    async fn gate(&self) -> PgConnection {
+        let mut gate = self.server.connect("postgres", &self.name).await;
+        raw_sql("SELECT pg_advisory_lock(5)").execute(&mut gate).await.unwrap();
+        gate
+    }
+
+    /// Waits until so many are [`STANDING`].
+    async fn stands(&self, count: usize) {
+        let what = format!("{count} stand before a lock of {}", self.name);
+        let there = || async { self.ask(STANDING).await.len() == count };
+        eventually(&what, Duration::from_secs(60), there).await;
+    }
+
+    /// Whether the engine has a session here whose last query has this in it.
+    async fn is_asked(&self, part: &str) -> bool {
+        let sql = format!(
+            "SELECT pid::text FROM pg_stat_activity WHERE datname = current_database() \
+             AND application_name = '{}' AND query LIKE '%{part}%'",
+            session::APPLICATION
+        );
+        !self.ask(&sql).await.is_empty()
     }
 
     async fn versions(&self) -> Vec<i64> {
@@ -389,25 +429,29 @@ async fn refuses_before_the_first_statement() {
 #[tokio::test]
 async fn two_runners_run_nothing_twice() {
     let db = Database::new("racing").await;
-    let mut files = five_with(
-        0,
-        "CREATE TABLE users (id int PRIMARY KEY, name text); SELECT pg_sleep(1.5);",
-    );
+    let mut files = five_with(0, held(FIVE[0].1));
     files[4].1 = "INSERT INTO users SELECT count(*), 'once' FROM users;";
-    let mut told = Vec::new();
+    let (mut told, heard) = (Vec::new(), AtomicBool::new(false));
     let (_keep, stop) = watch::channel(Urgency::No);
     let request = request(Goal::Up(None), source(&files));
     let mut second = db.connect().await;
+    let gate = db.gate().await;
     let late = async {
-        tokio::time::sleep(Duration::from_millis(200)).await;
+        db.stands(1).await;
         let mut tell = |event: Event<'_>| {
             if let Event::Waiting(Some(holder)) = event {
                 told.push(holder.to_string());
+                heard.store(true, Ordering::Relaxed);
             }
         };
         runner::run(&mut second, &request, stop, &mut tell).await
     };
-    let (first, late) = tokio::join!(db.up(&files), late);
+    let open = async {
+        let waits = || async { heard.load(Ordering::Relaxed) };
+        eventually("the second says who has the lock", Duration::from_secs(60), waits).await;
+        gate.close().await.unwrap();
+    };
+    let (first, late, ()) = tokio::join!(db.up(&files), late, open);
     succeeded(&first);
     succeeded(&late);
     assert_eq!((first.done, late.done), (5, 0));
@@ -575,14 +619,17 @@ async fn the_app_role_cannot_touch_history() {
 #[tokio::test]
 async fn a_killed_connection_leaves_nothing_half_done() {
     let (db, reference) = (Database::new("killed").await, Database::new("unkilled").await);
-    let files = five_with(2, "ALTER TABLE posts ADD COLUMN title text; SELECT pg_sleep(2);");
+    let files = five_with(2, held("ALTER TABLE posts ADD COLUMN title text;"));
+    let gate = db.gate().await;
     let kill = async {
-        tokio::time::sleep(Duration::from_millis(700)).await;
-        let sql = "SELECT pg_terminate_backend(pid)::text FROM pg_stat_activity WHERE query LIKE '%pg_sleep(2)%' \
-                   AND datname = 'killed' AND pid <> pg_backend_pid()";
-        db.ask(sql).await
+        db.stands(1).await;
+        db.ask(&format!(
+            "SELECT pg_terminate_backend(pid::int)::text FROM ({STANDING}) of_the_file"
+        ))
+        .await
     };
     let (report, killed) = tokio::join!(db.up(&files), kill);
+    gate.close().await.unwrap();
     assert_eq!((killed, report.current), (vec!["true".to_owned()], 2));
     assert!([23, 24].contains(&report.exit_code()), "{:?}", report.failure);
     assert_eq!(db.state().await.latest_run.unwrap().outcome, None);

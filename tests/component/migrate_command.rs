@@ -4,12 +4,14 @@ use std::{
     fs,
     path::{Path, PathBuf},
     process::{Child, Command, Output, Stdio},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use amas_operator::migrate::report::Termination;
+use sqlx::Connection;
 
-use super::{Database, FIVE, File, bytes};
+use super::{Database, FIVE, File, bytes, held};
+use crate::support::process::eventually;
 
 #[path = "migrate_backup.rs"]
 mod backup;
@@ -86,43 +88,57 @@ pub(super) async fn output(mut command: Command) -> (i32, String, String) {
     )
 }
 
-async fn wait(mut child: Child) -> (i32, String) {
-    let output = tokio::task::spawn_blocking(move || {
-        let status = child.wait().unwrap();
-        let mut text = String::new();
-        std::io::Read::read_to_string(child.stderr.as_mut().unwrap(), &mut text).unwrap();
-        (status.code().unwrap(), text)
-    });
-    output.await.unwrap()
+/// A process that is sent signals; what it says is read while it runs.
+struct Signalled {
+    child: Child,
+    said: PathBuf,
 }
 
-fn terminate(child: &Child) {
-    assert!(
-        Command::new("kill")
-            .args(["-TERM", &child.id().to_string()])
-            .status()
-            .unwrap()
-            .success()
-    );
+impl Signalled {
+    fn spawn(mut command: Command, dir: &Dir) -> Self {
+        let said = dir.file("said", "");
+        let child = command.stderr(fs::File::create(&said).unwrap()).spawn().unwrap();
+        Self { child, said }
+    }
+
+    fn said(&self) -> String {
+        fs::read_to_string(&self.said).unwrap()
+    }
+
+    fn terminate(&self) {
+        let pid = self.child.id().to_string();
+        assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
+    }
+
+    /// The first signal, which it has heard when this returns: two at once would be one.
+    async fn interrupt(&self) {
+        self.terminate();
+        let heard = || async { self.said().contains("stopping after the current migration") };
+        eventually("it has heard the signal", Duration::from_secs(60), heard).await;
+    }
+
+    async fn wait(mut self) -> (i32, String) {
+        let status = tokio::task::spawn_blocking(move || self.child.wait().unwrap());
+        let code = status.await.unwrap().code().unwrap();
+        (code, fs::read_to_string(&self.said).unwrap())
+    }
 }
 
 #[tokio::test]
 async fn sigterm_stops_between_migrations() {
     let db = Database::new("sigterm").await;
     let mut files = FIVE;
-    files[1].1 = "CREATE TABLE posts (id int PRIMARY KEY); SELECT pg_sleep(1);";
+    files[1].1 = held("CREATE TABLE posts (id int PRIMARY KEY);");
     let dir = Dir::of("sigterm", &files);
     let message = dir.0.join("message");
     let args = ["up", "--attempt", "job-a"];
     let dirs = [("--dir", dir.0.as_path()), ("--termination-message", &message)];
-    let child = command(&db, &args, &dirs).stderr(Stdio::piped()).spawn().unwrap();
-    let started = Instant::now();
-    while db.ask("SELECT pid::text FROM pg_stat_activity WHERE datname = 'sigterm' AND query LIKE '%pg_sleep(1)%' AND pid <> pg_backend_pid()").await.is_empty() {
-        assert!(started.elapsed() < Duration::from_secs(20));
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-    terminate(&child);
-    let (code, stderr) = wait(child).await;
+    let gate = db.gate().await;
+    let run = Signalled::spawn(command(&db, &args, &dirs), &dir);
+    db.stands(1).await;
+    run.interrupt().await;
+    gate.close().await.unwrap();
+    let (code, stderr) = run.wait().await;
     assert_eq!(code, 22, "{stderr}");
     assert_eq!(db.versions().await, [1, 2], "the one in flight ended");
     assert_eq!(
@@ -149,29 +165,20 @@ async fn a_second_signal_stops_at_once() {
     let mut files = FIVE;
     files[1].1 = "CREATE TABLE posts (id int PRIMARY KEY); SELECT pg_sleep(30);";
     let dir = Dir::of("sigtermtwice", &files);
-    let child = command(&db, &["up"], &[("--dir", &dir.0)])
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let sleeping = "SELECT pid::text FROM pg_stat_activity WHERE datname = 'sigtermtwice' AND query LIKE '%pg_sleep(30)%' AND pid <> pg_backend_pid()";
-    let started = Instant::now();
-    while db.ask(sleeping).await.is_empty() {
-        assert!(started.elapsed() < Duration::from_secs(20));
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-    terminate(&child);
-    tokio::time::sleep(Duration::from_millis(100)).await;
-    terminate(&child);
-    let (code, stderr) = wait(child).await;
+    let run = Signalled::spawn(command(&db, &["up"], &[("--dir", &dir.0)]), &dir);
+    let sleeps = || db.is_asked("pg_sleep(30)");
+    eventually("the second file sleeps", Duration::from_secs(60), sleeps).await;
+    run.interrupt().await;
+    run.terminate();
+    let (code, stderr) = run.wait().await;
     assert_eq!(code, 22, "{stderr}");
-    let stopped = Instant::now();
-    while !db.ask(sleeping).await.is_empty() {
-        assert!(
-            stopped.elapsed() < Duration::from_secs(10),
-            "the server notices that nobody is there"
-        );
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
+    let noticed = || async { !sleeps().await };
+    eventually(
+        "the server notices that nobody is there",
+        Duration::from_secs(10),
+        noticed,
+    )
+    .await;
     assert_eq!(db.versions().await, [1]);
 }
 

@@ -16,7 +16,7 @@ use sqlx::{AssertSqlSafe, PgConnection, Row, raw_sql};
 
 use amas_operator::migrate::drift;
 
-use super::{File, bytes, command::Dir, public};
+use super::{File, STANDING, bytes, command::Dir, public};
 use crate::support::{postgres::Postgres, wire::Wire};
 
 /// The first is in the template, so that the tables of the records are there for the triggers.
@@ -192,15 +192,13 @@ impl Matrix {
         let mut conn = self.copy(&name, boundary).await;
         let wire = Wire::to(self.server.port).await;
         let mut child = self.runner(&name, wire.port).spawn().unwrap();
-        let waiting = "SELECT pid::text FROM pg_locks WHERE locktype = 'advisory' AND NOT granted \
-                       AND database = (SELECT oid FROM pg_database WHERE datname = current_database())";
         let mut pid = String::new();
         while pid.is_empty() {
             if let Some(status) = child.try_wait().unwrap() {
                 return Err(format!("{harm:?} {boundary}: ended before: {status}"));
             }
             tokio::time::sleep(Duration::from_millis(4)).await;
-            pid = texts(&mut conn, waiting).await.pop().unwrap_or_default();
+            pid = texts(&mut conn, STANDING).await.pop().unwrap_or_default();
         }
         match harm {
             Harm::Killed => child.kill().unwrap(),

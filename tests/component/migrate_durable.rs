@@ -9,7 +9,7 @@ use std::{
 use sqlx::{ConnectOptions, PgConnection, Row, postgres::PgConnectOptions, raw_sql};
 
 use super::command::{Dir, output};
-use crate::support::postmaster::Postmaster;
+use crate::support::{postmaster::Postmaster, process::eventually};
 
 /// Between two rounds of the WAL writer, the only one beside a commit that waits to write anything down here.
 const ROUND: Duration = Duration::from_secs(10);
@@ -99,7 +99,12 @@ async fn a_batch_waits_for_the_disk_a_few_times_however_long_it_is() {
     let (code, error) = up(&server, &dir).await;
     assert_eq!(code, 0, "{error}");
     // A session's own count is published when it has ended.
-    tokio::time::sleep(Duration::from_millis(500)).await;
+    eventually("the run's session is gone", Duration::from_secs(60), || async {
+        let sql = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'amas-migrate'";
+        let row = raw_sql(sql).fetch_one(&mut connect(&server).await).await.unwrap();
+        row.get::<i64, _>(0) == 0
+    })
+    .await;
     let waited = syncs(&server).await - before;
     println!("{FILES} transactions of migrations wait for the disk {waited} times");
     assert!((1..=10).contains(&waited), "{waited}");

@@ -3,17 +3,15 @@
 use std::{
     path::{Path, PathBuf},
     process::{Command, Stdio},
-    time::Duration,
 };
 
-use sqlx::{AssertSqlSafe, raw_sql};
+use sqlx::{Connection, raw_sql};
 
 use super::{
     Database, FIVE, File,
     command::{Dir, command, output},
-    request, source, statement, succeeded,
+    held, request, source, statement, succeeded,
 };
-use crate::support::process::eventually;
 use amas_operator::migrate::runner::Goal;
 
 const ROWS: &str = "SELECT version || description || success || encode(checksum, 'hex') || xmin FROM _sqlx_migrations ORDER BY version";
@@ -199,9 +197,8 @@ async fn it_sees_that_a_file_is_half_way() {
 async fn at_once_nothing_runs_twice() {
     let Some(program) = program() else { return };
     let db = Database::new("cli_both").await;
-    let held = "INSERT INTO ran VALUES (1); SELECT pg_advisory_xact_lock_shared(5);";
     let files: [File; 3] = [
-        ("0001_held", held, "SELECT 1"),
+        ("0001_held", held("INSERT INTO ran VALUES (1);"), "SELECT 1"),
         ("0002_next", "INSERT INTO ran VALUES (2);", "SELECT 1"),
         ("0003_last", "INSERT INTO ran VALUES (3);", "SELECT 1"),
     ];
@@ -214,17 +211,14 @@ async fn at_once_nothing_runs_twice() {
     // it makes the history table, which two that make it at once would stumble over before any file
     assert_eq!(sqlx.info().await[0], "1/pending held");
     let mut owner = db.connect().await;
-    let hold = "CREATE TABLE ran (version int); SELECT pg_advisory_lock(5)";
-    raw_sql(AssertSqlSafe(hold)).execute(&mut owner).await.unwrap();
+    raw_sql("CREATE TABLE ran (version int)")
+        .execute(&mut owner)
+        .await
+        .unwrap();
+    let gate = db.gate().await;
     let release = async {
-        let waiting = "SELECT pid::text FROM pg_locks WHERE locktype = 'advisory' AND NOT granted \
-                       AND database = (SELECT oid FROM pg_database WHERE datname = current_database())";
-        let both = || async { db.ask(waiting).await.len() == 2 };
-        eventually("both are in the first file", Duration::from_secs(20), both).await;
-        raw_sql("SELECT pg_advisory_unlock(5)")
-            .execute(&mut owner)
-            .await
-            .unwrap();
+        db.stands(2).await;
+        gate.close().await.unwrap();
     };
     let ((ours_code, ours_said), theirs, ()) =
         tokio::join!(ours(&db, dir.path()), output(sqlx.command(&["run"])), release);

@@ -66,14 +66,9 @@ async fn a_fresh_server_gets_the_duty_once_and_no_password_in_clear() {
     println!("taken up by a new keeper in: {:?}", kept.until_in(&duty).await);
     assert_eq!(changes(&server)[before..], [""; 0]);
 
-    sleep(Duration::from_millis(300)).await;
+    // exactly one sentinel and no admin connection
     let sessions = "SELECT string_agg(usename || ' ' || datname, ',') FROM pg_stat_activity WHERE application_name = 'amas-operator'";
-    let mut admin = login(&server, "postgres", &server.password).await.unwrap();
-    assert_eq!(
-        text(&mut admin, sessions).await,
-        "amas_owner amas",
-        "exactly one sentinel and no admin connection"
-    );
+    told(&server, sessions, "amas_owner amas").await;
 
     let log = server.log();
     for password in [
@@ -85,6 +80,15 @@ async fn a_fresh_server_gets_the_duty_once_and_no_password_in_clear() {
     ] {
         assert!(!log.contains(password), "{password} in the server's log");
     }
+}
+
+/// Until the server answers a question so.
+async fn told(server: &Server, question: &'static str, answer: &str) {
+    eventually(&format!("{answer}: {question}"), Duration::from_secs(20), || async {
+        let mut admin = login(server, "postgres", &server.password).await.unwrap();
+        text(&mut admin, question).await == answer
+    })
+    .await;
 }
 
 /// One migration by the engine, as a Job runs it.
@@ -118,7 +122,7 @@ async fn rights_follow_the_migrations() {
         COMMENT ON COLUMN app.agents.api_key IS 'of the provider; amas:secret';
         CREATE TABLE public.plain (id int GENERATED ALWAYS AS IDENTITY, v text);";
     migrate(&mut owner, batch).await;
-    let took = kept.until(5., |now| now.facts.rights_at == Some(1)).await;
+    let took = kept.until(20., |now| now.facts.rights_at == Some(1)).await;
     println!("notify to rights in: {took:?}");
 
     let mut app = login(&server, "amas_app", APP_PASSWORD).await.unwrap();
@@ -219,7 +223,7 @@ async fn what_was_changed_by_hand_is_put_right() {
     let before = changes(&server).len();
     let mut other = Kept::new(stranger);
     other
-        .until(5., |now| {
+        .until(20., |now| {
             let conflict = now.facts.conflict.as_deref().unwrap_or_default();
             conflict.starts_with("claimed by agents/amas of cluster c since ")
         })
@@ -240,11 +244,11 @@ async fn a_wrong_admin_password_is_told_and_a_new_base_is_tried_at_once() {
     let mut wrong = right.clone();
     wrong.admin.password = Sensitive::new("wrong");
     let mut kept = Kept::new(wrong);
-    kept.until(5., |now| now.health.reason == Reason::LoginRefused).await;
-    sleep(Duration::from_secs(2)).await;
+    kept.until(20., |now| now.health.reason == Reason::LoginRefused).await;
+    sleep(Duration::from_secs(1)).await;
     kept.keepers.assign_base(&kept.key, right.clone());
     // Without a new base the next attempt would come 5 s after the last.
-    kept.until_verdict(2., Verdict::Up).await;
+    kept.until_verdict(3.5, Verdict::Up).await;
     kept.until_in(&right).await;
 }
 
@@ -259,7 +263,7 @@ async fn a_killed_server_is_down_within_two_seconds_and_comes_back() {
     sleep(Duration::from_secs(1)).await;
     server.launch();
     server.wait_until_ready().await;
-    println!("ready to Up: {:?}", kept.until_verdict(2., Verdict::Up).await);
+    println!("ready to Up: {:?}", kept.until_verdict(30., Verdict::Up).await);
     assert_eq!(kept.wakes(), 2, "one change down and one up");
 }
 
@@ -402,13 +406,15 @@ async fn encrypted_connections() {
     duty.admin.tls = Tls::require();
     duty.owner_login.tls = Tls::require();
     let mut kept = Kept::settled(&duty).await;
-    sleep(Duration::from_millis(500)).await;
-    let mut admin = login(&server, "postgres", &server.password).await.unwrap();
     let encrypted = "SELECT string_agg(s.ssl::text, ',') FROM pg_stat_ssl s JOIN pg_stat_activity a USING (pid) \
                      WHERE a.application_name = 'amas-operator'";
-    assert_eq!(text(&mut admin, encrypted).await, "true");
+    told(&server, encrypted, "true").await;
     server.kill();
     kept.until_verdict(2., Verdict::Down).await;
+}
+
+fn reconnects(kept: &Kept) -> u64 {
+    kept.keepers.live()[0].1.reconnects()
 }
 
 #[tokio::test]
@@ -427,14 +433,24 @@ async fn closed_idle_connections_are_no_outage() {
     .await
     .unwrap();
     sleep(Duration::from_millis(100)).await;
-    kept.wakes();
-    // About one a second; fewer where the machine has other work.
-    let reconnects = || kept.keepers.live()[0].1.reconnects();
-    eventually("seven closed connections", Duration::from_secs(40), || async {
-        reconnects() >= 7
-    })
-    .await;
-    assert_eq!(kept.wakes(), 0, "a closed connection is nothing to tell");
+    for rounds_left in (0..3).rev() {
+        kept.until_verdict(60., Verdict::Up).await;
+        kept.wakes();
+        let (before, mut late) = (reconnects(&kept), false);
+        // About one a second; fewer where the machine has other work.
+        eventually("seven closed connections", Duration::from_secs(60), || {
+            late |= kept.snapshots.borrow().health.reason == Reason::Timeout;
+            let enough = reconnects(&kept) >= before + 7;
+            async move { enough }
+        })
+        .await;
+        let wakes = kept.wakes();
+        // A machine that stands still for longer than a ping may take makes an outage of its own.
+        if wakes == 0 || !late || rounds_left == 0 {
+            assert_eq!(wakes, 0, "a closed connection is nothing to tell");
+            break;
+        }
+    }
     assert!(kept.snapshots.borrow().health.is_up());
 }
 
@@ -452,7 +468,7 @@ async fn twenty_restarts_in_a_minute_are_at_most_four_changes() {
         sleep((begun + Duration::from_secs(3) * (round as u32 + 1)).saturating_duration_since(Instant::now())).await;
     }
     println!("20 restarts took {:?}", begun.elapsed());
-    kept.until_verdict(40., Verdict::Up).await;
+    kept.until_verdict(100., Verdict::Up).await;
     let wakes = kept.wakes();
     println!("wakes: {wakes}");
     assert!(wakes <= 4, "{wakes} material changes");

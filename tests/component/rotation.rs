@@ -1,5 +1,5 @@
 //! Passwords replaced on real servers, twice, by the steps that the operator takes; with an operator that dies after each of them, and clients of
-//! which one reads the Secret for every login and one only once in each overlap. Nobody is ever refused.
+//! which one reads the Secret for every login and one only once in each overlap, which ends when it has. Nobody is ever refused.
 
 #[path = "rotation/killed.rs"]
 mod killed;
@@ -8,16 +8,16 @@ use std::{
     collections::BTreeSet,
     sync::{
         Arc, Mutex,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use amas_operator::{
     api::{common::Connection, sensitive::Sensitive},
     controllers::credentials::{
         Entries, Given, Purpose, SecretSpec, State,
-        rotation::{Moment, Request, is_in_place, next},
+        rotation::{Moment, Request, ends_at, is_in_place, next},
     },
     stores::{
         endpoint::Endpoint,
@@ -29,7 +29,7 @@ use amas_operator::{
 };
 use futures::FutureExt;
 use sqlx::{ConnectOptions, Connection as _, Row, postgres::PgConnectOptions};
-use tokio::{sync::mpsc, time::sleep};
+use tokio::{sync::mpsc, task::JoinSet, time::sleep};
 
 use crate::support::{
     fault::Plan,
@@ -111,8 +111,13 @@ impl Secret {
     }
 }
 
-/// The operator, which knows nothing but the Secret and dies after each write to it; how often it died of what was spoilt.
-async fn rotate<S: Store>(secret: &Secret, value: &str, overlap: Duration, engine: &Engine<S>) -> usize {
+/// Longer than any test: what ends it is that the clients need it no more.
+const OVERLAP: Duration = Duration::from_secs(3600);
+
+/// The operator, which knows nothing but the Secret and dies after each write to it; how often it died of what was spoilt. The overlap lasts until
+/// the server has what was published, and it may be over.
+async fn rotate<S: Store>(secret: &Secret, value: &str, engine: &Engine<S>, over: impl Fn() -> bool) -> usize {
+    let begun = Instant::now();
     let key = Key {
         namespace: "agents".into(),
         database: "amas".into(),
@@ -129,16 +134,19 @@ async fn rotate<S: Store>(secret: &Secret, value: &str, overlap: Duration, engin
             if dies() {
                 break None;
             }
+            assert!(begun.elapsed() < Duration::from_secs(180), "{value}: no end");
             let state = secret.state();
             let duty = (engine.duty)(&state);
             let wanted = (engine.fingerprint)(&duty);
             keepers.assign_base(&key, duty);
             let facts = keepers.snapshot(&key).unwrap().facts.clone();
-            let moment = Moment {
+            let mut moment = Moment {
                 is_in: (engine.duty_in)(&facts) == Some(wanted),
-                overlap,
                 ..asked(value)
             };
+            if let Some(end) = ends_at(&state, OVERLAP).filter(|_| moment.is_in && over()) {
+                moment.now = end;
+            }
             if let Some(next) = next(&secret.spec, &state, &moment) {
                 secret.put(&next);
                 break Some(true);
@@ -172,86 +180,131 @@ struct Engine<S: Store> {
     spoilt: Option<Arc<Plan>>,
 }
 
-/// How often clients logged in, and how often they were refused.
+/// Whether the server lets somebody in; or why it did not answer, which is no refusal.
+type Answer = Result<bool, String>;
+
+/// The same, asked until there is an answer.
+async fn works<F>(open: &impl Fn(Login) -> F, login: &Login) -> bool
+where
+    F: Future<Output = Answer>,
+{
+    let begun = Instant::now();
+    loop {
+        match open(login.clone()).await {
+            Ok(works) => return works,
+            Err(why) => assert!(begun.elapsed() < Duration::from_secs(60), "no answer: {why}"),
+        }
+        sleep(Duration::from_millis(50)).await;
+    }
+}
+
+/// How many logins more a client holds on to what it has when something else is published.
+const HELD_ON: usize = 10;
+
+/// Two clients at a server; `open` tells whether a login works.
+struct Clients {
+    tasks: JoinSet<()>,
+    count: Arc<Count>,
+}
+
 #[derive(Default)]
 struct Count {
     logins: AtomicUsize,
     refused: AtomicUsize,
+    /// What each of them goes on with.
+    uses: Mutex<[Option<Login>; 2]>,
+    end: AtomicBool,
 }
 
 impl Count {
-    fn so_far(&self) -> (usize, usize) {
-        (
-            self.logins.load(Ordering::Relaxed),
-            self.refused.load(Ordering::Relaxed),
-        )
+    fn login(&self, works: bool) {
+        self.logins.fetch_add(1, Ordering::Relaxed);
+        self.refused.fetch_add(usize::from(!works), Ordering::Relaxed);
+    }
+
+    fn goes_on(&self, client: usize, login: &Login) {
+        self.uses.lock().unwrap()[client] = Some(login.clone());
+    }
+
+    fn ends(&self) -> bool {
+        self.end.load(Ordering::Relaxed)
     }
 }
 
-/// Two clients until dropped; `open` tells whether a login works.
-fn clients<F>(
-    secret: &Secret,
-    overlap: Duration,
-    open: impl Fn(Login) -> F + Clone + Send + Sync + 'static,
-) -> (tokio::task::JoinSet<()>, Arc<Count>)
-where
-    F: Future<Output = bool> + Send,
-{
-    let count = Arc::new(Count::default());
-    let mut tasks = tokio::task::JoinSet::new();
-    let attempt = |count: &Count, works: bool| {
-        count.logins.fetch_add(1, Ordering::Relaxed);
-        count.refused.fetch_add(usize::from(!works), Ordering::Relaxed);
-    };
-    let (always, counted, opens) = (secret.clone(), count.clone(), open.clone());
-    tasks.spawn(async move {
-        loop {
-            attempt(&counted, opens(always.login()).await);
-            sleep(Duration::from_millis(5)).await;
-        }
-    });
-    let (seldom, counted) = (secret.clone(), count.clone());
-    tasks.spawn(async move {
-        let mut held = seldom.login();
-        loop {
-            let published = seldom.login();
-            if published != held {
-                // The new one is there: goes on with the old one for half of the overlap.
-                let until = tokio::time::Instant::now() + overlap / 2;
-                while tokio::time::Instant::now() < until {
-                    attempt(&counted, open(held.clone()).await);
-                    sleep(Duration::from_millis(5)).await;
-                }
-                held = published;
+impl Clients {
+    fn start<F>(secret: &Secret, open: impl Fn(Login) -> F + Clone + Send + Sync + 'static) -> Self
+    where
+        F: Future<Output = Answer> + Send,
+    {
+        let count = Arc::new(Count::default());
+        let mut tasks = JoinSet::new();
+        let (always, counted, opens) = (secret.clone(), count.clone(), open.clone());
+        tasks.spawn(async move {
+            while !counted.ends() {
+                let login = always.login();
+                counted.login(works(&opens, &login).await);
+                counted.goes_on(0, &login);
+                sleep(Duration::from_millis(5)).await;
             }
-            attempt(&counted, open(held.clone()).await);
-            sleep(Duration::from_millis(5)).await;
+        });
+        let (seldom, counted) = (secret.clone(), count.clone());
+        tasks.spawn(async move {
+            let mut held = seldom.login();
+            while !counted.ends() {
+                let published = seldom.login();
+                if published != held {
+                    for _ in 0..HELD_ON {
+                        counted.login(works(&open, &held).await);
+                        sleep(Duration::from_millis(5)).await;
+                    }
+                    held = published;
+                }
+                counted.login(works(&open, &held).await);
+                counted.goes_on(1, &held);
+                sleep(Duration::from_millis(5)).await;
+            }
+        });
+        Self { tasks, count }
+    }
+
+    /// Whether none of them needs another login than the published one.
+    fn have_moved(&self, secret: &Secret) -> bool {
+        let published = Some(secret.login());
+        self.count.uses.lock().unwrap().iter().all(|used| *used == published)
+    }
+
+    /// Ends them when they have logged in often enough; how often that was. None was ever refused.
+    async fn end(mut self) -> usize {
+        let logins = || self.count.logins.load(Ordering::Relaxed);
+        eventually("fifty logins", Duration::from_secs(60), || async { logins() > 50 }).await;
+        self.count.end.store(true, Ordering::Relaxed);
+        while let Some(ended) = self.tasks.join_next().await {
+            ended.unwrap();
         }
-    });
-    (tasks, count)
+        let (logins, refused) = (logins(), self.count.refused.load(Ordering::Relaxed));
+        assert_eq!(refused, 0, "of {logins} logins were refused");
+        logins
+    }
 }
 
 async fn twice<S: Store, F>(
     secret: &Secret,
-    overlap: Duration,
     engine: &Engine<S>,
     open: impl Fn(Login) -> F + Clone + Send + Sync + 'static,
 ) where
-    F: Future<Output = bool> + Send,
+    F: Future<Output = Answer> + Send,
 {
     let first = secret.login();
-    assert!(open(first.clone()).await, "the first password works");
-    let (tasks, count) = clients(secret, overlap, open.clone());
+    assert!(works(&open, &first).await, "the first password works");
+    let clients = Clients::start(secret, open.clone());
     for value in ["one", "two"] {
-        rotate(secret, value, overlap, engine).await;
+        rotate(secret, value, engine, || clients.have_moved(secret)).await;
     }
-    drop(tasks);
-    let (logins, refused) = count.so_far();
-    println!("{logins} logins through two rotations, {refused} refused");
-    assert!(logins > 50 && refused == 0, "{refused} of {logins} logins were refused");
+    let logins = clients.end().await;
+    println!("{logins} logins through two rotations, none refused");
     assert_eq!(secret.state().rotation.count, 2);
-    assert!(!open(first).await, "the first password is over");
-    assert!(open(secret.login()).await);
+    assert!(!works(&open, &first).await, "the first password is over");
+    assert!(works(&open, &secret.login()).await);
 }
 
 async fn sql(server_port: u16, login: Login, database: &str) -> Result<sqlx::PgConnection, sqlx::Error> {
@@ -263,6 +316,15 @@ async fn sql(server_port: u16, login: Login, database: &str) -> Result<sqlx::PgC
         .database(database)
         .connect()
         .await
+}
+
+/// A session; none where the server refuses the login.
+async fn session(port: u16, login: Login) -> Result<Option<sqlx::PgConnection>, String> {
+    match sql(port, login, "amas").await {
+        Ok(session) => Ok(Some(session)),
+        Err(sqlx::Error::Database(error)) if error.code().is_some_and(|code| code.starts_with("28")) => Ok(None),
+        Err(error) => Err(error.to_string()),
+    }
 }
 
 fn role(name: &str, port: u16) -> Purpose {
@@ -300,7 +362,7 @@ async fn settle<S: Store>(secret: &Secret, engine: &Engine<S>) {
     let duty = (engine.duty)(&secret.state());
     let wanted = (engine.fingerprint)(&duty);
     keepers.assign_base(&key, duty);
-    eventually("the duty is in", Duration::from_secs(30), || async {
+    eventually("the duty is in", Duration::from_secs(60), || async {
         (engine.duty_in)(&keepers.snapshot(&key).unwrap().facts) == Some(wanted)
     })
     .await;
@@ -308,7 +370,6 @@ async fn settle<S: Store>(secret: &Secret, engine: &Engine<S>) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn postgres_roles_and_their_owner() {
-    const OVERLAP: Duration = Duration::from_secs(2);
     let server = Postmaster::start().await;
     let (port, duty) = (server.port, crate::kept::duty(&server));
 
@@ -322,15 +383,15 @@ async fn postgres_roles_and_their_owner() {
         duty
     });
     settle(&app, &engine).await;
-    twice(&app, OVERLAP, &engine, move |login| async move {
+    twice(&app, &engine, move |login| async move {
         // Whoever logs in acts as the role, with the role's settings.
-        let Ok(mut session) = sql(port, login, "amas").await else {
-            return false;
+        let Some(mut session) = session(port, login).await? else {
+            return Ok(false);
         };
         let query = "SELECT concat_ws('|', current_user, current_setting('statement_timeout'))";
         let row = sqlx::raw_sql(query).fetch_one(&mut session).await.unwrap();
         assert_eq!(row.try_get::<String, _>(0).unwrap(), "amas_app|30s");
-        session.close().await.is_ok()
+        Ok::<_, String>(session.close().await.is_ok())
     })
     .await;
 
@@ -350,12 +411,12 @@ async fn postgres_roles_and_their_owner() {
     });
     let made = Arc::new(AtomicUsize::new(0));
     let tables = made.clone();
-    twice(&owner, OVERLAP, &engine, move |login| {
+    twice(&owner, &engine, move |login| {
         let tables = tables.clone();
         async move {
             let user = login.user.clone();
-            let Ok(mut session) = sql(port, login, "amas").await else {
-                return false;
+            let Some(mut session) = session(port, login).await? else {
+                return Ok(false);
             };
             let number = tables.fetch_add(1, Ordering::Relaxed);
             if number.is_multiple_of(10) {
@@ -366,7 +427,7 @@ async fn postgres_roles_and_their_owner() {
                     .await
                     .unwrap();
             }
-            session.close().await.is_ok()
+            Ok::<_, String>(session.close().await.is_ok())
         }
     })
     .await;
@@ -471,19 +532,23 @@ fn redis_engine(endpoint: Endpoint) -> Engine<Redis> {
     }
 }
 
-async fn opens_redis(port: u16, login: Login) -> bool {
-    connect(port, &login.password).await.is_ok()
+async fn opens_redis(port: u16, login: Login) -> Answer {
+    match connect(port, &login.password).await {
+        Ok(_) => Ok(true),
+        Err(error) if error.kind() == redis::ErrorKind::AuthenticationFailed => Ok(false),
+        Err(error) if error.code() == Some("WRONGPASS") => Ok(false),
+        Err(error) => Err(error.to_string()),
+    }
 }
 
 async fn redis_rotation(program: Program) {
-    const OVERLAP: Duration = Duration::from_secs(2);
     let server = RedisServer::start(program, "").await;
     let (port, endpoint) = (server.port, server.endpoint());
     let secret = Secret::new(Purpose::Redis, endpoint.password.reveal());
     let engine = redis_engine(endpoint);
     let open = move |login| opens_redis(port, login);
     settle(&secret, &engine).await;
-    twice(&secret, OVERLAP, &engine, open).await;
+    twice(&secret, &engine, open).await;
     agrees_with_its_file(&secret, port).await;
 
     // A container that starts again within the overlap may read a file from before it: only the old password is known then.
@@ -501,9 +566,12 @@ async fn redis_rotation(program: Program) {
         .exec_async(&mut client)
         .await
         .unwrap();
-    assert!(!open(secret.login()).await, "only the old one is known");
+    assert!(!works(&open, &secret.login()).await, "only the old one is known");
     settle(&secret, &engine).await;
-    assert!(open(secret.login()).await, "the operator lets the new one in again");
+    assert!(
+        works(&open, &secret.login()).await,
+        "the operator lets the new one in again"
+    );
     agrees_with_its_file(&secret, port).await;
 }
 
@@ -514,7 +582,7 @@ fn asked(value: &str) -> Moment {
         is_in: true,
         every: None,
         calendar: None,
-        overlap: Duration::from_secs(3600),
+        overlap: OVERLAP,
         created: jiff::Timestamp::now(),
         request: Some(Request::Rotate(value.into())),
     }
@@ -525,7 +593,11 @@ async fn connect(port: u16, password: &str) -> redis::RedisResult<redis::aio::Mu
     let address = redis::ConnectionAddr::Tcp("127.0.0.1".into(), port);
     let info = redis::IntoConnectionInfo::into_connection_info(address).unwrap();
     let client = redis::Client::open(info.set_redis_settings(settings)).unwrap();
-    client.get_multiplexed_async_connection().await
+    let long = Some(Duration::from_secs(30));
+    let config = redis::AsyncConnectionConfig::new()
+        .set_connection_timeout(long)
+        .set_response_timeout(long);
+    client.get_multiplexed_async_connection_with_config(&config).await
 }
 
 async fn client(port: u16, password: &Sensitive) -> redis::aio::MultiplexedConnection {
@@ -584,18 +656,21 @@ fn neo4j_engine(spec: SecretSpec, endpoint: Endpoint) -> Engine<Neo4j> {
     }
 }
 
-async fn opens_neo4j(endpoint: Endpoint, Login { user, password }: Login) -> bool {
+async fn opens_neo4j(endpoint: Endpoint, Login { user, password }: Login) -> Answer {
     let endpoint = Endpoint {
         user,
         password: Sensitive::new(password),
         ..endpoint
     };
-    <Neo4j as Store>::open(&base(endpoint)).await.is_ok()
+    match <Neo4j as Store>::open(&base(endpoint)).await {
+        Ok(_) => Ok(true),
+        Err(error) if error.is_refused_login() => Ok(false),
+        Err(error) => Err(error.to_string()),
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_user_of_neo4j() {
-    const OVERLAP: Duration = Duration::from_secs(4);
     let Some(mut server) = Neo4jServer::start().await else {
         return;
     };
@@ -604,7 +679,7 @@ async fn the_user_of_neo4j() {
     let engine = neo4j_engine(secret.spec.clone(), endpoint.clone());
     settle(&secret, &engine).await;
     let open = move |login| opens_neo4j(endpoint.clone(), login);
-    twice(&secret, OVERLAP, &engine, open.clone()).await;
+    twice(&secret, &engine, open.clone()).await;
 
     // In the middle of a third, the server starts again: what is in its volume counts, not the file it began with.
     let both = next(&secret.spec, &secret.state(), &asked("three")).unwrap();
@@ -615,12 +690,12 @@ async fn the_user_of_neo4j() {
     let old = secret.state().rotation.previous.unwrap();
     server.restart().await;
     settle(&secret, &engine).await;
-    assert!(open(secret.login()).await, "the new one");
+    assert!(works(&open, &secret.login()).await, "the new one");
     let before = Login {
         user: "neo4j".into(),
         password: old.reveal().to_owned(),
     };
-    assert!(open(before).await, "the old one, in the overlap");
+    assert!(works(&open, &before).await, "the old one, in the overlap");
     let files = server.texts();
     assert!(files.len() > 1000, "the server writes logs");
     let all = secret.passwords.lock().unwrap().clone();

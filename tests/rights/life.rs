@@ -1,6 +1,6 @@
 //! A life of databases that makes the operator use everything it may do. There is no kubelet and no controller: what those would do is done here.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use kube::{
     ResourceExt,
@@ -12,6 +12,7 @@ use crate::{
     cluster::Cluster,
     support::{
         job::given_up,
+        kubernetes::condition_of,
         managed,
         postgres::Postgres,
         process::{Process, eventually},
@@ -24,7 +25,8 @@ pub const WORK: &str = "work";
 pub const SECOND: &str = "second";
 
 pub const OURS: &str = "amas.dev/v1alpha1";
-pub const PATIENCE: Duration = Duration::from_secs(20);
+/// How long anything may take; long, for a busy machine.
+pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Every kind of child: its API, kind, and a hand edit of it.
 fn children() -> Vec<(&'static str, &'static str, &'static str, Value)> {
@@ -89,13 +91,13 @@ impl<'a> Life<'a> {
     }
 
     pub async fn until_more(&self, verb: &str, resource: &str, than: usize) {
-        for _ in 0..80 {
-            if self.count(verb, resource) > than {
-                return;
+        let begun = Instant::now();
+        while self.count(verb, resource) <= than {
+            if begun.elapsed() > PATIENCE {
+                return println!("not seen: {verb} {resource}");
             }
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
-        println!("not seen: {verb} {resource}");
     }
 
     pub fn count(&self, verb: &str, resource: &str) -> usize {
@@ -181,6 +183,10 @@ impl<'a> Life<'a> {
 
     async fn hand_edits(&self) {
         for (version, kind, plural, edit) in children() {
+            eventually(&format!("there is a {kind}"), PATIENCE, async || {
+                !self.names(version, kind).await.is_empty()
+            })
+            .await;
             for name in self.names(version, kind).await {
                 self.merge(version, kind, &name, &edit).await;
             }
@@ -229,7 +235,7 @@ impl<'a> Life<'a> {
     /// The same Event again is written into the first one.
     async fn news_twice(&self) {
         let created = self.count("create", "events");
-        for ttl in ["0s", "1h", "0s"] {
+        for (ttl, stalled) in [("0s", true), ("1h", false), ("0s", true)] {
             let rules = json!([{"name": "r", "pattern": "x", "ttl": ttl}]);
             self.ours(
                 "CachePolicy",
@@ -237,10 +243,21 @@ impl<'a> Life<'a> {
                 json!({"databaseRef": {"name": "db"}, "rules": rules}),
             )
             .await;
-            tokio::time::sleep(Duration::from_millis(1500)).await;
+            self.policy_told(stalled).await;
         }
         self.until_more("create", "events", created).await;
         self.until("patch", "events").await;
+    }
+
+    /// The status of the policy is about what it says now.
+    async fn policy_told(&self, stalled: bool) {
+        let policies = self.cluster.api(OURS, "CachePolicy", WORK);
+        eventually("the policy is told about", PATIENCE, async || {
+            let policy = policies.get("keys").await.unwrap();
+            policy.data["status"]["observedGeneration"].as_i64() == policy.metadata.generation
+                && condition_of(&policy.data, "Stalled").is_some_and(|found| found["status"] == "True") == stalled
+        })
+        .await;
     }
 
     /// What a removed store leaves: its workload goes.
@@ -302,13 +319,21 @@ impl<'a> Life<'a> {
                 "metadata": {"name": format!("{plural}.cert-manager.io")},
                 "spec": {"group": "cert-manager.io", "scope": scope, "names": names, "versions": [version]}});
             self.cluster.apply("", object).await;
+            let all = self.cluster.api("cert-manager.io/v1", kind, "");
+            eventually(&format!("each {kind} is served"), PATIENCE, async || {
+                all.list(&Default::default()).await.is_ok()
+            })
+            .await;
         }
-        // Until all of them are served.
-        tokio::time::sleep(Duration::from_secs(2)).await;
         let spec = |kind: &str| json!({"tls": {"issuerRef": {"name": "ours", "kind": kind}}, "redis": {"managed": {"storage": {"size": "1Gi"}}}});
         self.ours("AmasDatabase", "issued", spec("Issuer")).await;
         self.until("get", "issuers").await;
         self.until("create", "certificates").await;
+        let certificates = self.cluster.api("cert-manager.io/v1", "Certificate", WORK);
+        eventually("the certificate is there", PATIENCE, async || {
+            certificates.get_opt("issued-redis").await.unwrap().is_some()
+        })
+        .await;
         let edit = json!({"spec": {"secretName": "by-hand"}});
         self.merge("cert-manager.io/v1", "Certificate", "issued-redis", &edit)
             .await;

@@ -96,7 +96,7 @@ impl Life<'_> {
         let binding = json!({"apiVersion": RBAC, "kind": "RoleBinding", "metadata": {"name": ROLE, "namespace": WORK},
             "roleRef": role, "subjects": [subject]});
         self.cluster.apply(WORK, binding).await;
-        eventually("what was refused is done", UNTIL_ASKED_AGAIN, async || {
+        eventually("what was refused is done", UNTIL_ASKED_AGAIN + PATIENCE, async || {
             self.children_of("apps/v1", "StatefulSet", "refused").await.len() == 1
         })
         .await;

@@ -91,7 +91,7 @@ impl Server {
             folder,
         };
         let client = server.client(Who::Tests).await;
-        eventually("the API server is ready", Duration::from_secs(60), || async {
+        eventually("the API server is ready", Duration::from_secs(240), || async {
             let request = axum::http::Request::get("/readyz").body(Vec::new()).unwrap();
             client.request_text(request).await.is_ok()
         })

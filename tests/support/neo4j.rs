@@ -5,16 +5,16 @@ use std::{
     ffi::OsString,
     path::{Path, PathBuf},
     process::Command,
-    time::{Duration, SystemTime},
+    time::{Duration, Instant, SystemTime},
 };
 
 use amas_operator::{
     api::{names::GraphName, sensitive::Sensitive},
     stores::{
         claim::Claim,
-        endpoint::{Endpoint, Tls},
-        keeper::Store,
-        neo4j::{Neo4j, Neo4jDuty, auth_ini},
+        endpoint::{Endpoint, StoreError, Tls},
+        keeper::{Duty, Progress, Store},
+        neo4j::{Neo4j, Neo4jDuty, Neo4jFacts, Neo4jWorker, auth_ini},
         workload::CERTIFICATES,
     },
 };
@@ -115,7 +115,7 @@ impl Neo4jServer {
     }
 
     pub async fn answers(&self) {
-        eventually("Neo4j answers", Duration::from_secs(120), || async {
+        eventually("Neo4j answers", Duration::from_secs(300), || async {
             Neo4j::open(&base(self.endpoint())).await.is_ok()
         })
         .await;
@@ -151,7 +151,7 @@ impl Neo4jServer {
         let jars = std::env::var_os("AMAS_NEO4J_LIB").unwrap();
         let _turn = STARTS.acquire().await.unwrap();
         self.process = launch(&PathBuf::from(jars), &self.folder);
-        eventually("Neo4j listens", Duration::from_secs(120), || async {
+        eventually("Neo4j listens", Duration::from_secs(300), || async {
             tokio::net::TcpStream::connect((self.host.as_str(), self.port))
                 .await
                 .is_ok()
@@ -213,6 +213,26 @@ pub fn base(endpoint: Endpoint) -> Neo4jDuty {
         managed: true,
         attention: Default::default(),
         take_over: None,
+    }
+}
+
+/// Works as a keeper would, until the duty is in or waits for something; gives how long it would wait. What `passes` is tried again.
+pub async fn worked(
+    worker: &mut Neo4jWorker,
+    duty: &Duty<Neo4j>,
+    facts: &mut Neo4jFacts,
+    passes: fn(&StoreError) -> bool,
+) -> Option<Duration> {
+    let deadline = Instant::now() + Duration::from_secs(180);
+    loop {
+        match Neo4j::work(worker, duty, facts).await {
+            Ok(Progress::More { pause }) => tokio::time::sleep(pause).await,
+            Ok(Progress::Done { again_in }) => return again_in,
+            Err(error) => {
+                assert!(passes(&error) && Instant::now() < deadline, "{error}");
+                tokio::time::sleep(Duration::from_millis(200)).await;
+            }
+        }
     }
 }
 

@@ -195,7 +195,7 @@ impl Postmaster {
     pub async fn wait_until_ready(&self) {
         let begun = Instant::now();
         while !fs::read_to_string(self.data().join("postmaster.pid")).is_ok_and(|text| text.contains("ready")) {
-            assert!(begun.elapsed() < Duration::from_secs(30), "no start:\n{}", self.log());
+            assert!(begun.elapsed() < Duration::from_secs(120), "no start:\n{}", self.log());
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
     }
