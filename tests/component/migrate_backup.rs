@@ -4,13 +4,13 @@ use std::{
     fs,
     os::unix::fs::PermissionsExt,
     path::Path,
-    process::{Command, Stdio},
+    process::Command,
     time::Duration,
 };
 
 use serde_json::Value;
 
-use super::{Dir, command, output, terminate, wait};
+use super::{Dir, Signalled, command, output};
 use crate::{
     migrate::{Database, File},
     support::{postgres::Postgres, process::eventually},
@@ -410,7 +410,7 @@ async fn a_stop_ends_the_backup_and_leaves_nothing() {
         pid.display()
     );
     instead(&scene, "pg_dump", &script, &mut up);
-    let child = up.stderr(Stdio::piped()).spawn().unwrap();
+    let run = Signalled::spawn(up, &scene.dir);
     eventually("the dump begins", Duration::from_secs(30), || async { pid.exists() }).await;
     let waiting = "SELECT waiting FROM amas_migrate.runs ORDER BY id DESC LIMIT 1";
     eventually("its row says so", Duration::from_secs(10), || async {
@@ -418,8 +418,8 @@ async fn a_stop_ends_the_backup_and_leaves_nothing() {
     })
     .await;
     // What a killed run left behind goes with the next.
-    terminate(&child);
-    let (code, said) = wait(child).await;
+    run.terminate();
+    let (code, said) = run.wait().await;
     assert_eq!(code, 22, "{said}");
     let dump = fs::read_to_string(&pid).unwrap();
     assert!(

@@ -89,13 +89,13 @@ pub(super) async fn output(mut command: Command) -> (i32, String, String) {
 }
 
 /// A process that is sent signals; what it says is read while it runs.
-struct Signalled {
+pub(super) struct Signalled {
     child: Child,
     said: PathBuf,
 }
 
 impl Signalled {
-    fn spawn(mut command: Command, dir: &Dir) -> Self {
+    pub(super) fn spawn(mut command: Command, dir: &Dir) -> Self {
         let said = dir.file("said", "");
         let child = command.stderr(fs::File::create(&said).unwrap()).spawn().unwrap();
         Self { child, said }
@@ -105,7 +105,7 @@ impl Signalled {
         fs::read_to_string(&self.said).unwrap()
     }
 
-    fn terminate(&self) {
+    pub(super) fn terminate(&self) {
         let pid = self.child.id().to_string();
         assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
     }
@@ -117,7 +117,7 @@ impl Signalled {
         eventually("it has heard the signal", Duration::from_secs(60), heard).await;
     }
 
-    async fn wait(mut self) -> (i32, String) {
+    pub(super) async fn wait(mut self) -> (i32, String) {
         let status = tokio::task::spawn_blocking(move || self.child.wait().unwrap());
         let code = status.await.unwrap().code().unwrap();
         (code, fs::read_to_string(&self.said).unwrap())
