@@ -86,6 +86,20 @@ pub fn begin(version: i64, outside: Option<&Outside>, role: Option<&str>) -> Str
     as_login(&update, role)
 }
 
+/// The server has refused that part: it is not begun, unless it has left an INVALID index. Else a rerun would take for its
+/// work what the catalog shows anyway, as that an index which it was to drop, and misspelt, is not there.
+pub fn refused(version: i64, outside: Option<&Outside>) -> String {
+    let unless = table(outside).map_or_else(String::new, |table| {
+        format!(
+            " AND NOT EXISTS (SELECT FROM pg_catalog.pg_index i WHERE i.indrelid = {table} AND NOT i.indisvalid \
+             AND i.indexrelid <> ALL (p.broken))"
+        )
+    });
+    format!(
+        "UPDATE amas_migrate.progress p SET begun = false, indexes = '{{}}', broken = '{{}}' WHERE version = {version}{unless}"
+    )
+}
+
 /// The table that the statement's index is on, as an expression of type oid.
 pub fn table(outside: Option<&Outside>) -> Option<String> {
     let oid = |name: &TableName| format!("pg_catalog.to_regclass({})", literal(&name.to_string()));
@@ -155,7 +169,7 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
-    use crate::migrate::units::parts;
+    use crate::migrate::units::{Kind, parts};
 
     #[test]
     fn a_digest_is_of_texts_and_their_borders() {
@@ -166,6 +180,21 @@ mod tests {
         assert_eq!(of("VACUUM a; VACUUM b", 0), "");
         assert_eq!(of("VACUUM a; VACUUM b", 1), of("VACUUM a -- same\n; VACUUM c", 1));
         assert_ne!(of("VACUUM a; VACUUM b", 2), of("VACUUM a; VACUUM c", 2));
+    }
+
+    #[test]
+    fn what_was_refused_is_begun_only_while_it_has_left_an_index() {
+        let outside = |sql: &str| match parts(sql, &mut BTreeSet::new()).unwrap().units.remove(0).kind {
+            Kind::Alone(outside) => outside,
+            Kind::Transaction(_) => panic!("{sql}"),
+        };
+        let plain = refused(7, outside("DROP INDEX CONCURRENTLY i").as_ref());
+        assert!(plain.ends_with("broken = '{}' WHERE version = 7"), "{plain}");
+        let index = refused(7, outside("CREATE INDEX CONCURRENTLY ON t (a)").as_ref());
+        assert!(
+            index.contains("AND NOT EXISTS") && index.contains("E'\"t\"'"),
+            "{index}"
+        );
     }
 
     #[test]

@@ -158,21 +158,18 @@ pub fn mark_unfinished(schema: &SqlName, step: &Step, direction: Direction) -> S
     format!("BEGIN; {mark}; {}; COMMIT", progress::start(step.version, direction))
 }
 
-/// Takes [`mark_unfinished`] back after a failure that is known to have left nothing behind.
+/// Takes [`mark_unfinished`] back after a failure of its first part, unless that has left something behind: then it is begun.
 pub fn unmark(schema: &SqlName, step: &Step, direction: Direction) -> String {
+    let version = step.version;
     let unmark = match direction {
-        Direction::Up => format!(
-            "DELETE FROM \"{schema}\"._sqlx_migrations WHERE version = {}",
-            step.version
-        ),
-        Direction::Down => {
-            format!(
-                "UPDATE \"{schema}\"._sqlx_migrations SET success = true WHERE version = {}",
-                step.version
-            )
-        }
+        Direction::Up => format!("DELETE FROM \"{schema}\"._sqlx_migrations"),
+        Direction::Down => format!("UPDATE \"{schema}\"._sqlx_migrations SET success = true"),
     };
-    format!("BEGIN; {unmark}; {}; COMMIT", progress::end(step.version))
+    format!(
+        "BEGIN; {unmark} WHERE version = {version} AND NOT EXISTS \
+         (SELECT FROM amas_migrate.progress p WHERE p.version = {version} AND p.begun); \
+         DELETE FROM amas_migrate.progress WHERE version = {version} AND NOT begun; COMMIT"
+    )
 }
 
 /// After a file of several parts. A file that was corrected in its middle is the one that is in.

@@ -70,6 +70,22 @@ impl Runner<'_, '_> {
         Ok(if through { Standing::Through } else { Standing::Open })
     }
 
+    /// What a refused statement has left, or that nothing is left of it: then it counts as not begun. It is never
+    /// through, whatever the catalog shows, since it may have named what is not there.
+    pub(super) async fn left_by_refused(
+        &mut self,
+        version: i64,
+        outside: Option<&Outside>,
+        patience: Duration,
+    ) -> Result<Standing, sqlx::Error> {
+        let standing = self.standing(version, outside, patience).await?;
+        if let Standing::Finish(_) = standing {
+            return Ok(standing);
+        }
+        session::ask(self.conn, &progress::refused(version, outside)).await?;
+        Ok(Standing::Open)
+    }
+
     async fn indexes_through(
         &mut self,
         version: i64,

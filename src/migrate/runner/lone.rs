@@ -88,7 +88,7 @@ impl Runner<'_, '_> {
                 None => return Err(undelivered),
             };
             // what cannot be removed now is looked for by the next run
-            let left = self.standing(lone.step.version, lone.outside, TIDY).await;
+            let left = self.left_by_refused(lone.step.version, lone.outside, TIDY).await;
             let Some(pause) = pause else {
                 return Err(match undelivered.sqlstate() {
                     Some("55P03") => waiting.given_up(undelivered),

@@ -1,0 +1,159 @@
+//! Statements that the server refuses, that no transaction takes, or that reach beyond themselves: what is recorded of them,
+//! and what they change for others.
+
+use std::{sync::Arc, time::Duration};
+
+use amas_operator::migrate::{
+    consent::Consent,
+    plan::Options,
+    report::Report,
+    runner::{self, Goal, OnFailure, Request, Urgency},
+    session,
+    source::Source,
+};
+use sqlx::{AssertSqlSafe, PgConnection, Row, raw_sql};
+use tokio::sync::watch;
+
+use crate::support::postgres::Postgres;
+
+/// A database of its own on the shared server, and who migrates it.
+struct Database {
+    server: Arc<Postgres>,
+    name: String,
+    user: String,
+}
+
+impl Database {
+    async fn new(name: &str) -> Self {
+        let server = Postgres::shared().await;
+        server.database(name).await;
+        Self {
+            server,
+            name: name.to_owned(),
+            user: format!("{name}_owner"),
+        }
+    }
+
+    async fn connect(&self) -> PgConnection {
+        self.server.connect(&self.user, &self.name).await
+    }
+
+    async fn run(&self, request: &Request) -> Report {
+        let login = self.server.login(&self.user, &self.name);
+        let patience = Duration::from_secs(5);
+        let mut conn = session::connect(&login, &Options::default(), patience).await.unwrap();
+        let (_keep, stop) = watch::channel(Urgency::No);
+        runner::run(&mut conn, request, stop, &mut |_| {}).await
+    }
+
+    async fn up(&self, texts: &[&str]) -> Report {
+        self.run(&request(texts)).await
+    }
+
+    /// The first column of every row as text.
+    async fn ask(&self, sql: &str) -> Vec<String> {
+        let mut conn = self.server.connect("postgres", &self.name).await;
+        let rows = raw_sql(AssertSqlSafe(sql.to_owned()))
+            .fetch_all(&mut conn)
+            .await
+            .unwrap();
+        rows.iter()
+            .map(|row| row.try_get::<Option<String>, _>(0).unwrap().unwrap_or("NULL".into()))
+            .collect()
+    }
+}
+
+/// Plain files from their texts, numbered from 1.
+fn files(texts: &[&str]) -> Source {
+    let file = |(index, sql): (usize, &&str)| (format!("{:04}_m.sql", index + 1), sql.as_bytes().to_vec());
+    Source::from_files(texts.iter().enumerate().map(file).collect()).unwrap()
+}
+
+fn request(texts: &[&str]) -> Request {
+    Request {
+        source: files(texts),
+        goal: Goal::Up(None),
+        options: Options::default(),
+        plan_hash: None,
+        consent: Consent::Everything,
+        on_failure: OnFailure::Stop,
+        backup: None,
+        attempt: "test".into(),
+        lock_timeout: Duration::from_secs(20),
+        login: None,
+        seeds: vec![],
+        hashes: vec![],
+    }
+}
+
+async fn run(conn: &mut PgConnection, sql: &str) {
+    raw_sql(AssertSqlSafe(sql.to_owned())).execute(conn).await.unwrap();
+}
+
+fn succeeded(report: &Report) {
+    assert!(report.failure.is_none(), "{:?}", report.failure);
+}
+
+const PROGRESS: &str = "SELECT done || ' ' || begun FROM amas_migrate.progress";
+
+#[tokio::test]
+async fn what_was_refused_is_refused_again() {
+    let db = Database::new("st_refused").await;
+    let tables = "CREATE TABLE orders (a int); CREATE INDEX idx_orders ON orders (a); CREATE TABLE other (a int);\n\
+                  CREATE TABLE p (a int) PARTITION BY LIST (a); CREATE TABLE p1 PARTITION OF p FOR VALUES IN (1);";
+    for wrong in [
+        "SELECT 1; DROP INDEX CONCURRENTLY idx_ordrs;",
+        "SELECT 1; ALTER TABLE p DETACH PARTITION other CONCURRENTLY;",
+        "SELECT 1; CREATE DATABASE st_refused;",
+    ] {
+        for _ in 0..2 {
+            let report = db.up(&[tables, wrong]).await;
+            assert_eq!((report.exit_code(), report.current), (10, 1), "{wrong}: {report:?}");
+            assert_eq!(db.ask(PROGRESS).await, ["1 false"], "{wrong}");
+        }
+    }
+    succeeded(&db.up(&[tables, "SELECT 1; DROP INDEX CONCURRENTLY idx_orders;"]).await);
+    assert_eq!(db.ask("SELECT to_regclass('idx_orders')::text").await, ["NULL"]);
+}
+
+#[tokio::test]
+async fn an_index_on_a_misspelt_table_is_built_once_that_is_corrected() {
+    let db = Database::new("st_misspelt").await;
+    let table =
+        "CREATE TABLE orders (a int, b int); CREATE INDEX older ON orders (b); INSERT INTO orders VALUES (1), (1);";
+    succeeded(&db.up(&[table]).await);
+    let mut owner = db.connect().await;
+    let broken = "CREATE UNIQUE INDEX CONCURRENTLY broken ON orders (a)";
+    raw_sql(broken).execute(&mut owner).await.unwrap_err();
+    for (wrong, code) in [("ordrs", 10), ("orders", 0)] {
+        let file = format!("SELECT 1; CREATE INDEX CONCURRENTLY ON {wrong} (a);");
+        let report = db.up(&[table, &file]).await;
+        assert_eq!(report.exit_code(), code, "{report:?}");
+    }
+    let indexes = "SELECT c.relname || ' ' || i.indisvalid FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid \
+                   WHERE i.indrelid = 'orders'::regclass ORDER BY 1";
+    assert_eq!(
+        db.ask(indexes).await,
+        ["broken false", "older true", "orders_a_idx true"],
+        "and what others have left is not ours to drop"
+    );
+}
+
+#[tokio::test]
+async fn a_detach_that_was_given_up_in_its_middle_is_finished() {
+    let db = Database::new("st_detach").await;
+    let tables = "CREATE TABLE p (a int) PARTITION BY LIST (a); CREATE TABLE p1 PARTITION OF p FOR VALUES IN (1);";
+    succeeded(&db.up(&[tables]).await);
+    let mut reader = db.connect().await;
+    run(&mut reader, "BEGIN; SELECT * FROM p").await;
+    let mut request = request(&[tables, "ALTER TABLE p DETACH PARTITION p1 CONCURRENTLY;"]);
+    request.lock_timeout = Duration::from_millis(500);
+    let report = db.run(&request).await;
+    assert_eq!(report.exit_code(), 21, "{report:?}");
+    assert_eq!(db.ask("SELECT inhdetachpending::text FROM pg_inherits").await, ["true"]);
+    assert_eq!(db.ask(PROGRESS).await, ["0 true"]);
+    run(&mut reader, "ROLLBACK").await;
+    succeeded(&db.run(&request).await);
+    let left = "SELECT count(*)::text FROM pg_inherits UNION ALL SELECT count(*)::text FROM amas_migrate.progress";
+    assert_eq!(db.ask(left).await, ["0", "0"]);
+}
