@@ -114,7 +114,7 @@ pub fn table(outside: Option<&Outside>) -> Option<String> {
 }
 
 /// Back to the role that logged in.
-const RESET_ROLE: &str = "RESET ROLE";
+pub const RESET_ROLE: &str = "RESET SESSION AUTHORIZATION; RESET ROLE";
 
 /// The records are written in the role that logged in, whatever the file has set.
 pub fn as_login(sql: &str, role: Option<&str>) -> String {
@@ -124,16 +124,17 @@ pub fn as_login(sql: &str, role: Option<&str>) -> String {
     }
 }
 
-/// The statement in force that sets the role, after these parts.
-pub fn role<'a>(sql: &'a str, parts: &[Unit]) -> Option<&'a str> {
-    let (start, end) = parts.iter().rev().find_map(|part| part.role)?;
-    Some(&sql[start..end])
+/// The statements of these parts that have set the role, all of them: the session's user may be set below it.
+pub fn role(sql: &str, parts: &[Unit]) -> Option<String> {
+    let spans = parts.iter().flat_map(|part| part.roles.iter());
+    let all: Vec<&str> = spans.map(|&(start, end)| &sql[start..end]).collect();
+    (!all.is_empty()).then(|| all.join("; "))
 }
 
 /// The same at the end of the last part's transaction, where a role may be set that ends with it.
-pub fn role_within<'a>(sql: &'a str, parts: &[Unit]) -> Option<&'a str> {
+pub fn role_within(sql: &str, parts: &[Unit]) -> Option<String> {
     let local = parts.last().is_some_and(|part| part.local_role);
-    role(sql, parts).or(local.then_some(RESET_ROLE))
+    role(sql, parts).or_else(|| local.then(|| RESET_ROLE.to_owned()))
 }
 
 /// What parts that are through had set in the session.
@@ -201,9 +202,13 @@ mod tests {
     fn a_role_is_left_and_taken_again() {
         let sql = "SET ROLE x; VACUUM a; RESET ROLE; VACUUM b";
         let parts = parts(sql, &mut BTreeSet::new()).unwrap().units;
-        assert_eq!(role(sql, &parts[..2]), Some("SET ROLE x"));
-        assert_eq!(role(sql, &parts), Some("RESET ROLE"));
-        assert!(advance(1, (2, "d"), role(sql, &parts[..2])).starts_with("RESET ROLE; UPDATE"));
+        assert_eq!(role(sql, &parts[..2]).as_deref(), Some("SET ROLE x"));
+        assert_eq!(role(sql, &parts).as_deref(), Some("SET ROLE x; RESET ROLE"));
+        let record = advance(1, (2, "d"), role(sql, &parts[..2]).as_deref());
+        assert!(
+            record.starts_with("RESET SESSION AUTHORIZATION; RESET ROLE; UPDATE") && record.ends_with("; SET ROLE x"),
+            "{record}"
+        );
         assert_eq!(settings(sql, &parts[..3]), ["SET ROLE x", "RESET ROLE"]);
     }
 
@@ -211,10 +216,10 @@ mod tests {
     fn a_role_of_one_transaction_is_left_before_the_record() {
         let sql = "SET LOCAL ROLE x; SELECT 1; VACUUM a; SET ROLE y; SET LOCAL ROLE x; VACUUM b";
         let parts = parts(sql, &mut BTreeSet::new()).unwrap().units;
-        assert_eq!(role_within(sql, &parts[..1]), Some("RESET ROLE"));
+        assert_eq!(role_within(sql, &parts[..1]).as_deref(), Some(RESET_ROLE));
         assert_eq!(role_within(sql, &parts[..2]), None);
         assert_eq!(
-            role_within(sql, &parts[..3]),
+            role_within(sql, &parts[..3]).as_deref(),
             Some("SET ROLE y"),
             "which is in force again"
         );

@@ -58,6 +58,20 @@ pub fn no_transaction(sql: &str) -> bool {
     sql.starts_with("-- no-transaction")
 }
 
+/// Whether a text may set this, wherever in it and in whichever way. What only speaks of it counts too.
+pub fn may_set(sql: &str, setting: &str) -> bool {
+    let sql = sql.to_ascii_lowercase();
+    sql.contains(setting) || setting == "search_path" && sets_schema(&sql)
+}
+
+/// `SET SCHEMA 'x'` sets the search_path; what ALTER ... SET SCHEMA names is in no such quotes.
+fn sets_schema(lower: &str) -> bool {
+    lower.match_indices("schema").any(|(at, word)| {
+        let (before, after) = (lower[..at].trim_end(), lower[at + word.len()..].trim_start());
+        ["set", "session", "local"].iter().any(|word| before.ends_with(word)) && after.starts_with(['\'', '$'])
+    })
+}
+
 /// Splits a text into its statements; empty ones are left out, as the server does.
 pub fn split(sql: &str) -> Result<Vec<Statement>, Unrunnable> {
     let mut scanner = Scanner::new(sql);
@@ -156,14 +170,19 @@ impl Statement {
 
     /// Changes the role until the end of its transaction.
     pub fn sets_local_role(&self) -> bool {
-        matches!(self.words().as_slice(), ["SET", "LOCAL", "ROLE" | "SESSION", ..])
+        matches!(
+            self.words().as_slice(),
+            ["SET", "LOCAL", "ROLE" | "SESSION" | "SESSION_AUTHORIZATION", ..]
+        )
     }
 
     /// Changes the role of the session.
     pub fn sets_role(&self) -> bool {
         matches!(
             self.words().as_slice(),
-            ["SET" | "RESET", "ROLE", ..] | ["SET", "SESSION", "ROLE" | "AUTHORIZATION", ..] | ["RESET", "SESSION", ..]
+            ["SET" | "RESET", "ROLE" | "SESSION_AUTHORIZATION", ..]
+                | ["SET", "SESSION", "ROLE" | "AUTHORIZATION" | "SESSION", ..]
+                | ["RESET", "SESSION", ..]
         )
     }
 
@@ -245,6 +264,42 @@ mod tests {
         }
         assert!(runnable("SAVEPOINT a; ROLLBACK TO a; ROLLBACK TO SAVEPOINT a").is_ok());
         assert!(runnable("-- no-transaction\nBEGIN; COMMIT;").is_ok());
+    }
+
+    #[test]
+    fn what_a_text_may_set_is_known_however_it_is_written() {
+        for (sql, path) in [
+            ("SET SEARCH_PATH TO x", true),
+            ("SELECT Set_Config('Search_Path', 'x', true)", true),
+            ("SET schema 'x'", true),
+            ("DO $$ BEGIN SET LOCAL SCHEMA\n'x'; END $$", true),
+            ("ALTER TABLE t SET SCHEMA x", false),
+            ("ALTER SCHEMA a RENAME TO b; COMMENT ON SCHEMA b IS 'b'", false),
+        ] {
+            assert_eq!(may_set(sql, "search_path"), path, "{sql}");
+        }
+        assert!(may_set("SET Lock_Timeout = '2s'", "lock_timeout"));
+        assert!(!may_set("SET SCHEMA 'x'", "lock_timeout"));
+    }
+
+    #[test]
+    fn who_sets_the_role_is_known() {
+        let first = |sql: &str| split(sql).unwrap().remove(0);
+        for sql in [
+            "SET ROLE x",
+            "reset role",
+            "SET SESSION ROLE x",
+            "SET SESSION AUTHORIZATION x",
+            "SET SESSION SESSION AUTHORIZATION x",
+            "SET session_authorization = x",
+            "RESET SESSION AUTHORIZATION",
+        ] {
+            assert!(first(sql).sets_role() && !first(sql).sets_local_role(), "{sql}");
+        }
+        for sql in ["SET LOCAL ROLE x", "SET LOCAL SESSION AUTHORIZATION x"] {
+            assert!(first(sql).sets_local_role() && !first(sql).sets_role(), "{sql}");
+        }
+        assert!(!first("SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY").sets_role());
     }
 
     #[test]

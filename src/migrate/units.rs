@@ -37,8 +37,8 @@ pub struct Unit {
     pub needs: Needs,
     /// Statements that change the session for what comes after, SET and the like.
     pub settings: Vec<Span>,
-    /// The last of them that changes the role.
-    pub role: Option<Span>,
+    /// Those of them that change the role.
+    pub roles: Vec<Span>,
     /// It changes the role until its end.
     pub local_role: bool,
 }
@@ -92,7 +92,7 @@ impl Unit {
             kind,
             needs: Needs::default(),
             settings: Vec::new(),
-            role: None,
+            roles: Vec::new(),
             local_role: false,
         }
     }
@@ -214,7 +214,7 @@ impl Cutter<'_> {
         if statement.sets(statement.text(self.sql)) {
             unit.settings.push(span);
             if statement.sets_role() {
-                unit.role = Some(span);
+                unit.roles.push(span);
             }
         }
         self.fresh.extend(facts.creates.clone());
@@ -348,6 +348,6 @@ mod tests {
             texts,
             ["SET ROLE a", "SELECT set_config('a.b', 'c', false)", "RESET x.y"]
         );
-        assert_eq!(unit.role, Some((0, 10)));
+        assert_eq!(unit.roles, [(0, 10)]);
     }
 }

@@ -157,3 +157,67 @@ async fn a_detach_that_was_given_up_in_its_middle_is_finished() {
     let left = "SELECT count(*)::text FROM pg_inherits UNION ALL SELECT count(*)::text FROM amas_migrate.progress";
     assert_eq!(db.ask(left).await, ["0", "0"]);
 }
+
+#[tokio::test]
+async fn tables_of_another_schema_are_not_locked_however_the_path_is_set() {
+    let db = Database::new("st_tenant").await;
+    let tables = "CREATE SCHEMA tenant; CREATE TABLE public.orders (a int); CREATE TABLE tenant.orders (a int);";
+    succeeded(&db.up(&[tables]).await);
+    let mut reader = db.connect().await;
+    run(&mut reader, "BEGIN; SELECT * FROM public.orders").await;
+    let mut request = request(&[
+        tables,
+        "SET SEARCH_PATH TO tenant; ALTER TABLE orders ADD b int;",
+        "SET SCHEMA 'tenant'; ALTER TABLE orders ADD c int;",
+    ]);
+    request.lock_timeout = Duration::from_secs(3);
+    succeeded(&db.run(&request).await);
+    let columns = "SELECT attrelid::regclass::text || '.' || attname FROM pg_attribute \
+                   WHERE attname IN ('b', 'c') AND attrelid::regclass::text LIKE '%orders' ORDER BY 1";
+    assert_eq!(db.ask(columns).await, ["tenant.orders.b", "tenant.orders.c"]);
+}
+
+#[tokio::test]
+async fn a_lock_timeout_of_the_file_is_kept_however_it_is_written() {
+    let db = Database::new("st_timeout").await;
+    let keep = "INSERT INTO log VALUES (current_setting('LOCK_TIMEOUT'));";
+    let file =
+        format!("-- no-transaction\nSET LOCK_TIMEOUT = '7s';\nDO $$ BEGIN {keep} END $$;\nDO $$ BEGIN {keep} END $$;");
+    succeeded(&db.up(&["CREATE TABLE log (what text);", &file]).await);
+    assert_eq!(db.ask("SELECT what FROM log").await, ["7s", "7s"]);
+}
+
+#[tokio::test]
+async fn another_user_of_the_session_is_left_for_the_records_and_taken_again() {
+    let db = Database {
+        user: "postgres".to_owned(),
+        ..Database::new("st_auth").await
+    };
+    let admin = [
+        "CREATE ROLE st_auth_group",
+        "GRANT st_auth_group TO st_auth_app",
+        "GRANT CREATE ON SCHEMA public TO st_auth_app",
+        "CREATE TABLE theirs (a int)",
+        "ALTER TABLE theirs OWNER TO st_auth_app",
+        "CREATE TABLE log (what text)",
+        "GRANT INSERT ON log TO PUBLIC",
+    ];
+    db.server.admin(&db.name, &admin).await;
+    let who = "INSERT INTO log VALUES (session_user || ' ' || current_user);";
+    let whole = format!("SET SESSION AUTHORIZATION st_auth_app; {who}");
+    let parts = format!(
+        "SET SESSION AUTHORIZATION st_auth_app; CREATE INDEX CONCURRENTLY i ON theirs (a); {who}\n\
+         SET ROLE st_auth_group; VACUUM theirs; {who}"
+    );
+    succeeded(&db.up(&[&whole, &parts, "CREATE TABLE mine ();"]).await);
+    assert_eq!(
+        db.ask("SELECT what FROM log").await,
+        [
+            "st_auth_app st_auth_app",
+            "st_auth_app st_auth_app",
+            "st_auth_app st_auth_group"
+        ]
+    );
+    let owners = "SELECT tableowner::text FROM pg_tables WHERE tablename = 'mine'";
+    assert_eq!(db.ask(owners).await, ["postgres"]);
+}

@@ -159,10 +159,14 @@ impl Runner<'_, '_> {
     }
 
     async fn drop_index(&mut self, name: &str, patience: Duration) -> Result<(), sqlx::Error> {
-        let timeout = format!("SET lock_timeout = '{}ms'", patience.as_millis().max(1));
-        session::ask(self.conn, &timeout).await?;
+        // the file may have set one
+        let rows = session::ask(self.conn, "SELECT pg_catalog.current_setting('lock_timeout')").await?;
+        let before: String = rows.first().map_or(Ok("0".to_owned()), |row| row.try_get(0))?;
+        let timeout = |time: &str| format!("SET lock_timeout = {}", literal(time));
+        let ours = format!("{}ms", patience.as_millis().max(1));
+        session::ask(self.conn, &timeout(&ours)).await?;
         let dropped = session::ask(self.conn, &format!("DROP INDEX CONCURRENTLY IF EXISTS {name}")).await;
-        session::ask(self.conn, "RESET lock_timeout").await?;
+        session::ask(self.conn, &timeout(&before)).await?;
         dropped.map(drop)
     }
 

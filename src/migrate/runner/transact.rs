@@ -27,7 +27,7 @@ impl Runner<'_, '_> {
     pub(super) async fn transact(&mut self, work: &Work<'_>) -> Result<(), Undelivered> {
         let blocks = work.needs.blocks();
         let wanted = match blocks {
-            true => self.resolve(work.step, work.needs).await?,
+            true => self.resolve(&work.step.sql, work.needs).await?,
             false => Vec::new(),
         };
         let ladder = Ladder::new(self.request.lock_timeout, blocks, work.needs.unlisted);
