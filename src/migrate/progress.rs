@@ -214,7 +214,7 @@ mod tests {
 
     #[test]
     fn a_role_of_one_transaction_is_left_before_the_record() {
-        let sql = "SET LOCAL ROLE x; SELECT 1; VACUUM a; SET ROLE y; SET LOCAL ROLE x; VACUUM b";
+        let sql = "-- no-transaction\nBEGIN; SET LOCAL ROLE x; SELECT 1; COMMIT; VACUUM a; BEGIN; SET ROLE y; SET LOCAL ROLE x; COMMIT; VACUUM b";
         let parts = parts(sql, &mut BTreeSet::new()).unwrap().units;
         assert_eq!(role_within(sql, &parts[..1]).as_deref(), Some(RESET_ROLE));
         assert_eq!(role_within(sql, &parts[..2]), None);

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
     analysis::{self, LockMode, Outside, StatementFacts, TableName},
-    statements::{self, Statement, Unrunnable},
+    statements::{self, Statement, Unrunnable, line_at},
 };
 
 /// A longer file is sent in a transaction of its own.
@@ -131,9 +131,35 @@ pub fn parts(sql: &str, made: &mut BTreeSet<TableName>) -> Result<Parts, Unrunna
     let Cutter {
         units, fresh, light, ..
     } = cutter;
+    if !header {
+        check_cuts(sql, &statements, &units)?;
+    }
     made.extend(fresh);
     let light = light && units.iter().all(Unit::is_light) && units.len() <= 1;
     Ok(Parts { units, light })
+}
+
+/// What lasts until the end of its transaction may not stand before a place where the file is cut: what comes after that
+/// was written to run under it.
+fn check_cuts(sql: &str, statements: &[Statement], units: &[Unit]) -> Result<(), Unrunnable> {
+    let last = units.last().map_or(0, |unit| unit.span.0);
+    let mut before = statements.iter().take_while(|statement| statement.start < last);
+    let Some(short) = before.find(|statement| statement.ends_with_transaction(statement.text(sql))) else {
+        return Ok(());
+    };
+    let starts = units.iter().map(|unit| unit.span.0);
+    let next = starts.filter(|start| *start > short.start).min().unwrap_or(last);
+    let words: Vec<&str> = short.words.iter().take(2).map(String::as_str).collect();
+    let instead = match words.contains(&"LOCAL") {
+        true => "write SET without LOCAL, which the rest of the file keeps, or ",
+        false => "",
+    };
+    let what = format!(
+        "{} ends with its transaction, and the file goes on in another at line {}; {instead}put what comes from there on into a file of its own",
+        words.join(" "),
+        line_at(sql, next)
+    );
+    Err(Unrunnable::at(sql, short.start, what))
 }
 
 impl Unit {

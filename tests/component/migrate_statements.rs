@@ -221,3 +221,46 @@ async fn another_user_of_the_session_is_left_for_the_records_and_taken_again() {
     let owners = "SELECT tableowner::text FROM pg_tables WHERE tablename = 'mine'";
     assert_eq!(db.ask(owners).await, ["postgres"]);
 }
+
+#[tokio::test]
+async fn what_ends_where_a_file_is_cut_is_refused_before_anything_runs() {
+    let db = Database::new("st_cut").await;
+    let tables = "CREATE TYPE status AS ENUM ('a'); CREATE SCHEMA tenant; CREATE TABLE public.orders (status status);\n\
+                  CREATE TABLE tenant.orders (status status); INSERT INTO public.orders VALUES ('a');\n\
+                  INSERT INTO tenant.orders VALUES ('a');";
+    let cut = |set: &str| {
+        format!(
+            "{set} search_path = tenant, public;\nALTER TYPE status ADD VALUE 'x';\nUPDATE orders SET status = 'x' WHERE true;"
+        )
+    };
+    let report = db.up(&[tables, &cut("SET LOCAL")]).await;
+    let failure = report.failure.as_ref().unwrap().to_string();
+    assert_eq!(report.exit_code(), 11, "{failure}");
+    let told = "0002_m.sql:1:1: SET LOCAL ends with its transaction, and the file goes on in another at line 3; write SET without LOCAL";
+    assert!(failure.starts_with(told), "{failure}");
+    assert_eq!(db.ask("SELECT to_regclass('public.orders')::text").await, ["NULL"]);
+    succeeded(&db.up(&[tables, &cut("SET")]).await);
+    let rows = "SELECT 'public ' || status FROM public.orders UNION ALL SELECT 'tenant ' || status FROM tenant.orders";
+    assert_eq!(db.ask(rows).await, ["public a", "tenant x"]);
+}
+
+#[tokio::test]
+async fn a_role_of_the_files_own_transaction_is_left_before_its_part_is_recorded() {
+    let db = Database::new("st_local_role").await;
+    let owner = &db.user;
+    let admin = [
+        "CREATE ROLE st_local_group".to_owned(),
+        format!("GRANT st_local_group TO {owner}"),
+        "GRANT CREATE ON SCHEMA public TO st_local_group".to_owned(),
+    ];
+    db.server.admin(&db.name, &admin.each_ref().map(String::as_str)).await;
+    let file = "-- no-transaction\nBEGIN; SET LOCAL ROLE st_local_group; CREATE TABLE theirs (); COMMIT;\n\
+                CREATE INDEX CONCURRENTLY i ON t (a); CREATE TABLE ours ();";
+    succeeded(&db.up(&["CREATE TABLE t (a int);", file]).await);
+    let owners =
+        "SELECT tablename || ' ' || tableowner FROM pg_tables WHERE tablename IN ('theirs', 'ours') ORDER BY 1";
+    assert_eq!(
+        db.ask(owners).await,
+        [format!("ours {owner}"), "theirs st_local_group".to_owned()]
+    );
+}
