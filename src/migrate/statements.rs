@@ -98,11 +98,7 @@ pub fn runnable(sql: &str) -> Result<Vec<Statement>, Unrunnable> {
     let statements = split(sql)?;
     let header = no_transaction(sql);
     for statement in &statements {
-        if !header && statement.controls_transaction() {
-            let what = format!(
-                "{} inside a migration: each file is already one transaction; remove it, or make '-- no-transaction' the first line",
-                statement.words[0]
-            );
+        if let Some(what) = statement.problem(header) {
             return Err(Unrunnable::at(sql, statement.start, what));
         }
     }
@@ -130,6 +126,21 @@ impl Statement {
     /// Its own text, out of the one that it stands in.
     pub fn text<'a>(&self, sql: &'a str) -> &'a str {
         &sql[self.start..self.end]
+    }
+
+    /// Why it cannot be sent, in a file with the header or without it.
+    fn problem(&self, header: bool) -> Option<String> {
+        match self.words().as_slice() {
+            ["DISCARD", "ALL"] => Some(
+                "DISCARD ALL gives away the lock that keeps other migrations out; write what is meant of RESET ALL, RESET ROLE, \
+                 DEALLOCATE ALL, DISCARD PLANS, DISCARD SEQUENCES and DISCARD TEMP"
+                    .to_owned(),
+            ),
+            [first, ..] if !header && self.controls_transaction() => Some(format!(
+                "{first} inside a migration: each file is already one transaction; remove it, or make '-- no-transaction' the first line"
+            )),
+            _ => None,
+        }
     }
 
     fn words(&self) -> Vec<&str> {
@@ -273,6 +284,8 @@ mod tests {
             ("a;\n\n  rollback;", "3:3: ROLLBACK inside"),
             ("begin; a; end", "1:1: BEGIN inside"),
             ("start transaction", "1:1: START inside"),
+            ("a;\ndiscard all;", "2:1: DISCARD ALL gives away the lock"),
+            ("-- no-transaction\nDISCARD ALL", "2:1: DISCARD ALL gives away the lock"),
             ("a;\nCOPY t FROM stdin;", "2:1: COPY from or to the client (STDIN"),
             ("COPY t TO STDOUT", "1:1: COPY from or to the client"),
             ("COPY t FROM stdin;\n1\tit's\n\\.\n", "1:1: COPY from"),
@@ -290,7 +303,7 @@ mod tests {
             assert!(error.starts_with(said), "{sql}: {error}");
         }
         assert!(runnable("SAVEPOINT a; ROLLBACK TO a; ROLLBACK TO SAVEPOINT a").is_ok());
-        assert!(runnable("-- no-transaction\nBEGIN; COMMIT;").is_ok());
+        assert!(runnable("-- no-transaction\nBEGIN; COMMIT; DISCARD TEMP").is_ok());
     }
 
     #[test]

@@ -13,8 +13,9 @@ use super::{
 
 /// A longer file is sent in a transaction of its own.
 const LIGHT: usize = 32 * 1024;
-/// Kinds of statements that may end the transaction they are in, so that none is opened around them.
-const MAY_COMMIT: &[&str] = &["CALL", "DO", "UNKNOWN"];
+/// Kinds of statements that may end the transaction they are in, or bear none (of a partitioned table, which only the
+/// catalog tells), so that with the header none is opened around them.
+const MAY_COMMIT: &[&str] = &["ALTER SUBSCRIPTION", "CALL", "CLUSTER", "DO", "REINDEX", "UNKNOWN"];
 
 /// Where something begins and ends in its file, in bytes.
 pub type Span = (usize, usize);
@@ -304,6 +305,15 @@ mod tests {
                 ],
             ),
             ("-- no-transaction\nBEGIN; COMMIT; SELECT 1", &[('T', "SELECT 1")]),
+            (
+                "-- no-transaction\nREINDEX TABLE t; CLUSTER t USING i; ALTER SUBSCRIPTION s REFRESH PUBLICATION",
+                &[
+                    ('A', "REINDEX TABLE t"),
+                    ('A', "CLUSTER t USING i"),
+                    ('A', "ALTER SUBSCRIPTION s REFRESH PUBLICATION"),
+                ],
+            ),
+            ("REINDEX TABLE t; CLUSTER t", &[('T', "REINDEX TABLE t; CLUSTER t")]),
             (
                 "-- no-transaction\nBEGIN; SELECT 1; ROLLBACK",
                 &[('A', "BEGIN"), ('A', "SELECT 1"), ('A', "ROLLBACK")],

@@ -264,3 +264,38 @@ async fn a_role_of_the_files_own_transaction_is_left_before_its_part_is_recorded
         [format!("ours {owner}"), "theirs st_local_group".to_owned()]
     );
 }
+
+#[tokio::test]
+async fn what_only_a_partitioned_table_keeps_out_of_transactions_runs_with_the_header() {
+    let db = Database::new("st_partitioned").await;
+    let tables = "CREATE TABLE p (a int) PARTITION BY RANGE (a); CREATE TABLE p1 PARTITION OF p FOR VALUES FROM (1) TO (9);\n\
+                  CREATE INDEX i ON p (a); INSERT INTO p VALUES (2), (1);";
+    let both = "REINDEX TABLE p;\nCLUSTER p USING i;";
+    let report = db.up(&[tables, both]).await;
+    let failure = report.failure.as_ref().unwrap();
+    assert_eq!(
+        (report.exit_code(), failure.sqlstate()),
+        (10, Some("25001")),
+        "{failure}"
+    );
+    assert!(
+        failure.advice().contains("'-- no-transaction' the file's first line"),
+        "{}",
+        failure.advice()
+    );
+    succeeded(&db.up(&[tables, &format!("-- no-transaction\n{both}")]).await);
+    assert_eq!(db.ask("SELECT a::text FROM p").await, ["1", "2"]);
+}
+
+#[tokio::test]
+async fn the_migration_lock_is_not_given_away() {
+    let db = Database::new("st_discard").await;
+    let report = db.up(&["CREATE TABLE t ();", "-- no-transaction\nDISCARD ALL;"]).await;
+    let failure = report.failure.as_ref().unwrap().to_string();
+    assert_eq!(report.exit_code(), 11, "{failure}");
+    assert!(
+        failure.starts_with("0002_m.sql:2:1: DISCARD ALL gives away the lock"),
+        "{failure}"
+    );
+    assert_eq!(db.ask("SELECT to_regclass('t')::text").await, ["NULL"]);
+}
