@@ -255,7 +255,7 @@ pub fn commit_seed(profile: &str, name: &str, checksum: &Checksum, run: i64) -> 
     format!(
         "{RESET}; {LAZILY}; INSERT INTO amas_migrate.seeds (profile, name, checksum) VALUES ({}, {}, {}) \
          ON CONFLICT (profile, name) DO UPDATE SET checksum = EXCLUDED.checksum, applied_at = EXCLUDED.applied_at; \
-         UPDATE amas_migrate.runs SET heartbeat_at = pg_catalog.clock_timestamp() WHERE id = {run}; COMMIT",
+         UPDATE amas_migrate.runs SET waiting = NULL, heartbeat_at = pg_catalog.clock_timestamp() WHERE id = {run}; COMMIT",
         literal(profile),
         literal(name),
         bytes(checksum)

@@ -140,6 +140,17 @@ pub fn parts(sql: &str, made: &mut BTreeSet<TableName>) -> Result<Parts, Unrunna
     Ok(Parts { units, light })
 }
 
+/// What a text locks that is sent as one transaction, whatever is in it.
+pub fn needs(sql: &str) -> Result<Needs, Unrunnable> {
+    let (mut needs, mut fresh) = (Needs::default(), BTreeSet::new());
+    for statement in statements::split(sql)? {
+        let facts = analysis::facts(statement.text(sql));
+        needs.add(&facts, &fresh);
+        fresh.extend(facts.creates);
+    }
+    Ok(needs)
+}
+
 /// What lasts until the end of its transaction may not stand before a place where the file is cut: what comes after that
 /// was written to run under it.
 fn check_cuts(sql: &str, statements: &[Statement], units: &[Unit]) -> Result<(), Unrunnable> {
@@ -373,6 +384,8 @@ mod tests {
             .unwrap()
             .units[0];
         assert!(!weak.needs.blocks());
+        assert_eq!(needs(sql).unwrap(), unit.needs);
+        assert!(needs("VACUUM w; TRUNCATE v").unwrap().tables.len() == 2, "not cut");
     }
 
     #[test]

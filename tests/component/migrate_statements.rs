@@ -6,13 +6,14 @@ use std::{sync::Arc, time::Duration};
 use amas_operator::migrate::{
     consent::Consent,
     plan::Options,
-    report::Report,
+    report::{Failure, Report},
     runner::{self, Goal, OnFailure, Request, Urgency},
+    seed::Profile,
     session,
     source::Source,
 };
 use sqlx::{AssertSqlSafe, PgConnection, Row, raw_sql};
-use tokio::sync::watch;
+use tokio::{sync::watch, time::sleep};
 
 use crate::support::postgres::Postgres;
 
@@ -298,4 +299,58 @@ async fn the_migration_lock_is_not_given_away() {
         "{failure}"
     );
     assert_eq!(db.ask("SELECT to_regclass('t')::text").await, ["NULL"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_seed_waits_no_longer_than_it_may_and_nobody_queues_behind_it() {
+    let db = Database::new("st_seed").await;
+    let mut request = request(&["CREATE TABLE busy (a int); INSERT INTO busy VALUES (1);"]);
+    succeeded(&db.run(&request).await);
+    let mut blocker = db.connect().await;
+    run(
+        &mut blocker,
+        "SET application_name = 'slow report'; BEGIN; SELECT * FROM busy",
+    )
+    .await;
+    for sql in [
+        "TRUNCATE busy; INSERT INTO busy VALUES (2);",
+        "DO $$ BEGIN TRUNCATE busy; END $$;",
+    ] {
+        let file = ("1_a.sql".to_owned(), sql.as_bytes().to_vec());
+        request.seeds = vec![Profile::from_files("x", vec![file]).unwrap()];
+        request.lock_timeout = Duration::from_millis(1500);
+        let report = db.run(&request).await;
+        let failure = report.failure.as_ref().unwrap();
+        assert!(
+            matches!(failure, Failure::Blocked { .. }) && report.exit_code() == 21,
+            "{failure}"
+        );
+        assert!(failure.to_string().starts_with("x/1_a.sql"), "{failure}");
+    }
+    let file = (
+        "1_a.sql".to_owned(),
+        b"TRUNCATE busy; INSERT INTO busy VALUES (2);".to_vec(),
+    );
+    request.seeds = vec![Profile::from_files("x", vec![file]).unwrap()];
+    let reading = async {
+        let mut reader = db.connect().await;
+        run(&mut reader, "SET statement_timeout = '500ms'").await;
+        for _ in 0..20 {
+            run(&mut reader, "SELECT * FROM busy").await;
+            sleep(Duration::from_millis(50)).await;
+        }
+    };
+    let (report, ()) = tokio::join!(db.run(&request), reading);
+    let failure = report.failure.as_ref().unwrap().to_string();
+    assert!(
+        failure.contains("slow report") && failure.contains("on busy"),
+        "{failure}"
+    );
+    run(&mut blocker, "ROLLBACK").await;
+    let report = db.run(&request).await;
+    succeeded(&report);
+    assert_eq!(
+        (report.seeds, db.ask("SELECT a::text FROM busy").await),
+        (1, vec!["2".to_owned()])
+    );
 }

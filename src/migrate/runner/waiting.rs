@@ -46,12 +46,12 @@ impl<'a> Waiting<'a> {
     }
 
     /// The end of patience.
-    pub fn given_up(self, undelivered: Undelivered) -> Undelivered {
+    pub fn given_up(&mut self, undelivered: Undelivered) -> Undelivered {
         match undelivered {
             Undelivered::Answered(Failure::Statement(refusal)) => Undelivered::Answered(Failure::Blocked {
                 refusal,
                 waited: self.ladder.waited(),
-                by: self.by,
+                by: std::mem::take(&mut self.by),
             }),
             other => other,
         }
