@@ -71,7 +71,7 @@ pub fn may_set(sql: &str, setting: &str) -> bool {
 fn sets_schema(lower: &str) -> bool {
     lower.match_indices("schema").any(|(at, word)| {
         let (before, after) = (lower[..at].trim_end(), lower[at + word.len()..].trim_start());
-        ["set", "session", "local"].iter().any(|word| before.ends_with(word)) && after.starts_with(['\'', '$'])
+        ["set", "session", "local"].iter().any(|word| before.ends_with(*word)) && after.starts_with(['\'', '$'])
     })
 }
 
@@ -112,8 +112,8 @@ pub fn runnable(sql: &str) -> Result<Vec<Statement>, Unrunnable> {
 
 /// Whether a text calls set_config for its transaction only.
 fn configures_locally(text: &str) -> bool {
-    let says = |word: &str| tokens::tokens(text).is_ok_and(|all| all.iter().any(|token| token.is(text, word)));
-    text.to_ascii_lowercase().contains("set_config") && says("true")
+    text.to_ascii_lowercase().contains("set_config")
+        && tokens::tokens(text).is_ok_and(|all| all.iter().any(|token| token.is(text, "true")))
 }
 
 /// Whether the rows of a temporary table, or the table, end with the transaction.
