@@ -86,6 +86,20 @@ pub fn begin(version: i64, outside: Option<&Outside>, role: Option<&str>) -> Str
     as_login(&update, role)
 }
 
+/// The server has refused that part: it is not begun, unless it has left an INVALID index. Else a rerun would take for its
+/// work what the catalog shows anyway, as that an index which it was to drop, and misspelt, is not there.
+pub fn refused(version: i64, outside: Option<&Outside>) -> String {
+    let unless = table(outside).map_or_else(String::new, |table| {
+        format!(
+            " AND NOT EXISTS (SELECT FROM pg_catalog.pg_index i WHERE i.indrelid = {table} AND NOT i.indisvalid \
+             AND i.indexrelid <> ALL (p.broken))"
+        )
+    });
+    format!(
+        "UPDATE amas_migrate.progress p SET begun = false, indexes = '{{}}', broken = '{{}}' WHERE version = {version}{unless}"
+    )
+}
+
 /// The table that the statement's index is on, as an expression of type oid.
 pub fn table(outside: Option<&Outside>) -> Option<String> {
     let oid = |name: &TableName| format!("pg_catalog.to_regclass({})", literal(&name.to_string()));
@@ -100,7 +114,7 @@ pub fn table(outside: Option<&Outside>) -> Option<String> {
 }
 
 /// Back to the role that logged in.
-const RESET_ROLE: &str = "RESET ROLE";
+pub const RESET_ROLE: &str = "RESET SESSION AUTHORIZATION; RESET ROLE";
 
 /// The records are written in the role that logged in, whatever the file has set.
 pub fn as_login(sql: &str, role: Option<&str>) -> String {
@@ -110,16 +124,17 @@ pub fn as_login(sql: &str, role: Option<&str>) -> String {
     }
 }
 
-/// The statement in force that sets the role, after these parts.
-pub fn role<'a>(sql: &'a str, parts: &[Unit]) -> Option<&'a str> {
-    let (start, end) = parts.iter().rev().find_map(|part| part.role)?;
-    Some(&sql[start..end])
+/// The statements of these parts that have set the role, all of them: the session's user may be set below it.
+pub fn role(sql: &str, parts: &[Unit]) -> Option<String> {
+    let spans = parts.iter().flat_map(|part| part.roles.iter());
+    let all: Vec<&str> = spans.map(|&(start, end)| &sql[start..end]).collect();
+    (!all.is_empty()).then(|| all.join("; "))
 }
 
 /// The same at the end of the last part's transaction, where a role may be set that ends with it.
-pub fn role_within<'a>(sql: &'a str, parts: &[Unit]) -> Option<&'a str> {
+pub fn role_within(sql: &str, parts: &[Unit]) -> Option<String> {
     let local = parts.last().is_some_and(|part| part.local_role);
-    role(sql, parts).or(local.then_some(RESET_ROLE))
+    role(sql, parts).or_else(|| local.then(|| RESET_ROLE.to_owned()))
 }
 
 /// What parts that are through had set in the session.
@@ -155,7 +170,7 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
-    use crate::migrate::units::parts;
+    use crate::migrate::units::{Kind, parts};
 
     #[test]
     fn a_digest_is_of_texts_and_their_borders() {
@@ -169,23 +184,42 @@ mod tests {
     }
 
     #[test]
+    fn what_was_refused_is_begun_only_while_it_has_left_an_index() {
+        let outside = |sql: &str| match parts(sql, &mut BTreeSet::new()).unwrap().units.remove(0).kind {
+            Kind::Alone(outside) => outside,
+            Kind::Transaction(_) => panic!("{sql}"),
+        };
+        let plain = refused(7, outside("DROP INDEX CONCURRENTLY i").as_ref());
+        assert!(plain.ends_with("broken = '{}' WHERE version = 7"), "{plain}");
+        let index = refused(7, outside("CREATE INDEX CONCURRENTLY ON t (a)").as_ref());
+        assert!(
+            index.contains("AND NOT EXISTS") && index.contains("E'\"t\"'"),
+            "{index}"
+        );
+    }
+
+    #[test]
     fn a_role_is_left_and_taken_again() {
         let sql = "SET ROLE x; VACUUM a; RESET ROLE; VACUUM b";
         let parts = parts(sql, &mut BTreeSet::new()).unwrap().units;
-        assert_eq!(role(sql, &parts[..2]), Some("SET ROLE x"));
-        assert_eq!(role(sql, &parts), Some("RESET ROLE"));
-        assert!(advance(1, (2, "d"), role(sql, &parts[..2])).starts_with("RESET ROLE; UPDATE"));
+        assert_eq!(role(sql, &parts[..2]).as_deref(), Some("SET ROLE x"));
+        assert_eq!(role(sql, &parts).as_deref(), Some("SET ROLE x; RESET ROLE"));
+        let record = advance(1, (2, "d"), role(sql, &parts[..2]).as_deref());
+        assert!(
+            record.starts_with("RESET SESSION AUTHORIZATION; RESET ROLE; UPDATE") && record.ends_with("; SET ROLE x"),
+            "{record}"
+        );
         assert_eq!(settings(sql, &parts[..3]), ["SET ROLE x", "RESET ROLE"]);
     }
 
     #[test]
     fn a_role_of_one_transaction_is_left_before_the_record() {
-        let sql = "SET LOCAL ROLE x; SELECT 1; VACUUM a; SET ROLE y; SET LOCAL ROLE x; VACUUM b";
+        let sql = "-- no-transaction\nBEGIN; SET LOCAL ROLE x; SELECT 1; COMMIT; VACUUM a; BEGIN; SET ROLE y; SET LOCAL ROLE x; COMMIT; VACUUM b";
         let parts = parts(sql, &mut BTreeSet::new()).unwrap().units;
-        assert_eq!(role_within(sql, &parts[..1]), Some("RESET ROLE"));
+        assert_eq!(role_within(sql, &parts[..1]).as_deref(), Some(RESET_ROLE));
         assert_eq!(role_within(sql, &parts[..2]), None);
         assert_eq!(
-            role_within(sql, &parts[..3]),
+            role_within(sql, &parts[..3]).as_deref(),
             Some("SET ROLE y"),
             "which is in force again"
         );

@@ -98,7 +98,7 @@ pub fn commit_steps(schema: &SqlName, run: i64, done: &Committed<'_>) -> String 
         ),
     };
     let records = history_and_progress(run, done, &format!("{ELAPSED_MS} / {share}"));
-    format!("{RESET}; {sqlx}; {records}; COMMIT")
+    format!("{RESET}; {LAZILY}; {sqlx}; {records}; COMMIT")
 }
 
 const ELAPSED_NS: &str =
@@ -106,8 +106,10 @@ const ELAPSED_NS: &str =
 const ELAPSED_MS: &str =
     "(EXTRACT(epoch FROM pg_catalog.clock_timestamp() - pg_catalog.now()) * 1000)::pg_catalog.int8";
 
-/// Takes back what a file may have SET, and the role.
-pub const RESET: &str = "RESET ROLE; RESET ALL; SET LOCAL synchronous_commit = off";
+/// Takes back what a file may have SET, and the role; RESET ALL leaves that as it is.
+pub const RESET: &str = "RESET SESSION AUTHORIZATION; RESET ROLE; RESET ALL";
+/// The commit does not wait for the disk.
+const LAZILY: &str = "SET LOCAL synchronous_commit = off";
 
 fn joined(parts: impl Iterator<Item = String>) -> String {
     parts.collect::<Vec<_>>().join(", ")
@@ -158,21 +160,18 @@ pub fn mark_unfinished(schema: &SqlName, step: &Step, direction: Direction) -> S
     format!("BEGIN; {mark}; {}; COMMIT", progress::start(step.version, direction))
 }
 
-/// Takes [`mark_unfinished`] back after a failure that is known to have left nothing behind.
+/// Takes [`mark_unfinished`] back after a failure of its first part, unless that has left something behind: then it is begun.
 pub fn unmark(schema: &SqlName, step: &Step, direction: Direction) -> String {
+    let version = step.version;
     let unmark = match direction {
-        Direction::Up => format!(
-            "DELETE FROM \"{schema}\"._sqlx_migrations WHERE version = {}",
-            step.version
-        ),
-        Direction::Down => {
-            format!(
-                "UPDATE \"{schema}\"._sqlx_migrations SET success = true WHERE version = {}",
-                step.version
-            )
-        }
+        Direction::Up => format!("DELETE FROM \"{schema}\"._sqlx_migrations"),
+        Direction::Down => format!("UPDATE \"{schema}\"._sqlx_migrations SET success = true"),
     };
-    format!("BEGIN; {unmark}; {}; COMMIT", progress::end(step.version))
+    format!(
+        "BEGIN; {unmark} WHERE version = {version} AND NOT EXISTS \
+         (SELECT FROM amas_migrate.progress p WHERE p.version = {version} AND p.begun); \
+         DELETE FROM amas_migrate.progress WHERE version = {version} AND NOT begun; COMMIT"
+    )
 }
 
 /// After a file of several parts. A file that was corrected in its middle is the one that is in.
@@ -193,7 +192,7 @@ pub fn mark_finished(schema: &SqlName, run: i64, done: &Committed<'_>, took: std
     });
     let each: String = each.collect();
     let records = history_and_progress(run, done, &took.as_millis().to_string());
-    format!("RESET ROLE; RESET ALL; BEGIN; {each}{records}; COMMIT")
+    format!("{RESET}; BEGIN; {each}{records}; COMMIT")
 }
 
 /// A history row for a version that sqlx applied: adopted, with the way back its file has.
@@ -254,9 +253,9 @@ pub fn told(changes: &[String]) -> String {
 /// The record of a seed file, in the file's own transaction.
 pub fn commit_seed(profile: &str, name: &str, checksum: &Checksum, run: i64) -> String {
     format!(
-        "{RESET}; INSERT INTO amas_migrate.seeds (profile, name, checksum) VALUES ({}, {}, {}) \
+        "{RESET}; {LAZILY}; INSERT INTO amas_migrate.seeds (profile, name, checksum) VALUES ({}, {}, {}) \
          ON CONFLICT (profile, name) DO UPDATE SET checksum = EXCLUDED.checksum, applied_at = EXCLUDED.applied_at; \
-         UPDATE amas_migrate.runs SET heartbeat_at = pg_catalog.clock_timestamp() WHERE id = {run}; COMMIT",
+         UPDATE amas_migrate.runs SET waiting = NULL, heartbeat_at = pg_catalog.clock_timestamp() WHERE id = {run}; COMMIT",
         literal(profile),
         literal(name),
         bytes(checksum)

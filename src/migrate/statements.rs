@@ -4,6 +4,9 @@
 mod scanner;
 pub mod tokens;
 
+use std::collections::BTreeSet;
+
+use super::units;
 use scanner::Scanner;
 
 /// One statement of a text.
@@ -33,7 +36,7 @@ pub struct Unrunnable {
 }
 
 impl Unrunnable {
-    fn at(sql: &str, offset: usize, what: String) -> Self {
+    pub(super) fn at(sql: &str, offset: usize, what: String) -> Self {
         Self {
             line: line_at(sql, offset),
             column: column_at(sql, offset),
@@ -58,6 +61,20 @@ pub fn no_transaction(sql: &str) -> bool {
     sql.starts_with("-- no-transaction")
 }
 
+/// Whether a text may set this, wherever in it and in whichever way. What only speaks of it counts too.
+pub fn may_set(sql: &str, setting: &str) -> bool {
+    let sql = sql.to_ascii_lowercase();
+    sql.contains(setting) || setting == "search_path" && sets_schema(&sql)
+}
+
+/// `SET SCHEMA 'x'` sets the search_path; what ALTER ... SET SCHEMA names is in no such quotes.
+fn sets_schema(lower: &str) -> bool {
+    lower.match_indices("schema").any(|(at, word)| {
+        let (before, after) = (lower[..at].trim_end(), lower[at + word.len()..].trim_start());
+        ["set", "session", "local"].iter().any(|word| before.ends_with(*word)) && after.starts_with(['\'', '$'])
+    })
+}
+
 /// Splits a text into its statements; empty ones are left out, as the server does.
 pub fn split(sql: &str) -> Result<Vec<Statement>, Unrunnable> {
     let mut scanner = Scanner::new(sql);
@@ -75,29 +92,55 @@ pub fn doing(sql: &str) -> Result<Vec<Statement>, Unrunnable> {
     Ok(statements)
 }
 
-/// Splits a text and refuses what the runner cannot send: COPY from the client, commands of psql, and transaction control inside the runner's own
-/// transaction.
+/// Splits a text and refuses what the runner cannot send: COPY from the client, commands of psql, transaction control inside the runner's own
+/// transaction, and what such a transaction ends too early.
 pub fn runnable(sql: &str) -> Result<Vec<Statement>, Unrunnable> {
     let statements = split(sql)?;
-    if no_transaction(sql) {
-        return Ok(statements);
-    }
+    let header = no_transaction(sql);
     for statement in &statements {
-        if statement.controls_transaction() {
-            let what = format!(
-                "{} inside a migration: each file is already one transaction; remove it, or make '-- no-transaction' the first line",
-                statement.words[0]
-            );
+        if let Some(what) = statement.problem(header) {
             return Err(Unrunnable::at(sql, statement.start, what));
         }
     }
+    let ends = |statement: &Statement| statement.ends_with_transaction(statement.text(sql));
+    // only then, since to take a text apart is dear
+    if !header && statements.iter().any(ends) {
+        units::parts(sql, &mut BTreeSet::new())?;
+    }
     Ok(statements)
+}
+
+/// Whether a text calls set_config for its transaction only.
+fn configures_locally(text: &str) -> bool {
+    text.to_ascii_lowercase().contains("set_config")
+        && tokens::tokens(text).is_ok_and(|all| all.iter().any(|token| token.is(text, "true")))
+}
+
+/// Whether the rows of a temporary table, or the table, end with the transaction.
+fn ends_on_commit(text: &str) -> bool {
+    let words: Vec<&str> = text.split_whitespace().collect();
+    words.join(" ").to_ascii_uppercase().contains("ON COMMIT D")
 }
 
 impl Statement {
     /// Its own text, out of the one that it stands in.
     pub fn text<'a>(&self, sql: &'a str) -> &'a str {
         &sql[self.start..self.end]
+    }
+
+    /// Why it cannot be sent, in a file with the header or without it.
+    fn problem(&self, header: bool) -> Option<String> {
+        match self.words().as_slice() {
+            ["DISCARD", "ALL"] => Some(
+                "DISCARD ALL gives away the lock that keeps other migrations out; write what is meant of RESET ALL, RESET ROLE, \
+                 DEALLOCATE ALL, DISCARD PLANS, DISCARD SEQUENCES and DISCARD TEMP"
+                    .to_owned(),
+            ),
+            [first, ..] if !header && self.controls_transaction() => Some(format!(
+                "{first} inside a migration: each file is already one transaction; remove it, or make '-- no-transaction' the first line"
+            )),
+            _ => None,
+        }
     }
 
     fn words(&self) -> Vec<&str> {
@@ -149,6 +192,15 @@ impl Statement {
         matches!(self.words().first(), Some(&"SET")) || self.sets(text)
     }
 
+    /// What it does lasts until the end of its transaction; `text` is its own.
+    pub fn ends_with_transaction(&self, text: &str) -> bool {
+        match self.words().as_slice() {
+            ["SET", "LOCAL" | "CONSTRAINTS" | "TRANSACTION", ..] => true,
+            ["SELECT", ..] => configures_locally(text),
+            _ => self.makes_temporary() && ends_on_commit(text),
+        }
+    }
+
     /// Makes a table that hides others of its name from what comes after it.
     pub fn makes_temporary(&self) -> bool {
         self.words().iter().any(|word| matches!(*word, "TEMP" | "TEMPORARY"))
@@ -156,14 +208,19 @@ impl Statement {
 
     /// Changes the role until the end of its transaction.
     pub fn sets_local_role(&self) -> bool {
-        matches!(self.words().as_slice(), ["SET", "LOCAL", "ROLE" | "SESSION", ..])
+        matches!(
+            self.words().as_slice(),
+            ["SET", "LOCAL", "ROLE" | "SESSION" | "SESSION_AUTHORIZATION", ..]
+        )
     }
 
     /// Changes the role of the session.
     pub fn sets_role(&self) -> bool {
         matches!(
             self.words().as_slice(),
-            ["SET" | "RESET", "ROLE", ..] | ["SET", "SESSION", "ROLE" | "AUTHORIZATION", ..] | ["RESET", "SESSION", ..]
+            ["SET" | "RESET", "ROLE" | "SESSION_AUTHORIZATION", ..]
+                | ["SET", "SESSION", "ROLE" | "AUTHORIZATION" | "SESSION", ..]
+                | ["RESET", "SESSION", ..]
         )
     }
 
@@ -227,6 +284,8 @@ mod tests {
             ("a;\n\n  rollback;", "3:3: ROLLBACK inside"),
             ("begin; a; end", "1:1: BEGIN inside"),
             ("start transaction", "1:1: START inside"),
+            ("a;\ndiscard all;", "2:1: DISCARD ALL gives away the lock"),
+            ("-- no-transaction\nDISCARD ALL", "2:1: DISCARD ALL gives away the lock"),
             ("a;\nCOPY t FROM stdin;", "2:1: COPY from or to the client (STDIN"),
             ("COPY t TO STDOUT", "1:1: COPY from or to the client"),
             ("COPY t FROM stdin;\n1\tit's\n\\.\n", "1:1: COPY from"),
@@ -244,7 +303,82 @@ mod tests {
             assert!(error.starts_with(said), "{sql}: {error}");
         }
         assert!(runnable("SAVEPOINT a; ROLLBACK TO a; ROLLBACK TO SAVEPOINT a").is_ok());
-        assert!(runnable("-- no-transaction\nBEGIN; COMMIT;").is_ok());
+        assert!(runnable("-- no-transaction\nBEGIN; COMMIT; DISCARD TEMP").is_ok());
+    }
+
+    #[test]
+    fn what_ends_with_its_transaction_is_refused_before_a_cut() {
+        let cut = "SELECT 1;\nCREATE INDEX CONCURRENTLY i ON t (a);";
+        for (sql, said) in [
+            (
+                "SET LOCAL search_path = x",
+                "1:1: SET LOCAL ends with its transaction, and the file goes on in another at line 2; write SET without LOCAL",
+            ),
+            ("SET LOCAL ROLE x", "1:1: SET LOCAL ends"),
+            ("SET CONSTRAINTS ALL DEFERRED", "1:1: SET CONSTRAINTS ends"),
+            ("SET TRANSACTION READ WRITE", "1:1: SET TRANSACTION ends"),
+            ("SELECT set_config('a.b', 'c', true)", "1:1: SELECT SET_CONFIG ends"),
+            ("CREATE TEMP TABLE x ()\n ON  commit drop", "1:1: CREATE TEMP ends"),
+        ] {
+            let error = runnable(&format!("{sql}; {cut}")).unwrap_err().to_string();
+            assert!(error.starts_with(said), "{sql}: {error}");
+            for sound in [
+                format!("{sql}; SELECT 1"),
+                format!("{cut} {sql}; SELECT 1"),
+                format!("-- no-transaction\nBEGIN; {sql}; SELECT 1; COMMIT; {cut}"),
+            ] {
+                assert_eq!(runnable(&sound).err(), None, "{sound}");
+            }
+        }
+        for sql in [
+            "SET search_path = x",
+            "SELECT set_config('a.b', 'true', false)",
+            "CREATE TEMP TABLE x () ON COMMIT PRESERVE ROWS",
+        ] {
+            assert_eq!(runnable(&format!("{sql}; {cut}")).err(), None, "{sql}");
+        }
+        let value = "ALTER TYPE e ADD VALUE 'x';\nSET LOCAL a.b = 1;\n\nUPDATE t SET e = 'x'";
+        let error = runnable(value).unwrap_err().to_string();
+        assert!(
+            error.starts_with("2:1: SET LOCAL") && error.contains("at line 4"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn what_a_text_may_set_is_known_however_it_is_written() {
+        for (sql, path) in [
+            ("SET SEARCH_PATH TO x", true),
+            ("SELECT Set_Config('Search_Path', 'x', true)", true),
+            ("SET schema 'x'", true),
+            ("DO $$ BEGIN SET LOCAL SCHEMA\n'x'; END $$", true),
+            ("ALTER TABLE t SET SCHEMA x", false),
+            ("ALTER SCHEMA a RENAME TO b; COMMENT ON SCHEMA b IS 'b'", false),
+        ] {
+            assert_eq!(may_set(sql, "search_path"), path, "{sql}");
+        }
+        assert!(may_set("SET Lock_Timeout = '2s'", "lock_timeout"));
+        assert!(!may_set("SET SCHEMA 'x'", "lock_timeout"));
+    }
+
+    #[test]
+    fn who_sets_the_role_is_known() {
+        let first = |sql: &str| split(sql).unwrap().remove(0);
+        for sql in [
+            "SET ROLE x",
+            "reset role",
+            "SET SESSION ROLE x",
+            "SET SESSION AUTHORIZATION x",
+            "SET SESSION SESSION AUTHORIZATION x",
+            "SET session_authorization = x",
+            "RESET SESSION AUTHORIZATION",
+        ] {
+            assert!(first(sql).sets_role() && !first(sql).sets_local_role(), "{sql}");
+        }
+        for sql in ["SET LOCAL ROLE x", "SET LOCAL SESSION AUTHORIZATION x"] {
+            assert!(first(sql).sets_local_role() && !first(sql).sets_role(), "{sql}");
+        }
+        assert!(!first("SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY").sets_role());
     }
 
     #[test]

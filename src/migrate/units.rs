@@ -8,13 +8,14 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
     analysis::{self, LockMode, Outside, StatementFacts, TableName},
-    statements::{self, Statement, Unrunnable},
+    statements::{self, Statement, Unrunnable, line_at},
 };
 
 /// A longer file is sent in a transaction of its own.
 const LIGHT: usize = 32 * 1024;
-/// Kinds of statements that may end the transaction they are in, so that none is opened around them.
-const MAY_COMMIT: &[&str] = &["CALL", "DO", "UNKNOWN"];
+/// Kinds of statements that may end the transaction they are in, or bear none (of a partitioned table, which only the
+/// catalog tells), so that with the header none is opened around them.
+const MAY_COMMIT: &[&str] = &["ALTER SUBSCRIPTION", "CALL", "CLUSTER", "DO", "REINDEX", "UNKNOWN"];
 
 /// Where something begins and ends in its file, in bytes.
 pub type Span = (usize, usize);
@@ -37,8 +38,8 @@ pub struct Unit {
     pub needs: Needs,
     /// Statements that change the session for what comes after, SET and the like.
     pub settings: Vec<Span>,
-    /// The last of them that changes the role.
-    pub role: Option<Span>,
+    /// Those of them that change the role.
+    pub roles: Vec<Span>,
     /// It changes the role until its end.
     pub local_role: bool,
 }
@@ -92,7 +93,7 @@ impl Unit {
             kind,
             needs: Needs::default(),
             settings: Vec::new(),
-            role: None,
+            roles: Vec::new(),
             local_role: false,
         }
     }
@@ -131,9 +132,46 @@ pub fn parts(sql: &str, made: &mut BTreeSet<TableName>) -> Result<Parts, Unrunna
     let Cutter {
         units, fresh, light, ..
     } = cutter;
+    if !header {
+        check_cuts(sql, &statements, &units)?;
+    }
     made.extend(fresh);
     let light = light && units.iter().all(Unit::is_light) && units.len() <= 1;
     Ok(Parts { units, light })
+}
+
+/// What a text locks that is sent as one transaction, whatever is in it.
+pub fn needs(sql: &str) -> Result<Needs, Unrunnable> {
+    let (mut needs, mut fresh) = (Needs::default(), BTreeSet::new());
+    for statement in statements::split(sql)? {
+        let facts = analysis::facts(statement.text(sql));
+        needs.add(&facts, &fresh);
+        fresh.extend(facts.creates);
+    }
+    Ok(needs)
+}
+
+/// What lasts until the end of its transaction may not stand before a place where the file is cut: what comes after that
+/// was written to run under it.
+fn check_cuts(sql: &str, statements: &[Statement], units: &[Unit]) -> Result<(), Unrunnable> {
+    let last = units.last().map_or(0, |unit| unit.span.0);
+    let mut before = statements.iter().take_while(|statement| statement.start < last);
+    let Some(short) = before.find(|statement| statement.ends_with_transaction(statement.text(sql))) else {
+        return Ok(());
+    };
+    let starts = units.iter().map(|unit| unit.span.0);
+    let next = starts.filter(|start| *start > short.start).min().unwrap_or(last);
+    let words: Vec<&str> = short.words.iter().take(2).map(String::as_str).collect();
+    let instead = match words.contains(&"LOCAL") {
+        true => "write SET without LOCAL, which the rest of the file keeps, or ",
+        false => "",
+    };
+    let what = format!(
+        "{} ends with its transaction, and the file goes on in another at line {}; {instead}put what comes from there on into a file of its own",
+        words.join(" "),
+        line_at(sql, next)
+    );
+    Err(Unrunnable::at(sql, short.start, what))
 }
 
 impl Unit {
@@ -214,7 +252,7 @@ impl Cutter<'_> {
         if statement.sets(statement.text(self.sql)) {
             unit.settings.push(span);
             if statement.sets_role() {
-                unit.role = Some(span);
+                unit.roles.push(span);
             }
         }
         self.fresh.extend(facts.creates.clone());
@@ -279,6 +317,15 @@ mod tests {
             ),
             ("-- no-transaction\nBEGIN; COMMIT; SELECT 1", &[('T', "SELECT 1")]),
             (
+                "-- no-transaction\nREINDEX TABLE t; CLUSTER t USING i; ALTER SUBSCRIPTION s REFRESH PUBLICATION",
+                &[
+                    ('A', "REINDEX TABLE t"),
+                    ('A', "CLUSTER t USING i"),
+                    ('A', "ALTER SUBSCRIPTION s REFRESH PUBLICATION"),
+                ],
+            ),
+            ("REINDEX TABLE t; CLUSTER t", &[('T', "REINDEX TABLE t; CLUSTER t")]),
+            (
                 "-- no-transaction\nBEGIN; SELECT 1; ROLLBACK",
                 &[('A', "BEGIN"), ('A', "SELECT 1"), ('A', "ROLLBACK")],
             ),
@@ -337,6 +384,8 @@ mod tests {
             .unwrap()
             .units[0];
         assert!(!weak.needs.blocks());
+        assert_eq!(needs(sql).unwrap(), unit.needs);
+        assert!(needs("VACUUM w; TRUNCATE v").unwrap().tables.len() == 2, "not cut");
     }
 
     #[test]
@@ -348,6 +397,6 @@ mod tests {
             texts,
             ["SET ROLE a", "SELECT set_config('a.b', 'c', false)", "RESET x.y"]
         );
-        assert_eq!(unit.role, Some((0, 10)));
+        assert_eq!(unit.roles, [(0, 10)]);
     }
 }

@@ -1,7 +1,7 @@
 //! `migrate lint`: the files' risks, for a person and for a pipeline.
 
 use crate::migrate::{
-    lint,
+    lint, plan,
     report::Failure,
     source::{Migration, Source},
 };
@@ -29,6 +29,9 @@ pub(super) fn lint(args: &LintArgs) -> Result<u8, Failure> {
         .migrations()
         .filter(|migration| migration.version > args.after)
         .collect();
+    for migration in &migrations {
+        plan::check(migration)?;
+    }
     let findings = lint::lint(&migrations)?;
     match args.output {
         Output::Json => println!("{:#}", serde_json::json!({ "findings": findings })),

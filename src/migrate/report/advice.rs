@@ -6,7 +6,7 @@ use super::Failure;
 pub fn remedy(sqlstate: &str) -> Option<&'static str> {
     Some(match sqlstate {
         "25001" => {
-            "take the statement out of its function, since it cannot run in a transaction, or put '-- no-transaction' before the file"
+            "it cannot run in a transaction: make '-- no-transaction' the file's first line, and let the statement stand there outside of functions and of BEGIN and COMMIT"
         }
         "25006" => {
             "the server takes no writes: give the address of the primary if this is a standby, or turn default_transaction_read_only off"
@@ -90,6 +90,7 @@ mod tests {
             message: String::new(),
         };
         for (sqlstate, word) in [
+            ("25001", "first line"),
             ("25006", "primary"),
             ("53100", "disk"),
             ("57014", "statement_timeout"),

@@ -70,6 +70,22 @@ impl Runner<'_, '_> {
         Ok(if through { Standing::Through } else { Standing::Open })
     }
 
+    /// What a refused statement has left, or that nothing is left of it: then it counts as not begun. It is never
+    /// through, whatever the catalog shows, since it may have named what is not there.
+    pub(super) async fn left_by_refused(
+        &mut self,
+        version: i64,
+        outside: Option<&Outside>,
+        patience: Duration,
+    ) -> Result<Standing, sqlx::Error> {
+        let standing = self.standing(version, outside, patience).await?;
+        if let Standing::Finish(_) = standing {
+            return Ok(standing);
+        }
+        session::ask(self.conn, &progress::refused(version, outside)).await?;
+        Ok(Standing::Open)
+    }
+
     async fn indexes_through(
         &mut self,
         version: i64,
@@ -143,10 +159,14 @@ impl Runner<'_, '_> {
     }
 
     async fn drop_index(&mut self, name: &str, patience: Duration) -> Result<(), sqlx::Error> {
-        let timeout = format!("SET lock_timeout = '{}ms'", patience.as_millis().max(1));
-        session::ask(self.conn, &timeout).await?;
+        // the file may have set one
+        let rows = session::ask(self.conn, "SELECT pg_catalog.current_setting('lock_timeout')").await?;
+        let before: String = rows.first().map_or(Ok("0".to_owned()), |row| row.try_get(0))?;
+        let timeout = |time: &str| format!("SET lock_timeout = {}", literal(time));
+        let ours = format!("{}ms", patience.as_millis().max(1));
+        session::ask(self.conn, &timeout(&ours)).await?;
         let dropped = session::ask(self.conn, &format!("DROP INDEX CONCURRENTLY IF EXISTS {name}")).await;
-        session::ask(self.conn, "RESET lock_timeout").await?;
+        session::ask(self.conn, &timeout(&before)).await?;
         dropped.map(drop)
     }
 

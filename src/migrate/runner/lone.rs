@@ -7,7 +7,7 @@ use crate::migrate::{
     analysis::{LockMode, Outside},
     blockers::{self, Wanted},
     plan::Step,
-    session,
+    progress, session, statements,
     units::{Needs, Span},
 };
 
@@ -36,7 +36,7 @@ pub(super) struct Lone<'a> {
     /// What it is recorded with, before and after.
     pub begin: String,
     pub advance: String,
-    /// What parts before it have set in the session, and which of that is the role.
+    /// What parts before it have set in the session, and what of that sets the role.
     pub settings: Vec<String>,
     pub role: Option<&'a str>,
 }
@@ -44,7 +44,7 @@ pub(super) struct Lone<'a> {
 impl Lone<'_> {
     /// The file knows better how long its statements may wait.
     fn has_own_timeout(&self) -> bool {
-        self.step.sql.contains("lock_timeout")
+        statements::may_set(&self.step.sql, "lock_timeout")
     }
 
     fn message<'m>(&'m self, instead: Option<&'m str>) -> Message<'m> {
@@ -59,13 +59,8 @@ impl Runner<'_, '_> {
     /// Runs it, waiting for those in its way as long as `--lock-timeout` allows.
     pub(super) async fn lone(&mut self, lone: &Lone<'_>, begun: bool) -> Result<(), Undelivered> {
         let patience = self.request.lock_timeout;
-        let mut standing = if begun {
-            self.standing(lone.step.version, lone.outside, patience).await?
-        } else {
-            self.sweep_before(lone.outside).await?;
-            Standing::Open
-        };
-        let wanted = self.resolve(lone.step, lone.needs).await?;
+        let mut standing = self.found(lone, begun).await?;
+        let wanted = self.resolve(&lone.step.sql, lone.needs).await?;
         let awaited = awaited(lone.outside, &wanted);
         let ladder = Ladder::new(patience, lone.needs.blocks(), lone.needs.unlisted);
         let mut waiting = Waiting::new(&lone.step.file, lone.role, ladder);
@@ -88,7 +83,7 @@ impl Runner<'_, '_> {
                 None => return Err(undelivered),
             };
             // what cannot be removed now is looked for by the next run
-            let left = self.standing(lone.step.version, lone.outside, TIDY).await;
+            let left = self.left_by_refused(lone.step.version, lone.outside, TIDY).await;
             let Some(pause) = pause else {
                 return Err(match undelivered.sqlstate() {
                     Some("55P03") => waiting.given_up(undelivered),
@@ -102,6 +97,24 @@ impl Runner<'_, '_> {
                 session::ask(self.conn, &lone.settings.join(";")).await?;
             }
         }
+    }
+
+    /// What there is of it before the first attempt, looked for as who logged in: the file's role may not read the records.
+    async fn found(&mut self, lone: &Lone<'_>, begun: bool) -> Result<Standing, sqlx::Error> {
+        if lone.role.is_some() {
+            session::ask(self.conn, progress::RESET_ROLE).await?;
+        }
+        let standing = if begun {
+            let patience = self.request.lock_timeout;
+            self.standing(lone.step.version, lone.outside, patience).await?
+        } else {
+            self.sweep_before(lone.outside).await?;
+            Standing::Open
+        };
+        if let Some(role) = lone.role {
+            session::ask(self.conn, role).await?;
+        }
+        Ok(standing)
     }
 
     /// Waits until it may be sent, and gives the time that it may then stand in a queue. While somebody who stays is in

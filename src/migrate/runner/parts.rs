@@ -64,7 +64,7 @@ impl Runner<'_, '_> {
         let (unit, through) = (&units[index], &units[..=index]);
         let digest = progress::digest(&step.sql, through);
         let done = (index + 1, digest.as_str());
-        let advance = progress::advance(step.version, done, progress::role_within(&step.sql, through));
+        let advance = progress::advance(step.version, done, progress::role_within(&step.sql, through).as_deref());
         let settings = progress::settings(&step.sql, &units[..index]);
         match &unit.kind {
             Kind::Transaction(begin) => {
@@ -85,10 +85,10 @@ impl Runner<'_, '_> {
                     span: unit.span,
                     outside: outside.as_ref(),
                     needs: &unit.needs,
-                    begin: progress::begin(step.version, outside.as_ref(), role),
+                    begin: progress::begin(step.version, outside.as_ref(), role.as_deref()),
                     advance,
                     settings,
-                    role,
+                    role: role.as_deref(),
                 };
                 self.lone(&lone, begun).await
             }

@@ -8,10 +8,10 @@ use crate::migrate::{
     record,
     report::Failure,
     seed::{Hashes, Pending},
-    session,
+    session, units,
 };
 
-use super::{Event, Runner, message::Message};
+use super::{Event, Runner, ladder::Ladder, message::Message, send::Undelivered, waiting::Waiting};
 
 impl Runner<'_, '_> {
     /// The seeds that are new or changed, each in its transaction with its record.
@@ -24,17 +24,11 @@ impl Runner<'_, '_> {
         for seed in pending {
             self.pause_point()?;
             let started = Instant::now();
-            self.open_seed(seed, &hashes).await?;
-            let file = format!("{}/{}", seed.profile, seed.script.file);
-            let tail = record::commit_seed(&seed.profile, &seed.script.file, &seed.script.checksum, self.id());
-            let sql = &seed.script.sql;
-            let message = Message::inside(&file, sql, (0, sql.len()), ("", 0), &tail);
-            self.deliver(&message, None)
-                .await
-                .map_err(|undelivered| match undelivered.into_failure() {
-                    Failure::Statement(failure) => Failure::Seed(failure),
-                    other => other,
-                })?;
+            let seeded = self.seed(seed, &hashes).await;
+            seeded.map_err(|undelivered| match undelivered.into_failure() {
+                Failure::Statement(failure) => Failure::Seed(failure),
+                other => other,
+            })?;
             self.report.seeds += 1;
             (self.tell)(Event::Seeded {
                 profile: &seed.profile,
@@ -44,6 +38,26 @@ impl Runner<'_, '_> {
         }
         self.tell_unchanged(pending.len());
         Ok(())
+    }
+
+    /// One of them, which waits for its locks as a migration does.
+    async fn seed(&mut self, seed: &Pending, hashes: &Hashes) -> Result<(), Undelivered> {
+        let file = format!("{}/{}", seed.profile, seed.script.file);
+        let sql: &str = &seed.script.sql;
+        let needs = units::needs(sql).map_err(|problem| Failure::Usage(format!("{file}:{problem}")))?;
+        let wanted = self.beforehand(sql, &needs).await?;
+        let tail = record::commit_seed(&seed.profile, &seed.script.file, &seed.script.checksum, self.id());
+        let ladder = Ladder::new(self.request.lock_timeout, needs.blocks(), needs.unlisted);
+        let mut waiting = Waiting::new(&file, None, ladder);
+        loop {
+            self.open_seed(seed, hashes).await?;
+            let (locks, count) = waiting.ladder.lead(&wanted);
+            let message = Message::inside(&file, sql, (0, sql.len()), (locks.as_str(), count), &tail);
+            let Err(refused) = self.deliver(&message, None).await else {
+                return Ok(());
+            };
+            self.again(&mut waiting, &wanted, refused).await?;
+        }
     }
 
     /// Opens the seed's transaction with the settings it reads. They are bound, not written into the text: a text is

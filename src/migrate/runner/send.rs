@@ -3,6 +3,7 @@
 use sqlx::postgres::PgDatabaseError;
 
 use crate::migrate::{
+    record,
     report::Failure,
     session::{self, SendError},
 };
@@ -52,8 +53,8 @@ impl Runner<'_, '_> {
 
     /// Leaves a failed transaction, also one that a file opened itself, and takes back its settings.
     pub(super) async fn rollback(&mut self) {
-        let sql = "ROLLBACK; RESET ROLE; RESET ALL";
-        if session::send(self.conn, sql).await.is_err() {
+        let sql = format!("ROLLBACK; {}", record::RESET);
+        if session::send(self.conn, &sql).await.is_err() {
             self.usable = false;
         }
     }

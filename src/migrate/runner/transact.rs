@@ -1,7 +1,7 @@
 //! One transaction with the locks it needs: see [`ladder`](super::ladder) for when and how they are asked for.
 
 use crate::migrate::{
-    blockers,
+    blockers::{self, Wanted},
     plan::Step,
     session,
     units::{Needs, Span},
@@ -25,38 +25,53 @@ pub(super) struct Work<'a> {
 impl Runner<'_, '_> {
     /// Runs it, waiting for its locks as long as `--lock-timeout` allows.
     pub(super) async fn transact(&mut self, work: &Work<'_>) -> Result<(), Undelivered> {
-        let blocks = work.needs.blocks();
-        let wanted = match blocks {
-            true => self.resolve(work.step, work.needs).await?,
-            false => Vec::new(),
-        };
-        let ladder = Ladder::new(self.request.lock_timeout, blocks, work.needs.unlisted);
+        let wanted = self.beforehand(&work.step.sql, work.needs).await?;
+        let ladder = Ladder::new(self.request.lock_timeout, work.needs.blocks(), work.needs.unlisted);
         let mut waiting = Waiting::new(&work.step.file, None, ladder);
         loop {
             let (locks, count) = waiting.ladder.lead(&wanted);
             let begin = format!("{}; {locks}\n", work.begin);
             let lead = (begin.as_str(), count + 1);
             let message = Message::inside(&work.step.file, &work.step.sql, work.span, lead, work.tail);
-            let Err(undelivered) = self.deliver(&message, Some(work.step.version)).await else {
+            let Err(refused) = self.deliver(&message, Some(work.step.version)).await else {
                 return Ok(());
             };
-            match undelivered.sqlstate() {
-                Some("55P03") => {
-                    let look = match waiting.ladder.wants_look() || waiting.ladder.is_over() {
-                        true => Some(blockers::holders(self.conn, &wanted).await?),
-                        false => None,
-                    };
-                    let Some(pause) = self.blocked(&mut waiting, look).await? else {
-                        return Err(waiting.given_up(undelivered));
-                    };
-                    self.rest(pause).await?;
-                }
-                Some("40P01" | "40001") if waiting.ladder.collided() => {}
-                _ => return Err(undelivered),
-            }
+            self.again(&mut waiting, &wanted, refused).await?;
             if !work.settings.is_empty() {
                 session::ask(self.conn, &work.settings.join(";")).await?;
             }
+        }
+    }
+
+    /// The locks that are taken before anything else; none where nobody waits for who waits.
+    pub(super) async fn beforehand(&mut self, sql: &str, needs: &Needs) -> Result<Vec<Wanted>, sqlx::Error> {
+        match needs.blocks() {
+            true => self.resolve(sql, needs).await,
+            false => Ok(Vec::new()),
+        }
+    }
+
+    /// After a refusal: waits until the next attempt, if there is to be one.
+    pub(super) async fn again(
+        &mut self,
+        waiting: &mut Waiting<'_>,
+        wanted: &[Wanted],
+        refused: Undelivered,
+    ) -> Result<(), Undelivered> {
+        match refused.sqlstate() {
+            Some("55P03") => {
+                let look = match waiting.ladder.wants_look() || waiting.ladder.is_over() {
+                    true => Some(blockers::holders(self.conn, wanted).await?),
+                    false => None,
+                };
+                let Some(pause) = self.blocked(waiting, look).await? else {
+                    return Err(waiting.given_up(refused));
+                };
+                self.rest(pause).await?;
+                Ok(())
+            }
+            Some("40P01" | "40001") if waiting.ladder.collided() => Ok(()),
+            _ => Err(refused),
         }
     }
 }

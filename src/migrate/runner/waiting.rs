@@ -10,11 +10,10 @@ use sqlx::Row;
 use crate::migrate::{
     analysis::{LockMode, TableName},
     blockers::{self, Blocker, Wanted},
-    plan::Step,
     progress,
     record::literal,
     report::Failure,
-    session,
+    session, statements,
     units::Needs,
 };
 
@@ -47,12 +46,12 @@ impl<'a> Waiting<'a> {
     }
 
     /// The end of patience.
-    pub fn given_up(self, undelivered: Undelivered) -> Undelivered {
+    pub fn given_up(&mut self, undelivered: Undelivered) -> Undelivered {
         match undelivered {
             Undelivered::Answered(Failure::Statement(refusal)) => Undelivered::Answered(Failure::Blocked {
                 refusal,
                 waited: self.ladder.waited(),
-                by: self.by,
+                by: std::mem::take(&mut self.by),
             }),
             other => other,
         }
@@ -101,8 +100,8 @@ impl Runner<'_, '_> {
     /// The tables that are there and that this role may lock, each with its strongest mode, in one order for everybody.
     /// What is left out (views, sequences, names that only a search_path of the file finds) the statements themselves
     /// lock, in the time that [`Ladder::lead`] gives them.
-    pub(super) async fn resolve(&mut self, step: &Step, needs: &Needs) -> Result<Vec<Wanted>, sqlx::Error> {
-        let other_path = step.sql.contains("search_path");
+    pub(super) async fn resolve(&mut self, sql: &str, needs: &Needs) -> Result<Vec<Wanted>, sqlx::Error> {
+        let other_path = statements::may_set(sql, "search_path");
         let findable = |(name, _): &(&TableName, &LockMode)| name.schema.is_some() || !other_path;
         let named = |names: &BTreeMap<TableName, LockMode>, index: bool| -> Vec<String> {
             let row = |(name, mode): (&TableName, &LockMode)| {
