@@ -18,6 +18,8 @@ mod keeper;
 mod kept;
 #[path = "component/migrate.rs"]
 mod migrate;
+#[path = "component/migrate_records.rs"]
+mod migrate_records;
 #[path = "component/neo4j.rs"]
 mod neo4j;
 #[path = "component/neo4j_logins.rs"]

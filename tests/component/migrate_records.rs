@@ -1,0 +1,198 @@
+//! Records beside which something else has moved: what sqlx applied again, a file that went, a table that went with what was missing of it,
+//! what is put back beside what is there.
+
+use std::{
+    fs,
+    path::PathBuf,
+    process::{Command, Stdio},
+    sync::Arc,
+};
+
+use sqlx::{AssertSqlSafe, Row, raw_sql};
+
+use crate::support::postgres::Postgres;
+
+/// A database with its files and its folder of backups, and the program on them.
+struct Scene {
+    server: Arc<Postgres>,
+    name: &'static str,
+    folder: PathBuf,
+}
+
+impl Scene {
+    async fn new(name: &'static str) -> Self {
+        let server = Postgres::shared().await;
+        server.database(name).await;
+        let folder = std::env::temp_dir().join(format!("amas-records-{}-{name}", std::process::id()));
+        fs::create_dir_all(folder.join("sql")).unwrap();
+        Self { server, name, folder }
+    }
+
+    /// The two files of a version.
+    fn write(&self, name: &str, up: &str, down: &str) {
+        fs::write(self.folder.join(format!("sql/{name}.up.sql")), up).unwrap();
+        fs::write(self.folder.join(format!("sql/{name}.down.sql")), down).unwrap();
+    }
+
+    fn remove(&self, name: &str) {
+        for way in ["up", "down"] {
+            fs::remove_file(self.folder.join(format!("sql/{name}.{way}.sql"))).unwrap();
+        }
+    }
+
+    /// Exit code, standard output, standard error.
+    async fn verb(&self, args: &[&str]) -> (i32, String, String) {
+        let binary = std::env::var("AMAS_OPERATOR_BIN").unwrap_or(env!("CARGO_BIN_EXE_amas-operator").to_owned());
+        let mut command = Command::new(binary);
+        command.arg("migrate").args(args);
+        if ["up", "down", "repair"].contains(&args[0]) {
+            command.arg("--dir").arg(self.folder.join("sql"));
+        }
+        if ["up", "restore-tables"].contains(&args[0]) {
+            command.arg("--backup-dir").arg(self.folder.join("backups"));
+        }
+        let owner = format!("{}_owner", self.name);
+        command
+            .env("DATABASE_URL", self.server.url(&owner, self.name))
+            .stdin(Stdio::null());
+        let output = tokio::task::spawn_blocking(move || command.output().unwrap())
+            .await
+            .unwrap();
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        (
+            output.status.code().unwrap(),
+            text(&output.stdout),
+            text(&output.stderr),
+        )
+    }
+
+    /// Ends with this code; what it says.
+    async fn ends(&self, code: i32, args: &[&str]) -> String {
+        let (ended, out, error) = self.verb(args).await;
+        assert_eq!(ended, code, "{args:?}: {out}{error}");
+        out + &error
+    }
+
+    async fn up(&self) -> String {
+        self.ends(0, &["up", "--allow-destructive", "all"]).await
+    }
+
+    /// The first column of every row as text, asked by a role.
+    async fn asks(&self, role: &str, sql: &str) -> Vec<String> {
+        let mut conn = self.server.connect(role, self.name).await;
+        let rows = raw_sql(AssertSqlSafe(sql.to_owned()))
+            .fetch_all(&mut conn)
+            .await
+            .unwrap_or_else(|error| panic!("{sql}: {error}"));
+        rows.iter()
+            .map(|row| row.try_get::<Option<String>, _>(0).unwrap().unwrap_or("NULL".into()))
+            .collect()
+    }
+
+    async fn ask(&self, sql: &str) -> Vec<String> {
+        self.asks("postgres", sql).await
+    }
+
+    /// What the owner does by hand.
+    async fn by_hand(&self, sql: &str) {
+        self.asks(&format!("{}_owner", self.name), sql).await;
+    }
+}
+
+impl Drop for Scene {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.folder);
+    }
+}
+
+#[tokio::test]
+async fn the_way_back_is_that_of_what_is_in() {
+    let scene = Scene::new("records_stale").await;
+    scene.write("0001_a", "CREATE TABLE a (id int)", "DROP TABLE a");
+    scene.up().await;
+    scene.ends(0, &["down"]).await;
+    // another text of the same version, as sqlx applies it
+    let text = "CREATE TABLE a (id int); CREATE TABLE b (id int)";
+    scene.write("0001_a", text, "DROP TABLE b, a");
+    let theirs = format!(
+        "{text}; INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time) \
+         VALUES (1, 'a', true, sha384('{text}'), 0)"
+    );
+    scene.by_hand(&theirs).await;
+    // ours takes it back by its own text, not by the one that is stored of the former
+    scene.ends(0, &["down"]).await;
+    let tables = "SELECT count(*)::text FROM pg_tables WHERE tablename IN ('a', 'b')";
+    assert_eq!(scene.ask(tables).await, ["0"]);
+    // once adopted it needs no file
+    scene.by_hand(&theirs).await;
+    scene.write("0002_b", "CREATE TABLE c (id int)", "DROP TABLE c");
+    scene.up().await;
+    let told = "SELECT string_agg(direction, ' ' ORDER BY id) FROM amas_migrate.history WHERE version = 1";
+    assert_eq!(scene.ask(told).await, ["up down stamp down stamp"]);
+    scene.remove("0001_a");
+    scene.remove("0002_b");
+    scene.ends(0, &["down", "--to", "0"]).await;
+    assert_eq!(scene.ask(tables).await, ["0"]);
+    // the same text again: what its file says now counts, not what lies under the `down`
+    scene.write("0001_a", text, "DROP TABLE a, b; CREATE TABLE taken_back ()");
+    scene.by_hand(&theirs).await;
+    scene.ends(0, &["down"]).await;
+    assert_eq!(
+        scene.ask("SELECT to_regclass('taken_back')::text").await,
+        ["taken_back"]
+    );
+}
+
+#[tokio::test]
+async fn what_is_half_way_keeps_its_file() {
+    let scene = Scene::new("records_half").await;
+    let half = "CREATE TABLE a (id int);\nCREATE INDEX CONCURRENTLY i ON a (id);\nSELECT 1/0;";
+    scene.write("0001_a", "SELECT 1", "SELECT 1");
+    scene.write("0005_b", half, "DROP TABLE a");
+    scene.ends(10, &["up"]).await;
+    scene.remove("0005_b");
+    for other in [None, Some("0006_b")] {
+        if let Some(name) = other {
+            scene.write(name, half, "DROP TABLE a");
+        }
+        for args in [&["up"][..], &["up", "--to", "1"], &["repair"]] {
+            let said = scene.ends(12, args).await;
+            assert!(said.contains("migration 5 (b) is half way up"), "{args:?}: {said}");
+            assert!(said.contains("put the file back"), "{args:?}: {said}");
+        }
+    }
+    assert!(scene.ends(12, &["repair"]).await.contains("--pending 5 if"));
+    scene.remove("0006_b");
+    scene.write("0005_b", &half.replace("1/0", "1"), "DROP TABLE a");
+    assert_eq!(scene.ends(0, &["repair"]).await, "files and records agree\n");
+    scene.ends(0, &["up"]).await;
+    let indexes = "SELECT count(*)::text FROM pg_index WHERE indrelid = 'a'::regclass";
+    assert_eq!(scene.ask(indexes).await, ["1"]);
+}
+
+#[tokio::test]
+async fn with_a_table_goes_what_was_missing_of_it() {
+    let scene = Scene::new("records_drift").await;
+    let make = "CREATE TABLE goes (id int CONSTRAINT few CHECK (id < 9), other int); CREATE INDEX i ON goes (id);
+        CREATE TABLE stays (id int, other int); CREATE INDEX j ON stays (id); CREATE TABLE back (id int PRIMARY KEY)";
+    scene.write("0001_a", make, "DROP TABLE goes, stays, back");
+    scene.up().await;
+    let revoked = "REVOKE ALL ON goes FROM records_drift_app";
+    let change = format!(
+        "DROP INDEX i, j; ALTER TABLE goes DROP CONSTRAINT few, DROP COLUMN other; ALTER TABLE stays DROP COLUMN other; \
+         DROP TABLE back; {revoked}"
+    );
+    scene.by_hand(&change).await;
+    let left = "column stays.other: gone\nindex j: gone\ntable back: gone\n";
+    scene.write("0002_b", "DROP TABLE goes", "SELECT 1");
+    scene.up().await;
+    assert_eq!(scene.verb(&["drift"]).await.1, left);
+    // nor does it come back with the next run, and what is undone is over, whole tables too
+    scene.write("0003_c", "CREATE TABLE c (id int)", "DROP TABLE c");
+    scene.up().await;
+    assert_eq!(scene.verb(&["drift"]).await.1, left);
+    scene
+        .by_hand("CREATE TABLE back (id int PRIMARY KEY); CREATE INDEX j ON stays (id)")
+        .await;
+    assert_eq!(scene.verb(&["drift"]).await.1, "column stays.other: gone\n");
+}
