@@ -196,3 +196,46 @@ async fn with_a_table_goes_what_was_missing_of_it() {
         .await;
     assert_eq!(scene.verb(&["drift"]).await.1, "column stays.other: gone\n");
 }
+
+#[tokio::test]
+async fn rows_are_put_back_past_the_triggers() {
+    let scene = Scene::new("records_triggers").await;
+    let make = "CREATE TABLE tally (n int); INSERT INTO tally VALUES (0);
+        CREATE TABLE t (id int PRIMARY KEY, note text); INSERT INTO t VALUES (1, 'as it was'), (2, 'too');
+        CREATE FUNCTION altered() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN NEW.note := 'altered'; RETURN NEW; END $$;
+        CREATE FUNCTION counted() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN UPDATE tally SET n = n + 1; RETURN NULL; END $$;
+        CREATE TRIGGER a_alters BEFORE INSERT ON t FOR EACH ROW EXECUTE FUNCTION altered();
+        CREATE TRIGGER b_always BEFORE INSERT ON t FOR EACH ROW EXECUTE FUNCTION altered();
+        CREATE TRIGGER c_counts AFTER INSERT ON t FOR EACH ROW EXECUTE FUNCTION counted();
+        CREATE TRIGGER d_counts AFTER INSERT ON t FOR EACH STATEMENT EXECUTE FUNCTION counted();
+        CREATE TRIGGER e_is_off BEFORE INSERT ON t FOR EACH ROW EXECUTE FUNCTION altered();
+        CREATE TRIGGER f_replica BEFORE INSERT ON t FOR EACH ROW EXECUTE FUNCTION altered();
+        ALTER TABLE t ENABLE ALWAYS TRIGGER b_always; ALTER TABLE t DISABLE TRIGGER e_is_off; ALTER TABLE t ENABLE REPLICA TRIGGER f_replica;";
+    scene.write("0001_a", make, "SELECT 1");
+    scene.write("0002_b", "TRUNCATE t", "SELECT 1");
+    scene.ends(0, &["up", "--to", "1"]).await;
+    let (rows, states) = (
+        "SELECT t::text FROM t ORDER BY id",
+        "SELECT string_agg(tgenabled::text, '' ORDER BY tgname) FROM pg_trigger WHERE tgrelid = 't'::regclass",
+    );
+    let before = (scene.ask(rows).await, scene.ask(states).await);
+    assert_eq!(before.1, ["OAOODR"]);
+    scene.up().await;
+
+    // somebody is about to write into it: that it has no rows holds only once he is through
+    let mut other = scene.server.connect("records_triggers_owner", scene.name).await;
+    raw_sql("BEGIN; LOCK TABLE t IN ROW EXCLUSIVE MODE")
+        .execute(&mut other)
+        .await
+        .unwrap();
+    let said = scene
+        .ends(32, &["restore-tables", "1", "--lock-timeout", "500ms"])
+        .await;
+    assert!(said.contains("55P03"), "{said}");
+    raw_sql("ROLLBACK").execute(&mut other).await.unwrap();
+
+    let said = scene.ends(0, &["restore-tables", "1"]).await;
+    assert_eq!(said, "public.t: filled, 2 rows\n");
+    assert_eq!((scene.ask(rows).await, scene.ask(states).await), before);
+    assert_eq!(scene.ask("SELECT n::text FROM tally").await, ["0"]);
+}

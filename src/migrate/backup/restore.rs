@@ -10,7 +10,7 @@ use std::{
 };
 
 use serde::Serialize;
-use sqlx::{PgConnection, Row};
+use sqlx::PgConnection;
 use tokio::sync::mpsc;
 
 use super::{
@@ -20,10 +20,11 @@ use super::{
 };
 use crate::{
     api::names::SqlName,
-    migrate::{history, record::literal, report::Failure, session},
+    migrate::{history, report::Failure, session},
 };
 
 mod choice;
+mod filled;
 
 use choice::{Action, Choice, Place};
 
@@ -122,7 +123,7 @@ async fn locked(
     );
     session::ask(conn, &begin).await?;
     let choice = choice::choose(conn, backup, wanted).await?;
-    let keys = later_keys(conn, &choice).await?;
+    let put_back = filled::quiet(conn, &choice).await?;
     let (to, mut items) = mpsc::channel(16);
     let Some(stdout) = source.child.stdout.take() else {
         return Err(Failure::NotRestored("pg_restore says nothing".to_owned()));
@@ -144,7 +145,7 @@ async fn locked(
     let _ = reading.await;
     let (rows, warnings) = (work.rows, work.warnings);
     let finish = format!(
-        "SET CONSTRAINTS ALL IMMEDIATE; {keys}UPDATE amas_migrate.backups SET restored_at = pg_catalog.clock_timestamp() WHERE id = {}; COMMIT",
+        "SET CONSTRAINTS ALL IMMEDIATE; {put_back}UPDATE amas_migrate.backups SET restored_at = pg_catalog.clock_timestamp() WHERE id = {}; COMMIT",
         backup.id
     );
     session::ask(conn, &finish)
@@ -159,36 +160,6 @@ async fn locked(
         tables: tables.collect(),
         warnings,
     })
-}
-
-/// Tables that are there are filled in the order of the file, which their foreign keys may not like: those are looked at last. What puts them
-/// back as they were.
-async fn later_keys(conn: &mut PgConnection, choice: &Choice) -> Result<String, Failure> {
-    let filled: Vec<String> = choice.filled().map(literal).collect();
-    if filled.is_empty() {
-        return Ok(String::new());
-    }
-    let sql = format!(
-        "SELECT pg_catalog.quote_ident(n.nspname) || '.' || pg_catalog.quote_ident(c.relname), pg_catalog.quote_ident(k.conname) \
-         FROM pg_catalog.pg_constraint k JOIN pg_catalog.pg_class c ON c.oid = k.conrelid \
-         JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
-         JOIN pg_catalog.unnest(ARRAY[{}]) f ON pg_catalog.to_regclass(f)::pg_catalog.oid = c.oid \
-         WHERE k.contype = 'f' AND NOT k.condeferrable AND k.conparentid = 0",
-        filled.join(", ")
-    );
-    let (mut before, mut after) = (Vec::new(), String::new());
-    for row in session::ask(conn, &sql).await? {
-        let (table, key): (String, String) = (row.try_get(0)?, row.try_get(1)?);
-        let alter = format!("ALTER TABLE {table} ALTER CONSTRAINT {key}");
-        before.push(format!("{alter} DEFERRABLE INITIALLY DEFERRED"));
-        after.push_str(&format!("{alter} NOT DEFERRABLE; "));
-    }
-    if !before.is_empty() {
-        session::ask(conn, &before.join("; "))
-            .await
-            .map_err(|error| refused("its foreign keys", error))?;
-    }
-    Ok(after)
 }
 
 fn refused(what: &str, error: sqlx::Error) -> Failure {

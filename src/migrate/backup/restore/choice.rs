@@ -1,10 +1,10 @@
 //! Which tables of a backup are put back, and what of its script that takes. Reads the database, and decides purely.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use sqlx::{PgConnection, Row};
 
-use super::{Backup, Wanted};
+use super::{Backup, Wanted, filled};
 use crate::{
     api::names::SqlName,
     migrate::{backup::Entry, record::literal, report::Failure, session},
@@ -67,12 +67,13 @@ pub(super) async fn choose(conn: &mut PgConnection, backup: &Backup, wanted: &Wa
             )));
         }
     }
-    let there = there(conn, &targets).await?;
-    let occupied: Vec<&str> = there
-        .iter()
-        .filter(|(_, has_rows)| **has_rows || wanted.into.is_some())
-        .map(|(name, _)| name.as_str())
-        .collect();
+    let there = filled::present(conn, &targets).await?;
+    let tables = there.iter().filter(|(_, sequence)| !**sequence);
+    let tables: Vec<&str> = tables.map(|(name, _)| name.as_str()).collect();
+    let occupied: Vec<String> = match wanted.into {
+        Some(_) => there.keys().cloned().collect(),
+        None => filled::occupied(conn, &tables).await?,
+    };
     if !occupied.is_empty() {
         let what = match wanted.into {
             Some(_) => "is there already; choose a schema that has no such tables",
@@ -165,31 +166,6 @@ async fn absent(conn: &mut PgConnection, schemas: &[String]) -> Result<Vec<Strin
 fn into(schema: &SqlName, name: &str) -> String {
     let bare = name.find("\".\"").map_or(name, |at| &name[at + 2..]);
     format!("\"{schema}\".{bare}")
-}
-
-/// Those that exist, and whether each has rows of its own. A sequence has none.
-async fn there(conn: &mut PgConnection, names: &BTreeSet<String>) -> Result<BTreeMap<String, bool>, Failure> {
-    let list: Vec<String> = names.iter().map(|name| literal(name)).collect();
-    let sql = format!(
-        "SELECT f, c.relkind = 'S' FROM pg_catalog.unnest(ARRAY[{}]::pg_catalog.text[]) f \
-         JOIN pg_catalog.pg_class c ON c.oid = pg_catalog.to_regclass(f)::pg_catalog.oid",
-        list.join(", ")
-    );
-    let (mut all, mut looks) = (BTreeMap::new(), Vec::new());
-    for row in session::ask(conn, &sql).await? {
-        let (name, sequence): (String, bool) = (row.try_get(0)?, row.try_get(1)?);
-        if !sequence {
-            looks.push(format!("SELECT {}, EXISTS (SELECT FROM ONLY {name})", literal(&name)));
-        }
-        all.insert(name, false);
-    }
-    if looks.is_empty() {
-        return Ok(all);
-    }
-    for row in session::ask(conn, &looks.join(" UNION ALL ")).await? {
-        all.insert(row.try_get(0)?, row.try_get(1)?);
-    }
-    Ok(all)
 }
 
 const SETVAL: &str = "SELECT pg_catalog.setval(";
