@@ -239,3 +239,96 @@ async fn rows_are_put_back_past_the_triggers() {
     assert_eq!((scene.ask(rows).await, scene.ask(states).await), before);
     assert_eq!(scene.ask("SELECT n::text FROM tally").await, ["0"]);
 }
+
+/// A partitioned table of two, with rows, keys, indexes and triggers, that another table is about.
+const PARTS: &str = "CREATE TABLE tally (n int); INSERT INTO tally VALUES (0);
+    CREATE TABLE m (id int, year int, note text, PRIMARY KEY (id, year), CHECK (id > 0)) PARTITION BY RANGE (year);
+    CREATE TABLE m_2020 PARTITION OF m FOR VALUES FROM (2020) TO (2021);
+    CREATE TABLE m_2021 PARTITION OF m FOR VALUES FROM (2021) TO (2022) PARTITION BY LIST (id);
+    CREATE TABLE m_2021_1 PARTITION OF m_2021 FOR VALUES IN (1);
+    CREATE INDEX m_note ON m (note);
+    CREATE UNIQUE INDEX m_2020_own ON m_2020 (id);
+    INSERT INTO m VALUES (1, 2020, 'a'), (2, 2020, 'b'), (1, 2021, 'c');
+    CREATE TABLE about (id int, year int, FOREIGN KEY (id, year) REFERENCES m); INSERT INTO about VALUES (1, 2021);
+    CREATE FUNCTION counted() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN UPDATE public.tally SET n = n + 1; RETURN NULL; END $$;
+    CREATE TRIGGER counts AFTER INSERT ON m FOR EACH ROW EXECUTE FUNCTION counted();
+    ALTER TABLE m_2020 DISABLE TRIGGER counts;";
+
+/// Rows, what is part of what, each index with its table and its whole, triggers, and what would be counted twice.
+const SHAPE: &str = "SELECT 'row ' || tableoid::regclass || m::text FROM m \
+    UNION ALL SELECT 'part ' || inhrelid::regclass || ' of ' || inhparent::regclass FROM pg_inherits \
+    UNION ALL SELECT 'index ' || indexrelid::regclass || indrelid::regclass || indisvalid || indisprimary FROM pg_index \
+        WHERE indrelid::regclass::text ~ '^m' \
+    UNION ALL SELECT 'trigger ' || tgrelid::regclass || ' ' || tgname || ' ' || tgenabled::text FROM pg_trigger WHERE NOT tgisinternal \
+    UNION ALL SELECT 'key ' || conrelid::regclass || ' to ' || confrelid::regclass || convalidated FROM pg_constraint WHERE contype = 'f' AND conparentid = 0 \
+    UNION ALL SELECT 'tally ' || n FROM tally ORDER BY 1";
+
+#[tokio::test]
+async fn a_partition_comes_back_into_its_table() {
+    let scene = Scene::new("records_leaf").await;
+    scene.write("0001_a", PARTS, "SELECT 1");
+    scene.ends(0, &["up"]).await;
+    scene.by_hand("DROP TABLE about").await;
+    let shape = scene.ask(SHAPE).await;
+    // a backup of the partition alone, and one of everything
+    scene.write("0002_b", "DROP TABLE m_2020", "SELECT 1");
+    scene.up().await;
+    let restored = scene.ends(0, &["restore-tables", "1"]).await;
+    assert_eq!(restored, "public.m_2020: made, 2 rows\n");
+    assert_eq!(scene.ask(SHAPE).await, shape);
+    scene.write("0003_c", "DO $$ BEGIN DROP TABLE m_2020, m_2021; END $$", "SELECT 1");
+    scene.up().await;
+    let restored = scene
+        .ends(0, &["restore-tables", "2", "--table", "m_2021", "--table", "m_2020"])
+        .await;
+    let told = [
+        "public.m_2020: made, 2 rows",
+        "public.m_2021: made, 0 rows",
+        "public.m_2021_1: made, 1 row",
+    ];
+    assert_eq!(restored.lines().collect::<Vec<_>>(), told);
+    assert_eq!(scene.ask(SHAPE).await, shape);
+    let next = "INSERT INTO m VALUES (9, 2020, 'next') RETURNING (SELECT count(*)::text FROM m)";
+    assert_eq!(scene.ask(next).await, ["3"]);
+    assert_eq!(scene.ask("SELECT count(*)::text FROM m WHERE year = 2020").await, ["3"]);
+
+    // without the table that it was part of it is one of its own, which is told
+    scene.by_hand("DROP TABLE m").await;
+    let restored = scene.ends(0, &["restore-tables", "1"]).await;
+    assert!(
+        restored.contains("made, 2 rows") && restored.contains("\"m\" is not there"),
+        "{restored}"
+    );
+}
+
+#[tokio::test]
+async fn a_partitioned_table_comes_back_with_its_partitions() {
+    let scene = Scene::new("records_whole").await;
+    scene.write("0001_a", PARTS, "SELECT 1");
+    scene.ends(0, &["up"]).await;
+    let shape = scene.ask(SHAPE).await;
+    scene.write("0002_b", "DO $$ BEGIN DROP TABLE m, about; END $$", "SELECT 1");
+    scene.up().await;
+    let args = ["restore-tables", "1", "--table", "m", "--table", "about"];
+    let restored = scene.ends(0, &args).await;
+    let told = [
+        "public.about: made, 1 row",
+        "public.m: made, 0 rows",
+        "public.m_2020: made, 2 rows",
+        "public.m_2021: made, 0 rows",
+        "public.m_2021_1: made, 1 row",
+    ];
+    assert_eq!(restored.lines().collect::<Vec<_>>(), told);
+    assert_eq!(scene.ask(SHAPE).await, shape);
+
+    // a record of before: what is part of what is not in it, and the rows go where they are named
+    let older =
+        "UPDATE amas_migrate.backups SET entries = (SELECT jsonb_agg(e - 'of') FROM jsonb_array_elements(entries) e)";
+    scene.by_hand(older).await;
+    scene.by_hand("DROP TABLE m, about").await;
+    let restored = scene.ends(0, &["restore-tables", "1", "--table", "m"]).await;
+    assert_eq!(restored, "public.m: made, 0 rows\n");
+    scene.by_hand("DROP TABLE m, tally").await;
+    scene.ends(0, &["restore-tables", "1"]).await;
+    assert_eq!(scene.ask(SHAPE).await, shape);
+}

@@ -4,7 +4,7 @@
 //! pg_restore only reads the file here. What it prints is run in our own session, piece by piece, so that only what is chosen is touched.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -25,6 +25,7 @@ use crate::{
 
 mod choice;
 mod filled;
+mod words;
 
 use choice::{Action, Choice, Place};
 
@@ -50,7 +51,7 @@ pub struct Restored {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Outcome {
     pub tables: Vec<Restored>,
-    /// Rights that could not be given again.
+    /// Rights that could not be given again, and partitions without their table.
     pub warnings: Vec<String>,
 }
 
@@ -132,6 +133,7 @@ async fn locked(
     let mut work = Work {
         conn: &mut *conn,
         choice: &choice,
+        attach: Vec::new(),
         rows: BTreeMap::new(),
         warnings: Vec::new(),
     };
@@ -143,6 +145,7 @@ async fn locked(
     }
     applied?;
     let _ = reading.await;
+    work.attach().await?;
     let (rows, warnings) = (work.rows, work.warnings);
     let finish = format!(
         "SET CONSTRAINTS ALL IMMEDIATE; {put_back}UPDATE amas_migrate.backups SET restored_at = pg_catalog.clock_timestamp() WHERE id = {}; COMMIT",
@@ -186,6 +189,8 @@ fn short(statement: &str) -> String {
 struct Work<'a> {
     conn: &'a mut PgConnection,
     choice: &'a Choice,
+    /// What makes partitions of tables, with the tables that they are to be part of.
+    attach: Vec<(String, String)>,
     rows: BTreeMap<String, u64>,
     warnings: Vec<String>,
 }
@@ -209,28 +214,59 @@ impl Work<'_> {
     }
 
     async fn statement(&mut self, statement: &str) -> Result<(), Failure> {
-        match self.choice.action(statement)? {
+        let action = self.choice.action(statement)?;
+        if !self.attach.is_empty() && self.choice.looks_at_partitions(statement) {
+            self.attach().await?;
+        }
+        match action {
             Action::Skip => Ok(()),
-            Action::Run(sql) => session::ask(self.conn, &sql)
-                .await
-                .map(drop)
-                .map_err(|error| refused(&short(&sql), error)),
-            Action::Try(sql) => {
-                let tried = format!("SAVEPOINT amas_try; {sql}; RELEASE SAVEPOINT amas_try");
-                match session::ask(self.conn, &tried)
-                    .await
-                    .map_err(|error| refused(&short(&sql), error))
-                {
-                    Ok(_) => {}
-                    Err(Failure::NotRestored(why)) => {
-                        self.warnings.push(why);
-                        session::ask(self.conn, "ROLLBACK TO SAVEPOINT amas_try").await?;
-                    }
-                    Err(lost) => return Err(lost),
-                }
+            Action::Run(sql) => self.run(&sql).await,
+            Action::Try(sql) => self.attempt(&sql).await,
+            Action::Attach { whole, sql } => {
+                self.attach.push((whole, sql));
                 Ok(())
             }
         }
+    }
+
+    async fn run(&mut self, sql: &str) -> Result<(), Failure> {
+        session::ask(self.conn, sql)
+            .await
+            .map(drop)
+            .map_err(|error| refused(&short(sql), error))
+    }
+
+    async fn attempt(&mut self, sql: &str) -> Result<(), Failure> {
+        let tried = format!("SAVEPOINT amas_try; {sql}; RELEASE SAVEPOINT amas_try");
+        match session::ask(self.conn, &tried)
+            .await
+            .map_err(|error| refused(&short(sql), error))
+        {
+            Ok(_) => {}
+            Err(Failure::NotRestored(why)) => {
+                self.warnings.push(why);
+                session::ask(self.conn, "ROLLBACK TO SAVEPOINT amas_try").await?;
+            }
+            Err(lost) => return Err(lost),
+        }
+        Ok(())
+    }
+
+    /// Tables become partitions when their rows, keys and indexes are in, not as soon as the file says so: the server would give them the indexes
+    /// that the file makes too, and the rows would go through the triggers of the table that they are part of. The server takes what it finds
+    /// for the parts of that table's indexes.
+    async fn attach(&mut self) -> Result<(), Failure> {
+        for (whole, sql) in std::mem::take(&mut self.attach) {
+            let there = filled::present(self.conn, &BTreeSet::from([whole.clone()])).await?;
+            match there.is_empty() {
+                false => self.run(&sql).await?,
+                true => self.warnings.push(format!(
+                    "{}: {whole} is not there, so its partition is a table of its own now",
+                    short(&sql)
+                )),
+            }
+        }
+        Ok(())
     }
 
     async fn copy(&mut self, copy: &str, items: &mut mpsc::Receiver<Item>) -> Result<(), Failure> {
