@@ -332,3 +332,88 @@ async fn a_partitioned_table_comes_back_with_its_partitions() {
     scene.ends(0, &["restore-tables", "1"]).await;
     assert_eq!(scene.ask(SHAPE).await, shape);
 }
+
+#[tokio::test]
+async fn an_index_goes_only_when_the_right_one_is_whole() {
+    let scene = Scene::new("records_index").await;
+    let make = "CREATE SCHEMA app; CREATE TABLE app.t (id int); CREATE UNIQUE INDEX \"U 1\" ON app.t (id)";
+    scene.write("0001_a", make, "DROP SCHEMA app CASCADE");
+    scene.up().await;
+    let change = "DROP INDEX app.\"U 1\"; CREATE INDEX \"U 1\" ON app.t (id); COMMENT ON INDEX app.\"U 1\" IS 'kept'; \
+        INSERT INTO app.t VALUES (1), (1)";
+    scene.by_hand(change).await;
+    let indexes = "SELECT indexrelid::regclass::text || ' ' || indisunique || indisvalid || ' ' || obj_description(indexrelid, 'pg_class') \
+        FROM pg_index WHERE indrelid = 'app.t'::regclass";
+    // as often as it is tried
+    for _ in 0..2 {
+        let said = scene.ends(30, &["drift", "--correct"]).await;
+        assert!(said.contains("not put back: index app.\"U 1\""), "{said}");
+        assert!(said.contains("could not create unique index"), "{said}");
+        assert_eq!(scene.ask(indexes).await, ["app.\"U 1\" falsetrue kept"]);
+    }
+    scene.by_hand("DELETE FROM app.t").await;
+    // what a process that was killed has left goes with the next
+    scene.by_hand("CREATE INDEX amas_correcting ON app.t (id)").await;
+    let said = scene.ends(0, &["drift", "--correct"]).await;
+    assert!(said.contains("put back: index app.\"U 1\""), "{said}");
+    assert_eq!(scene.ask(indexes).await, ["app.\"U 1\" truetrue kept"]);
+    scene.by_hand("CREATE INDEX amas_correcting ON app.t (id)").await;
+    scene.ends(0, &["drift", "--correct"]).await;
+    assert_eq!(scene.ask(indexes).await.len(), 1);
+}
+
+#[tokio::test]
+async fn a_view_keeps_what_hangs_on_it() {
+    let scene = Scene::new("records_view").await;
+    let make = "CREATE TABLE t (id int, a text, b text);
+        CREATE VIEW v AS SELECT id, a FROM t;
+        CREATE FUNCTION takes() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN INSERT INTO t (id) VALUES (NEW.id); RETURN NEW; END $$;
+        CREATE TRIGGER takes INSTEAD OF INSERT ON v FOR EACH ROW EXECUTE FUNCTION takes();
+        CREATE RULE quiet AS ON DELETE TO v DO INSTEAD NOTHING;
+        COMMENT ON VIEW v IS 'it''s v'; COMMENT ON COLUMN v.a IS 'about a'; ALTER VIEW v ALTER COLUMN a SET DEFAULT 'x';
+        GRANT SELECT ON v TO PUBLIC;";
+    scene.write("0001_a", make, "DROP TABLE t CASCADE; DROP FUNCTION takes");
+    let roles = [
+        "CREATE ROLE records_view_mine",
+        "COMMENT ON ROLE records_view_mine IS 'amas.dev/claim {}'",
+    ];
+    scene.server.admin("postgres", &roles).await;
+    scene.up().await;
+    // none of these is compared
+    let mine =
+        "GRANT SELECT, INSERT ON v TO records_view_mine; GRANT UPDATE (a) ON v TO records_view_mine WITH GRANT OPTION";
+    scene.by_hand(mine).await;
+    let hangs = "SELECT obj_description('v'::regclass, 'pg_class') UNION ALL SELECT attname || coalesce(col_description(attrelid, attnum), '') || attacl::text \
+        FROM pg_attribute WHERE attrelid = 'v'::regclass AND attname = 'a' \
+        UNION ALL SELECT string_agg(g::text, ' ' ORDER BY g::text) FROM pg_class, unnest(relacl) g WHERE oid = 'v'::regclass \
+        UNION ALL SELECT tgname::text FROM pg_trigger WHERE tgrelid = 'v'::regclass \
+        UNION ALL SELECT rulename::text FROM pg_rewrite WHERE ev_class = 'v'::regclass AND rulename <> '_RETURN' \
+        UNION ALL SELECT pg_get_expr(adbin, adrelid) FROM pg_attrdef WHERE adrelid = 'v'::regclass";
+    let before = scene.ask(hangs).await;
+    assert_eq!(before.len(), 6, "{before:?}");
+    let wider = "CREATE OR REPLACE VIEW v AS SELECT id, a, b FROM t; COMMENT ON COLUMN v.b IS 'goes'; GRANT SELECT (b) ON v TO records_view_mine";
+    scene.by_hand(wider).await;
+    let said = scene.ends(0, &["drift", "--correct"]).await;
+    assert!(said.contains("put back: view v"), "{said}");
+    assert_eq!(scene.ask(hangs).await, before);
+    // what cannot be carried over keeps the view as it is
+    let rule = "CREATE OR REPLACE VIEW v AS SELECT id, a, b FROM t; CREATE RULE asks AS ON UPDATE TO v DO ALSO INSERT INTO t (b) VALUES (OLD.b)";
+    scene.by_hand(rule).await;
+    let said = scene.ends(30, &["drift", "--correct"]).await;
+    assert!(said.contains("not put back: view v"), "{said}");
+    scene.by_hand("DROP RULE asks ON v").await;
+    scene.ends(0, &["drift", "--correct"]).await;
+    assert_eq!(scene.ask(hangs).await, before);
+
+    // of one that is gone the recorded triggers and rights come back in the same call, which no comparison has told before
+    scene.by_hand("DROP VIEW v").await;
+    let said = scene.ends(30, &["drift", "--correct"]).await;
+    for part in [
+        "put back: view v",
+        "put back: trigger v.takes",
+        "put back: grant TABLE v TO PUBLIC",
+        "rule v.quiet: gone",
+    ] {
+        assert!(said.contains(part), "{part}: {said}");
+    }
+}
