@@ -43,7 +43,10 @@ pub(super) async fn make_anew(
     definition: &str,
 ) -> Result<Option<String>, Failure> {
     let kept = format!("{QUICK}; {}", KEPT.replace("$VIEW", &literal(name)));
-    let kept = session::ask(conn, &kept).await?;
+    let kept = match session::ask(conn, &kept).await {
+        Err(sqlx::Error::Database(error)) => return Ok(Some(error.message().to_owned())),
+        kept => kept?,
+    };
     let create = create("CREATE VIEW", name, definition);
     let mut refused = said(conn, QUICK, &format!("BEGIN; DROP VIEW IF EXISTS {name}; {create}")).await?;
     if refused.is_none() {
