@@ -213,7 +213,7 @@ async fn rows_are_put_back_past_the_triggers() {
         ALTER TABLE t ENABLE ALWAYS TRIGGER b_always; ALTER TABLE t DISABLE TRIGGER e_is_off; ALTER TABLE t ENABLE REPLICA TRIGGER f_replica;";
     scene.write("0001_a", make, "SELECT 1");
     scene.write("0002_b", "TRUNCATE t", "SELECT 1");
-    scene.ends(0, &["up", "--to", "1"]).await;
+    scene.ends(0, &["up", "--to", "1", "--allow-destructive", "all"]).await;
     let (rows, states) = (
         "SELECT t::text FROM t ORDER BY id",
         "SELECT string_agg(tgenabled::text, '' ORDER BY tgname) FROM pg_trigger WHERE tgrelid = 't'::regclass",
@@ -267,7 +267,7 @@ const SHAPE: &str = "SELECT 'row ' || tableoid::regclass || m::text FROM m \
 async fn a_partition_comes_back_into_its_table() {
     let scene = Scene::new("records_leaf").await;
     scene.write("0001_a", PARTS, "SELECT 1");
-    scene.ends(0, &["up"]).await;
+    scene.up().await;
     scene.by_hand("DROP TABLE about").await;
     let shape = scene.ask(SHAPE).await;
     // a backup of the partition alone, and one of everything
@@ -305,7 +305,7 @@ async fn a_partition_comes_back_into_its_table() {
 async fn a_partitioned_table_comes_back_with_its_partitions() {
     let scene = Scene::new("records_whole").await;
     scene.write("0001_a", PARTS, "SELECT 1");
-    scene.ends(0, &["up"]).await;
+    scene.up().await;
     let shape = scene.ask(SHAPE).await;
     scene.write("0002_b", "DO $$ BEGIN DROP TABLE m, about; END $$", "SELECT 1");
     scene.up().await;
