@@ -18,6 +18,8 @@ mod keeper;
 mod kept;
 #[path = "component/migrate.rs"]
 mod migrate;
+#[path = "component/migrate_records.rs"]
+mod migrate_records;
 #[path = "component/migrate_statements.rs"]
 mod migrate_statements;
 #[path = "component/neo4j.rs"]

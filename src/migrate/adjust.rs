@@ -129,6 +129,7 @@ pub fn problems(source: &Source, applied: &[Applied]) -> Vec<Problem> {
     let of_row = |row: &Applied| {
         let (version, description) = (row.version, row.description.clone());
         let what = match source.get(version) {
+            None if plan::is_half_missing(source, row) => PlanError::HalfMissing { version, description },
             // the next run goes on with it
             _ if !row.success && row.unfinished.is_some() => return None,
             _ if !row.success => PlanError::Dirty { version, description },
@@ -266,6 +267,31 @@ mod tests {
             ..Verdicts::default()
         };
         assert_eq!(said(repair(&files, &half, &verdicts)), [('a', 2)]);
+    }
+
+    #[test]
+    fn what_is_half_way_up_without_a_file_is_a_problem() {
+        let mut half = rows(&[(1, "a", true), (5, "e", false)]);
+        let mut left = |direction| {
+            half[1].unfinished = Some(Unfinished {
+                direction,
+                done: 1,
+                digest: String::new(),
+                begun: false,
+            });
+            let files = source(&[(1, "a"), (6, "e")]);
+            let found: Vec<String> = problems(&files, &half).iter().map(Problem::remedy).collect();
+            let gone = Verdicts {
+                pending: [5].into(),
+                ..Verdicts::default()
+            };
+            assert_eq!(said(repair(&files, &half, &gone)), [('p', 5)]);
+            found
+        };
+        let both = "--applied 5 if all of it is in the database, --pending 5 if nothing of it is";
+        assert_eq!(left(Direction::Up), [both]);
+        // the way down is in the records
+        assert_eq!(left(Direction::Down), [""; 0]);
     }
 
     #[test]

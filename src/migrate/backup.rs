@@ -16,13 +16,16 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use sqlx::{PgConnection, Row, postgres::PgRow};
 
+use crate::api::names::SqlName;
+
 use super::{
+    analysis::TableName,
     record::{literal, or_null},
     report::Failure,
     session::{self, Login},
 };
 
-pub(super) use extent::{Extent, OutOfReach, entries, lost};
+pub(super) use extent::{Extent, OutOfReach, lost};
 use folder::Place;
 pub(super) use tool::Tool;
 
@@ -64,7 +67,7 @@ pub struct Entry {
     pub name: String,
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub sequence: bool,
-    /// The table that a sequence numbers a column of.
+    /// The table that it is part of: whose column a sequence numbers, or (not known of every backup) whose partition a table is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub of: Option<String>,
 }
@@ -111,6 +114,34 @@ impl Backup {
         let tables = self.entries.iter().filter(|entry| !entry.sequence);
         tables.map(|entry| entry.name.as_str())
     }
+}
+
+/// The tables and sequences of an extent that are there.
+pub(super) async fn entries(
+    conn: &mut PgConnection,
+    schema: &SqlName,
+    extent: &Extent,
+) -> Result<Vec<Entry>, sqlx::Error> {
+    let mut entries = extent::entries(conn, schema, extent).await?;
+    let names: Vec<String> = entries.iter().map(|entry| literal(&entry.name)).collect();
+    let sql = format!(
+        "SELECT f, n.nspname::text, p.relname::text FROM pg_catalog.unnest(ARRAY[{}]::pg_catalog.text[]) f \
+         JOIN pg_catalog.pg_class c ON c.oid = pg_catalog.to_regclass(f)::pg_catalog.oid AND c.relispartition \
+         JOIN pg_catalog.pg_inherits i ON i.inhrelid = c.oid JOIN pg_catalog.pg_class p ON p.oid = i.inhparent \
+         JOIN pg_catalog.pg_namespace n ON n.oid = p.relnamespace",
+        names.join(", ")
+    );
+    for row in session::ask(conn, &sql).await? {
+        let (part, schema, name): (String, String, String) = (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
+        if let Some(entry) = entries.iter_mut().find(|entry| entry.name == part) {
+            let whole = TableName {
+                schema: Some(schema),
+                name,
+            };
+            entry.of = Some(whole.to_string());
+        }
+    }
+    Ok(entries)
 }
 
 /// A dump that was made and is on disk, not recorded yet.

@@ -174,6 +174,10 @@ pub async fn take_up_extensions(conn: &mut PgConnection, names: &[String]) -> Re
 const DIGEST: &str = "SELECT coalesce(encode(sha256(string_agg(sha256(convert_to(o.kind || E'\\n' || o.name || E'\\n' || o.definition, 'UTF8')), \
      ''::bytea ORDER BY o.kind COLLATE \"C\", o.name COLLATE \"C\")), 'hex'), ''), count(*)::integer FROM amas_migrate.objects o";
 
+/// What `d` is part of is there, or was gone by hand too: with a table that the run has dropped goes what was missing of it.
+const ITS_WHOLE: &str = "(d.parent = '' OR EXISTS (SELECT FROM present q WHERE q.parent = '' AND q.name = d.parent) \
+     OR EXISTS (SELECT FROM amas_migrate.drift w WHERE w.parent = '' AND w.name = d.parent AND w.present IS NULL))";
+
 fn recording(schema: &SqlName, before: &str, after: &str) -> String {
     format!(
         "BEGIN; {SETTINGS}; {before}; \
@@ -183,7 +187,7 @@ fn recording(schema: &SqlName, before: &str, after: &str) -> String {
          WHERE d.kind IS NULL OR d.present IS DISTINCT FROM p.definition \
          UNION ALL SELECT d.kind, d.name, d.parent, d.recorded FROM amas_migrate.drift d \
          LEFT JOIN present p ON p.kind = d.kind AND p.name = d.name \
-         WHERE d.recorded IS NOT NULL AND d.present IS NOT DISTINCT FROM p.definition), \
+         WHERE d.recorded IS NOT NULL AND d.present IS NOT DISTINCT FROM p.definition AND {ITS_WHOLE}), \
          gone AS (DELETE FROM amas_migrate.objects o WHERE NOT EXISTS (SELECT FROM right_ones r \
          WHERE r.kind = o.kind AND r.name = o.name AND r.definition = o.definition AND r.parent = o.parent)) \
          INSERT INTO amas_migrate.objects (kind, name, parent, definition) SELECT r.kind, r.name, r.parent, r.definition \

@@ -248,10 +248,12 @@ fn applied_query(schema: &SqlName, downs_above: Option<i64>, progress: bool) -> 
     let at = micros("m.installed_on");
     let down = match downs_above {
         None => "NULL::pg_catalog.text".to_owned(),
+        // what lies under a `down`, or is of another text, is no way back of what somebody else has applied since
         Some(target) => format!(
             "CASE WHEN m.version > {target} THEN \
-             (SELECT h.down_sql FROM amas_migrate.history h WHERE h.version = m.version \
-              AND h.direction <> 'down' ORDER BY h.id DESC LIMIT 1) END"
+             (SELECT l.down_sql FROM (SELECT h.direction, h.checksum, h.down_sql FROM amas_migrate.history h \
+              WHERE h.version = m.version ORDER BY h.id DESC LIMIT 1) l \
+              WHERE l.direction <> 'down' AND l.checksum = m.checksum) END"
         ),
     };
     format!(

@@ -96,7 +96,7 @@ impl Plan {
 
 /// What would bring a database with this history to `target` (None: the newest file).
 ///
-/// On the way up every applied version is compared with its file first. A target below the current version gives a down
+/// On the way up every applied version is compared with its file first, and one that is half way must have one. A target below the current version gives a down
 /// plan from the stored down texts (`Applied::down`), falling back to the source's; it needs no files, which may be gone
 /// after a revert in Git.
 pub fn plan(source: &Source, history: &[Applied], target: Option<i64>) -> Result<Plan, PlanError> {
@@ -132,6 +132,13 @@ pub fn plan(source: &Source, history: &[Applied], target: Option<i64>) -> Result
     {
         check_applied(source, applied, current)?;
     }
+    // whatever the target: its text may have got another version, and would run from its beginning
+    if let Some(half) = history.iter().find(|applied| is_half_missing(source, applied)) {
+        return Err(PlanError::HalfMissing {
+            version: half.version,
+            description: half.description.clone(),
+        });
+    }
     up(source, history, target)
 }
 
@@ -160,6 +167,11 @@ pub fn current(history: &[Applied]) -> i64 {
 fn half_up(applied: &Applied) -> bool {
     let half = applied.unfinished.as_ref().filter(|_| !applied.success);
     half.is_some_and(|half| half.direction == Direction::Up)
+}
+
+/// It is half way up, and nothing can go on with it.
+pub fn is_half_missing(source: &Source, applied: &Applied) -> bool {
+    half_up(applied) && source.get(applied.version).is_none()
 }
 
 /// That a version is known to the files or the records; 0 always is.
@@ -476,6 +488,33 @@ mod tests {
             assert_eq!(plan.steps[0].unfinished, half[1].unfinished);
             assert!(plan.steps[1..].iter().all(|step| step.unfinished.is_none()));
         }
+    }
+
+    #[test]
+    fn what_is_half_way_up_is_not_passed_over_without_its_file() {
+        let mut half = history(&[1, 2]);
+        half[1].success = false;
+        half[1].unfinished = Some(Unfinished {
+            direction: Direction::Up,
+            done: 1,
+            digest: "x".into(),
+            begun: false,
+        });
+        // gone, or under another version; whatever is asked for
+        for (files, target) in [(&[1][..], None), (&[1, 3], None), (&[1, 3], Some(3)), (&[1], Some(1))] {
+            let refused = plan(&source(files), &half, target).unwrap_err();
+            assert!(
+                matches!(refused, PlanError::HalfMissing { version: 2, .. }),
+                "{files:?} {target:?}: {refused}"
+            );
+        }
+        assert_eq!(plan(&source(&[1, 2]), &half, None).unwrap().steps[0].version, 2);
+        // the way down is in the records
+        half[1].down = Some(Down::new("SELECT 'stored'"));
+        if let Some(unfinished) = &mut half[1].unfinished {
+            unfinished.direction = Direction::Down;
+        }
+        assert_eq!(plan(&source(&[1]), &half, Some(1)).unwrap().steps.len(), 1);
     }
 
     #[test]

@@ -1,8 +1,8 @@
 //! The engine's own tables: created when absent, and told what sqlx did before.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 
-use sqlx::{PgConnection, Row};
+use sqlx::{PgConnection, Row, postgres::PgRow};
 
 use crate::api::names::SqlName;
 
@@ -12,7 +12,7 @@ use super::{
     record::{self, stamp},
     report::Failure,
     session,
-    source::Source,
+    source::{Checksum, Source},
 };
 
 /// Creates the tables if they are absent, or brings those of an older release up to date. True if it did either.
@@ -44,14 +44,19 @@ pub(super) async fn ensure(conn: &mut PgConnection, schema: &SqlName) -> Result<
     Ok(true)
 }
 
-/// Rows that sqlx wrote become known to our history, with the way back their files have.
+/// Rows that sqlx wrote become known to our history, with the way back their files have. What was taken back since, or had another text, says
+/// nothing of such a row.
 pub(super) async fn adopt(conn: &mut PgConnection, source: &Source, applied: &[Applied]) -> Result<(), Failure> {
-    let known = "SELECT DISTINCT version FROM amas_migrate.history";
-    let rows = session::ask(conn, known).await?;
-    let known: HashSet<i64> = rows.iter().flat_map(|row| row.try_get(0)).collect();
+    let latest =
+        "SELECT DISTINCT ON (version) version, direction, checksum FROM amas_migrate.history ORDER BY version, id DESC";
+    let rows = session::ask(conn, latest).await?;
+    let known: HashMap<i64, Checksum> = rows
+        .iter()
+        .filter_map(|row| in_by(row).transpose())
+        .collect::<Result<_, _>>()?;
     let stamps: Vec<String> = applied
         .iter()
-        .filter(|applied| applied.success && !known.contains(&applied.version))
+        .filter(|applied| applied.success && known.get(&applied.version) != Some(&applied.checksum))
         .map(|applied| {
             let down = way_back(source, applied);
             stamp(applied.version, &applied.description, &applied.checksum, down.as_ref())
@@ -62,6 +67,13 @@ pub(super) async fn adopt(conn: &mut PgConnection, source: &Source, applied: &[A
     }
     session::ask(conn, &stamps.join(";")).await?;
     Ok(())
+}
+
+/// The version and text that a latest row of the history says to be in; None: it was taken back.
+fn in_by(row: &PgRow) -> Result<Option<(i64, Checksum)>, sqlx::Error> {
+    let taken_back = row.try_get::<String, _>("direction")? == "down";
+    let text = (row.try_get("version")?, Checksum::from_row(row.try_get("checksum")?));
+    Ok((!taken_back).then_some(text))
 }
 
 /// The down text of the file that was applied, if it is still that file.

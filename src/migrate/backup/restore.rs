@@ -4,13 +4,13 @@
 //! pg_restore only reads the file here. What it prints is run in our own session, piece by piece, so that only what is chosen is touched.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},
     time::Duration,
 };
 
 use serde::Serialize;
-use sqlx::{PgConnection, Row};
+use sqlx::PgConnection;
 use tokio::sync::mpsc;
 
 use super::{
@@ -20,10 +20,12 @@ use super::{
 };
 use crate::{
     api::names::SqlName,
-    migrate::{history, record::literal, report::Failure, session},
+    migrate::{history, report::Failure, session},
 };
 
 mod choice;
+mod filled;
+mod words;
 
 use choice::{Action, Choice, Place};
 
@@ -49,7 +51,7 @@ pub struct Restored {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Outcome {
     pub tables: Vec<Restored>,
-    /// Rights that could not be given again.
+    /// Rights that could not be given again, and partitions without their table.
     pub warnings: Vec<String>,
 }
 
@@ -122,7 +124,7 @@ async fn locked(
     );
     session::ask(conn, &begin).await?;
     let choice = choice::choose(conn, backup, wanted).await?;
-    let keys = later_keys(conn, &choice).await?;
+    let put_back = filled::quiet(conn, &choice).await?;
     let (to, mut items) = mpsc::channel(16);
     let Some(stdout) = source.child.stdout.take() else {
         return Err(Failure::NotRestored("pg_restore says nothing".to_owned()));
@@ -131,6 +133,7 @@ async fn locked(
     let mut work = Work {
         conn: &mut *conn,
         choice: &choice,
+        attach: Vec::new(),
         rows: BTreeMap::new(),
         warnings: Vec::new(),
     };
@@ -142,9 +145,10 @@ async fn locked(
     }
     applied?;
     let _ = reading.await;
+    work.attach().await?;
     let (rows, warnings) = (work.rows, work.warnings);
     let finish = format!(
-        "SET CONSTRAINTS ALL IMMEDIATE; {keys}UPDATE amas_migrate.backups SET restored_at = pg_catalog.clock_timestamp() WHERE id = {}; COMMIT",
+        "SET CONSTRAINTS ALL IMMEDIATE; {put_back}UPDATE amas_migrate.backups SET restored_at = pg_catalog.clock_timestamp() WHERE id = {}; COMMIT",
         backup.id
     );
     session::ask(conn, &finish)
@@ -159,36 +163,6 @@ async fn locked(
         tables: tables.collect(),
         warnings,
     })
-}
-
-/// Tables that are there are filled in the order of the file, which their foreign keys may not like: those are looked at last. What puts them
-/// back as they were.
-async fn later_keys(conn: &mut PgConnection, choice: &Choice) -> Result<String, Failure> {
-    let filled: Vec<String> = choice.filled().map(literal).collect();
-    if filled.is_empty() {
-        return Ok(String::new());
-    }
-    let sql = format!(
-        "SELECT pg_catalog.quote_ident(n.nspname) || '.' || pg_catalog.quote_ident(c.relname), pg_catalog.quote_ident(k.conname) \
-         FROM pg_catalog.pg_constraint k JOIN pg_catalog.pg_class c ON c.oid = k.conrelid \
-         JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
-         JOIN pg_catalog.unnest(ARRAY[{}]) f ON pg_catalog.to_regclass(f)::pg_catalog.oid = c.oid \
-         WHERE k.contype = 'f' AND NOT k.condeferrable AND k.conparentid = 0",
-        filled.join(", ")
-    );
-    let (mut before, mut after) = (Vec::new(), String::new());
-    for row in session::ask(conn, &sql).await? {
-        let (table, key): (String, String) = (row.try_get(0)?, row.try_get(1)?);
-        let alter = format!("ALTER TABLE {table} ALTER CONSTRAINT {key}");
-        before.push(format!("{alter} DEFERRABLE INITIALLY DEFERRED"));
-        after.push_str(&format!("{alter} NOT DEFERRABLE; "));
-    }
-    if !before.is_empty() {
-        session::ask(conn, &before.join("; "))
-            .await
-            .map_err(|error| refused("its foreign keys", error))?;
-    }
-    Ok(after)
 }
 
 fn refused(what: &str, error: sqlx::Error) -> Failure {
@@ -215,6 +189,8 @@ fn short(statement: &str) -> String {
 struct Work<'a> {
     conn: &'a mut PgConnection,
     choice: &'a Choice,
+    /// What makes partitions of tables, with the tables that they are to be part of.
+    attach: Vec<(String, String)>,
     rows: BTreeMap<String, u64>,
     warnings: Vec<String>,
 }
@@ -238,28 +214,59 @@ impl Work<'_> {
     }
 
     async fn statement(&mut self, statement: &str) -> Result<(), Failure> {
-        match self.choice.action(statement)? {
+        let action = self.choice.action(statement)?;
+        if !self.attach.is_empty() && self.choice.looks_at_partitions(statement) {
+            self.attach().await?;
+        }
+        match action {
             Action::Skip => Ok(()),
-            Action::Run(sql) => session::ask(self.conn, &sql)
-                .await
-                .map(drop)
-                .map_err(|error| refused(&short(&sql), error)),
-            Action::Try(sql) => {
-                let tried = format!("SAVEPOINT amas_try; {sql}; RELEASE SAVEPOINT amas_try");
-                match session::ask(self.conn, &tried)
-                    .await
-                    .map_err(|error| refused(&short(&sql), error))
-                {
-                    Ok(_) => {}
-                    Err(Failure::NotRestored(why)) => {
-                        self.warnings.push(why);
-                        session::ask(self.conn, "ROLLBACK TO SAVEPOINT amas_try").await?;
-                    }
-                    Err(lost) => return Err(lost),
-                }
+            Action::Run(sql) => self.run(&sql).await,
+            Action::Try(sql) => self.attempt(&sql).await,
+            Action::Attach { whole, sql } => {
+                self.attach.push((whole, sql));
                 Ok(())
             }
         }
+    }
+
+    async fn run(&mut self, sql: &str) -> Result<(), Failure> {
+        session::ask(self.conn, sql)
+            .await
+            .map(drop)
+            .map_err(|error| refused(&short(sql), error))
+    }
+
+    async fn attempt(&mut self, sql: &str) -> Result<(), Failure> {
+        let tried = format!("SAVEPOINT amas_try; {sql}; RELEASE SAVEPOINT amas_try");
+        match session::ask(self.conn, &tried)
+            .await
+            .map_err(|error| refused(&short(sql), error))
+        {
+            Ok(_) => {}
+            Err(Failure::NotRestored(why)) => {
+                self.warnings.push(why);
+                session::ask(self.conn, "ROLLBACK TO SAVEPOINT amas_try").await?;
+            }
+            Err(lost) => return Err(lost),
+        }
+        Ok(())
+    }
+
+    /// Tables become partitions when their rows, keys and indexes are in, not as soon as the file says so: the server would give them the indexes
+    /// that the file makes too, and the rows would go through the triggers of the table that they are part of. The server takes what it finds
+    /// for the parts of that table's indexes.
+    async fn attach(&mut self) -> Result<(), Failure> {
+        for (whole, sql) in std::mem::take(&mut self.attach) {
+            let there = filled::present(self.conn, &BTreeSet::from([whole.clone()])).await?;
+            match there.is_empty() {
+                false => self.run(&sql).await?,
+                true => self.warnings.push(format!(
+                    "{}: {whole} is not there, so its partition is a table of its own now",
+                    short(&sql)
+                )),
+            }
+        }
+        Ok(())
     }
 
     async fn copy(&mut self, copy: &str, items: &mut mpsc::Receiver<Item>) -> Result<(), Failure> {

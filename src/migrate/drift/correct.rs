@@ -1,5 +1,6 @@
 //! Puts back what can be put back without losing anything: indexes, views, functions, triggers, grants, by their recorded
-//! definitions. What somebody added stays (its definition is nowhere else), but for a grant, which is taken back.
+//! definitions. What somebody added stays (its definition is nowhere else), but for a grant, which is taken back. What is there goes only together
+//! with the coming of what takes its place.
 
 use std::time::Duration;
 
@@ -11,11 +12,14 @@ use crate::{
     migrate::{history, report::Failure, session},
 };
 
+mod index;
+mod view;
+
 /// Unqualified names are those of the schema public; bodies of functions may name what their own search_path has. Locks
 /// that others wait behind are not waited for long.
-const SETTINGS: &str = "SET search_path = public, pg_temp; SET check_function_bodies = off; SET lock_timeout = '1s'";
+const QUICK: &str = "SET search_path = public, pg_temp; SET check_function_bodies = off; SET lock_timeout = '1s'";
 /// The build of an index stands in nobody's way while it waits.
-const PATIENT: &str = "SET lock_timeout = 0";
+const PATIENT: &str = "SET search_path = public, pg_temp; SET check_function_bodies = off; SET lock_timeout = 0";
 
 /// What became of one difference.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,6 +46,18 @@ pub async fn correct(conn: &mut PgConnection, schema: &SqlName, patience: Durati
 }
 
 async fn locked(conn: &mut PgConnection, schema: &SqlName) -> Result<Vec<Outcome>, Failure> {
+    let mut done = once(conn, schema).await?;
+    // what is part of a view shows only when the view is there again, and a new one has what the defaults give
+    let is_view = |outcome: &Outcome| outcome.difference.kind == "view" && outcome.refused.is_none();
+    if done.iter().any(is_view) {
+        done.retain(|outcome| outcome.refused.is_none());
+        done.extend(once(conn, schema).await?);
+    }
+    Ok(done)
+}
+
+/// Looks, and corrects what there is.
+async fn once(conn: &mut PgConnection, schema: &SqlName) -> Result<Vec<Outcome>, Failure> {
     let Some(drift) = look(conn, schema).await? else {
         return Ok(Vec::new());
     };
@@ -75,7 +91,12 @@ fn rank(kind: &str) -> usize {
 async fn one(conn: &mut PgConnection, difference: Difference) -> Result<Outcome, Failure> {
     let mut refused = None;
     for attempt in attempts(&difference) {
-        refused = messages(conn, &attempt).await?;
+        refused = match &attempt {
+            Attempt::Message(message) => said(conn, QUICK, message).await?,
+            Attempt::Sweep(message) => said(conn, PATIENT, message).await?,
+            Attempt::Index(index) => index::put_back(conn, index).await?,
+            Attempt::View(definition) => view::make_anew(conn, &difference.name, definition).await?,
+        };
         if refused.is_none() {
             break;
         }
@@ -83,66 +104,50 @@ async fn one(conn: &mut PgConnection, difference: Difference) -> Result<Outcome,
     Ok(Outcome { difference, refused })
 }
 
-/// Sends them in turn until one is refused; gives what the server said.
-async fn messages(conn: &mut PgConnection, attempt: &[String]) -> Result<Option<String>, Failure> {
-    for message in attempt {
-        let settings = if message.contains("INDEX CONCURRENTLY") {
-            PATIENT
-        } else {
-            ""
-        };
-        session::ask(conn, &format!("{SETTINGS}; {settings}")).await?;
-        match session::send(conn, message).await {
-            Ok(()) => {}
-            Err(failed) => match failed.error {
-                sqlx::Error::Database(error) => return Ok(Some(error.message().to_owned())),
-                error => return Err(error.into()),
-            },
-        }
+/// Sends a message with these settings; gives what the server said if it refused.
+async fn said(conn: &mut PgConnection, settings: &str, message: &str) -> Result<Option<String>, Failure> {
+    session::ask(conn, settings).await?;
+    match session::send(conn, message).await {
+        Ok(()) => Ok(None),
+        Err(failed) => match failed.error {
+            sqlx::Error::Database(error) => Ok(Some(error.message().to_owned())),
+            error => Err(error.into()),
+        },
     }
-    Ok(None)
 }
 
-/// What to try, one after the other: messages, each a transaction.
-fn attempts(difference: &Difference) -> Vec<Vec<String>> {
+/// One way to put something back.
+#[derive(Debug, PartialEq, Eq)]
+enum Attempt {
+    /// A transaction.
+    Message(String),
+    /// One of no transaction.
+    Sweep(String),
+    Index(index::Rebuilt),
+    /// A view that is made anew by its definition.
+    View(String),
+}
+
+/// What to try, one after the other.
+fn attempts(difference: &Difference) -> Vec<Attempt> {
     let (name, recorded) = (difference.name.as_str(), difference.recorded.as_deref());
+    let message = |text: Option<String>| -> Vec<Attempt> { text.map(Attempt::Message).into_iter().collect() };
     match (difference.kind.as_str(), recorded) {
-        ("grant", recorded) => grant(name, recorded).into_iter().map(|message| vec![message]).collect(),
+        ("grant", recorded) => message(grant(name, recorded)),
+        ("index", None) => index::leftover(name).map(Attempt::Sweep).into_iter().collect(),
         (_, None) => Vec::new(),
-        ("function" | "procedure", Some(definition)) => vec![vec![definition.to_owned()]],
-        ("view", Some(definition)) => {
-            let (options, query) = match definition
-                .strip_prefix("WITH (")
-                .and_then(|_| definition.split_once('\n'))
-            {
-                Some((options, query)) => (options, query),
-                None => ("", definition),
-            };
-            let create = |what: &str| format!("{what} {name} {options} AS {query}");
-            vec![
-                vec![create("CREATE OR REPLACE VIEW")],
-                vec![format!("DROP VIEW IF EXISTS {name}; {}", create("CREATE VIEW"))],
-            ]
+        ("function" | "procedure", Some(definition)) => message(Some(definition.to_owned())),
+        ("view", Some(definition)) => vec![
+            Attempt::Message(view::create("CREATE OR REPLACE VIEW", name, definition)),
+            Attempt::View(definition.to_owned()),
+        ],
+        ("index", Some(definition)) => {
+            let rebuilt = index::rebuilt(name, definition);
+            rebuilt.map(Attempt::Index).into_iter().collect()
         }
-        ("index", Some(definition)) => index(name, definition).into_iter().collect(),
-        ("trigger", Some(definition)) => trigger(name, definition)
-            .into_iter()
-            .map(|message| vec![message])
-            .collect(),
+        ("trigger", Some(definition)) => message(trigger(name, definition)),
         _ => Vec::new(),
     }
-}
-
-/// Not on a partitioned table, where it cannot be done without a lock.
-fn index(name: &str, definition: &str) -> Option<Vec<String>> {
-    if definition.ends_with(" INVALID") || definition.contains(" ON ONLY ") {
-        return None;
-    }
-    let (create, rest) = definition.split_once(" INDEX ")?;
-    Some(vec![
-        format!("DROP INDEX CONCURRENTLY IF EXISTS {name}"),
-        format!("{create} INDEX CONCURRENTLY {rest}"),
-    ])
 }
 
 fn trigger(name: &str, definition: &str) -> Option<String> {
@@ -208,7 +213,7 @@ fn grant(name: &str, recorded: Option<&str>) -> Option<String> {
 mod tests {
     use super::*;
 
-    fn tried(kind: &str, name: &str, recorded: Option<&str>) -> Vec<Vec<String>> {
+    fn tried(kind: &str, name: &str, recorded: Option<&str>) -> Vec<Attempt> {
         attempts(&Difference {
             kind: kind.into(),
             name: name.into(),
@@ -217,26 +222,31 @@ mod tests {
         })
     }
 
+    fn message(text: &str) -> Attempt {
+        Attempt::Message(text.to_owned())
+    }
+
     #[test]
     fn what_loses_nothing_is_put_back() {
+        let index = "CREATE UNIQUE INDEX t_a ON public.t USING btree (a)";
+        assert!(matches!(&tried("index", "t_a", Some(index))[..], [Attempt::Index(_)]));
+        assert!(matches!(
+            &tried("index", "amas_correcting", None)[..],
+            [Attempt::Sweep(_)]
+        ));
+        let view = "WITH (security_barrier=true)\n SELECT 1";
         assert_eq!(
-            tried(
-                "index",
-                "t_a",
-                Some("CREATE UNIQUE INDEX t_a ON public.t USING btree (a)")
-            ),
-            [[
-                "DROP INDEX CONCURRENTLY IF EXISTS t_a",
-                "CREATE UNIQUE INDEX CONCURRENTLY t_a ON public.t USING btree (a)"
-            ]]
-        );
-        assert_eq!(
-            tried("view", "v", Some("WITH (security_barrier=true)\n SELECT 1"))[0],
-            ["CREATE OR REPLACE VIEW v WITH (security_barrier=true) AS  SELECT 1"]
+            tried("view", "v", Some(view)),
+            [
+                message("CREATE OR REPLACE VIEW v WITH (security_barrier=true) AS  SELECT 1"),
+                Attempt::View(view.to_owned())
+            ]
         );
         assert_eq!(
             tried("trigger", "\"a.b\".t", Some("CREATE TRIGGER t DISABLED")),
-            [["DROP TRIGGER IF EXISTS t ON \"a.b\"; CREATE TRIGGER t; ALTER TABLE \"a.b\" DISABLE TRIGGER t"]]
+            [message(
+                "DROP TRIGGER IF EXISTS t ON \"a.b\"; CREATE TRIGGER t; ALTER TABLE \"a.b\" DISABLE TRIGGER t"
+            )]
         );
         assert_eq!(
             tried(
@@ -244,14 +254,19 @@ mod tests {
                 "TABLE t TO \"My Role\"",
                 Some("INSERT, SELECT WITH GRANT OPTION")
             ),
-            [[
+            [message(
                 "REVOKE ALL ON TABLE t FROM \"My Role\"; GRANT INSERT ON TABLE t TO \"My Role\"; GRANT SELECT ON TABLE t TO \"My Role\" WITH GRANT OPTION"
-            ]]
+            )]
         );
-        assert_eq!(tried("grant", "TABLE t TO x", None), [["REVOKE ALL ON TABLE t FROM x"]]);
+        assert_eq!(
+            tried("grant", "TABLE t TO x", None),
+            [message("REVOKE ALL ON TABLE t FROM x")]
+        );
         assert_eq!(
             tried("grant", "FUNCTION f(integer) TO PUBLIC", None),
-            [["REVOKE ALL ON FUNCTION f(integer) FROM PUBLIC; GRANT EXECUTE ON FUNCTION f(integer) TO PUBLIC"]]
+            [message(
+                "REVOKE ALL ON FUNCTION f(integer) FROM PUBLIC; GRANT EXECUTE ON FUNCTION f(integer) TO PUBLIC"
+            )]
         );
     }
 
@@ -272,7 +287,7 @@ mod tests {
             ("grant", "TABLE t (a) TO x", Some("SELECT")),
             ("grant", "DEFAULT ON TABLES OF o TO x", Some("SELECT")),
         ] {
-            assert_eq!(tried(kind, name, recorded), [[""; 0]; 0], "{kind} {name}");
+            assert_eq!(tried(kind, name, recorded), [], "{kind} {name}");
         }
     }
 }

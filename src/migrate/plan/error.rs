@@ -13,6 +13,10 @@ pub enum PlanError {
     #[error("migration {version} ({description}) is applied but its file is missing; put the file back")]
     Missing { version: i64, description: String },
     #[error(
+        "migration {version} ({description}) is half way up but its file is missing; put the file back under this version and run `up`, which goes on with it, or look at what its parts did and tell `repair`"
+    )]
+    HalfMissing { version: i64, description: String },
+    #[error(
         "the database is at version {current}, ahead of the newest file ({newest}); use the files that brought it there, or go down to a version explicitly"
     )]
     DatabaseAhead { current: i64, newest: i64 },

@@ -1,10 +1,10 @@
 //! Which tables of a backup are put back, and what of its script that takes. Reads the database, and decides purely.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use sqlx::{PgConnection, Row};
 
-use super::{Backup, Wanted};
+use super::{Backup, Wanted, filled, words};
 use crate::{
     api::names::SqlName,
     migrate::{backup::Entry, record::literal, report::Failure, session},
@@ -37,6 +37,11 @@ pub(super) enum Action {
     Run(String),
     /// If it cannot be, it is told.
     Try(String),
+    /// It makes a table part of `whole`, for when the table has all that is its own.
+    Attach {
+        whole: String,
+        sql: String,
+    },
 }
 
 /// Where rows go.
@@ -67,12 +72,13 @@ pub(super) async fn choose(conn: &mut PgConnection, backup: &Backup, wanted: &Wa
             )));
         }
     }
-    let there = there(conn, &targets).await?;
-    let occupied: Vec<&str> = there
-        .iter()
-        .filter(|(_, has_rows)| **has_rows || wanted.into.is_some())
-        .map(|(name, _)| name.as_str())
-        .collect();
+    let there = filled::present(conn, &targets).await?;
+    let tables = there.iter().filter(|(_, sequence)| !**sequence);
+    let tables: Vec<&str> = tables.map(|(name, _)| name.as_str()).collect();
+    let occupied: Vec<String> = match wanted.into {
+        Some(_) => there.keys().cloned().collect(),
+        None => filled::occupied(conn, &tables).await?,
+    };
     if !occupied.is_empty() {
         let what = match wanted.into {
             Some(_) => "is there already; choose a schema that has no such tables",
@@ -109,7 +115,7 @@ fn is_sequence(backup: &Backup, name: &str) -> bool {
     backup.entries.iter().any(|entry| entry.sequence && entry.name == name)
 }
 
-/// The names that are asked for, with the sequences of their columns.
+/// The names that are asked for, with their partitions and the sequences of their columns.
 fn named<'a>(backup: &'a Backup, asked: &[String]) -> Result<BTreeSet<&'a str>, String> {
     let all = || backup.entries.iter();
     if asked.is_empty() {
@@ -135,12 +141,17 @@ fn named<'a>(backup: &'a Backup, asked: &[String]) -> Result<BTreeSet<&'a str>, 
             several => return Err(format!("{one} may be {}: write it with its schema", several.join(", "))),
         };
     }
-    let theirs: Vec<&str> = all()
-        .filter(|entry| entry.of.as_deref().is_some_and(|of| names.contains(of)))
-        .map(|entry| entry.name.as_str())
-        .collect();
-    names.extend(theirs);
-    Ok(names)
+    loop {
+        let theirs = |entry: &&Entry| {
+            let of = entry.of.as_deref().is_some_and(|of| names.contains(of));
+            of && !names.contains(entry.name.as_str())
+        };
+        let more: Vec<&str> = all().filter(theirs).map(|entry| entry.name.as_str()).collect();
+        if more.is_empty() {
+            return Ok(names);
+        }
+        names.extend(more);
+    }
 }
 
 /// The schemas of names, quoted as they are.
@@ -167,32 +178,6 @@ fn into(schema: &SqlName, name: &str) -> String {
     format!("\"{schema}\".{bare}")
 }
 
-/// Those that exist, and whether each has rows of its own. A sequence has none.
-async fn there(conn: &mut PgConnection, names: &BTreeSet<String>) -> Result<BTreeMap<String, bool>, Failure> {
-    let list: Vec<String> = names.iter().map(|name| literal(name)).collect();
-    let sql = format!(
-        "SELECT f, c.relkind = 'S' FROM pg_catalog.unnest(ARRAY[{}]::pg_catalog.text[]) f \
-         JOIN pg_catalog.pg_class c ON c.oid = pg_catalog.to_regclass(f)::pg_catalog.oid",
-        list.join(", ")
-    );
-    let (mut all, mut looks) = (BTreeMap::new(), Vec::new());
-    for row in session::ask(conn, &sql).await? {
-        let (name, sequence): (String, bool) = (row.try_get(0)?, row.try_get(1)?);
-        if !sequence {
-            looks.push(format!("SELECT {}, EXISTS (SELECT FROM ONLY {name})", literal(&name)));
-        }
-        all.insert(name, false);
-    }
-    if looks.is_empty() {
-        return Ok(all);
-    }
-    for row in session::ask(conn, &looks.join(" UNION ALL ")).await? {
-        all.insert(row.try_get(0)?, row.try_get(1)?);
-    }
-    Ok(all)
-}
-
-const SETVAL: &str = "SELECT pg_catalog.setval(";
 const CREATES: [&str; 2] = ["CREATE TABLE ", "CREATE UNLOGGED TABLE "];
 
 impl Choice {
@@ -223,21 +208,55 @@ impl Choice {
         if let Some(schema) = &self.into {
             return self.beside(statement, subject, schema);
         }
+        if let Some((whole, part)) = words::attached(statement) {
+            return Ok(self.attach(statement, whole, part));
+        }
         let state = match subject {
-            // Belongs to something that is not a table or sequence, such as an index of a partition.
+            // goes with its table when that is attached
+            None if words::attaches_index(statement) => None,
+            // Belongs to something that is not a table or sequence, such as an index.
             None if self.entries.iter().all(|(_, state)| *state == Some(State::Absent)) => Some(State::Absent),
             None => None,
             Some((_, state)) => *state,
         };
         Ok(match state {
             None => Action::Skip,
-            Some(_) if statement.starts_with(SETVAL) => setval(statement).map_or(Action::Skip, Action::Run),
+            Some(_) if statement.starts_with(words::SETVAL) => {
+                words::setval(statement).map_or(Action::Skip, Action::Run)
+            }
             Some(State::There) => Action::Skip,
             Some(State::Absent) if statement.starts_with("GRANT ") || statement.starts_with("REVOKE ") => {
                 Action::Try(statement.to_owned())
             }
+            // it has none from a table that is not there
+            Some(State::Absent) if self.is_of(statement, words::switches_trigger) => Action::Try(statement.to_owned()),
             Some(State::Absent) => Action::Run(statement.to_owned()),
         })
+    }
+
+    /// What is about a partition, whatever else of its table there is.
+    fn attach(&self, statement: &str, whole: &str, part: &str) -> Action {
+        let Some((_, Some(part))) = self.subject(part) else {
+            return Action::Skip;
+        };
+        let made = |one: &(Entry, Option<State>)| one.0.name == whole && one.1 == Some(State::Absent);
+        match *part == State::Absent || self.entries.iter().any(made) {
+            true => Action::Attach {
+                whole: whole.to_owned(),
+                sql: statement.to_owned(),
+            },
+            false => Action::Skip,
+        }
+    }
+
+    /// Whether it looks at partitions as parts of their tables: at rows by a foreign key, or at a trigger.
+    pub fn looks_at_partitions(&self, statement: &str) -> bool {
+        self.is_of(statement, words::adds_foreign_key) || self.is_of(statement, words::switches_trigger)
+    }
+
+    fn is_of(&self, statement: &str, kind: fn(&str, &str) -> bool) -> bool {
+        self.subject(statement)
+            .is_some_and(|(entry, _)| kind(statement, &entry.name))
     }
 
     /// Only columns and rows go into another schema.
@@ -286,28 +305,9 @@ impl Choice {
         let found = self
             .entries
             .iter()
-            .filter_map(|one| Some((position(statement, &one.0.name)?, one)));
+            .filter_map(|one| Some((words::position(statement, &one.0.name)?, one)));
         found.min_by_key(|(at, _)| *at).map(|(_, one)| one)
     }
-}
-
-/// Where a quoted name stands in a text, and not as a part of another.
-fn position(text: &str, name: &str) -> Option<usize> {
-    text.match_indices(name).map(|(at, _)| at).find(|&at| {
-        let (before, after) = (&text[..at], &text[at + name.len()..]);
-        !before.ends_with(['"', '.']) && !after.starts_with('"')
-    })
-}
-
-/// A sequence is never put back to a lower number than it has given out.
-fn setval(statement: &str) -> Option<String> {
-    let arguments = statement.strip_prefix(SETVAL)?.strip_suffix(')')?;
-    let (rest, _) = arguments.rsplit_once(", ")?;
-    let (name, number) = rest.rsplit_once(", ")?;
-    number.parse::<i64>().ok()?;
-    Some(format!(
-        "{statement} WHERE coalesce(pg_catalog.pg_sequence_last_value({name}::pg_catalog.regclass) < {number}, true)"
-    ))
 }
 
 #[cfg(test)]
@@ -350,6 +350,7 @@ mod tests {
             Action::Skip => 's',
             Action::Run(_) => 'r',
             Action::Try(_) => 't',
+            Action::Attach { .. } => 'a',
         });
         all.collect()
     }
@@ -357,7 +358,7 @@ mod tests {
     #[test]
     fn only_what_is_chosen_is_touched() {
         let (absent, there) = (Some(State::Absent), Some(State::There));
-        assert_eq!(actions(&choice(absent, absent, None)), "srrrrtr");
+        assert_eq!(actions(&choice(absent, absent, None)), "srrrrts");
         assert_eq!(actions(&choice(absent, None, None)), "srrrsts");
         assert_eq!(actions(&choice(there, absent, None)), "sssrrss");
         assert_eq!(actions(&choice(absent, absent, Some("old"))), "srsssss");
@@ -378,13 +379,39 @@ mod tests {
     }
 
     #[test]
-    fn a_sequence_never_goes_back() {
-        let sql = setval(SCRIPT[3]).unwrap();
-        assert!(
-            sql.ends_with("WHERE coalesce(pg_catalog.pg_sequence_last_value('\"public\".\"t_id_seq\"'::pg_catalog.regclass) < 3, true)"),
-            "{sql}"
-        );
-        assert_eq!(setval("SELECT pg_catalog.setval('x')"), None);
+    fn a_partition_is_attached_whatever_of_its_table_is_chosen() {
+        let (absent, there) = (Some(State::Absent), Some(State::There));
+        let part = |name: &str| Entry {
+            sequence: false,
+            ..entry(name, Some(T))
+        };
+        let one = "\"public\".\"t_1\"";
+        let attach = format!("ALTER TABLE ONLY {T} ATTACH PARTITION {one} DEFAULT");
+        for (whole, leaf, attached) in [
+            (Some(None), absent, true),
+            (None, absent, true),
+            (Some(there), absent, true),
+            (Some(absent), absent, true),
+            (Some(absent), there, true),
+            (Some(there), there, false),
+            (Some(absent), None, false),
+            (None, None, false),
+        ] {
+            let whole = whole.map(|state| (entry(T, None), state));
+            let choice = Choice {
+                entries: whole.into_iter().chain([(part(one), leaf)]).collect(),
+                into: None,
+                schemas: Vec::new(),
+            };
+            let expected = match attached {
+                true => Action::Attach {
+                    whole: T.into(),
+                    sql: attach.clone(),
+                },
+                false => Action::Skip,
+            };
+            assert_eq!(choice.action(&attach).unwrap(), expected, "{:?}", choice.entries);
+        }
     }
 
     #[test]
@@ -402,6 +429,9 @@ mod tests {
                 entry(S, Some(T)),
                 entry(Q, None),
                 entry("\"other\".\"t\"", None),
+                entry("\"other\".\"p_1_a\"", Some("\"other\".\"p_1\"")),
+                entry("\"other\".\"p\"", None),
+                entry("\"other\".\"p_1\"", Some("\"other\".\"p\"")),
             ],
             bytes: 1,
             sha256: "x".into(),
@@ -416,6 +446,8 @@ mod tests {
         assert_eq!(find(&["q\"t", "\"other\".\"t\""]).unwrap(), ["\"other\".\"t\"", Q]);
         assert!(find(&["t"]).unwrap_err().contains("write it with its schema"));
         assert!(find(&["nosuch"]).unwrap_err().contains("backup 7 has no table nosuch"));
-        assert_eq!(find(&[]).unwrap().len(), 4);
+        assert_eq!(find(&["p"]).unwrap().len(), 3, "with partitions of partitions");
+        assert_eq!(find(&["p_1"]).unwrap().len(), 2);
+        assert_eq!(find(&[]).unwrap().len(), 7);
     }
 }
