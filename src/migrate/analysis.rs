@@ -8,6 +8,7 @@ mod body;
 mod create;
 mod lock;
 mod losses;
+mod made;
 mod maintain;
 mod outside;
 mod query;
@@ -21,6 +22,7 @@ use std::collections::BTreeMap;
 
 pub use body::Inside;
 pub use lock::{LockMode, TableName};
+pub use made::{Rows, forget_temporary, keep_written};
 pub use outside::Outside;
 pub use reach::{Keys, Object, Reach, reach};
 pub use routines::Reader;
@@ -135,6 +137,16 @@ pub struct StatementFacts {
     pub inside: Vec<Inside>,
     /// The relation that it makes, if none of that name can be there before (IF NOT EXISTS, OR REPLACE); what comes later in the same file locks it without harm.
     pub creates: Option<TableName>,
+    /// Where the rows are of what it makes.
+    pub rows: Rows,
+    /// A relation or a schema gets another name: names stand for something else after it.
+    pub renames: bool,
+    /// The table that becomes a part of another one (ATTACH PARTITION, INHERIT): its rows are that one's too.
+    pub joins: Option<TableName>,
+    /// The search_path that the file has set before it, as it is written; only a [`Reader`] looks.
+    pub path: Option<String>,
+    /// The body that it is in renames something, or sets the search_path: nobody knows what its names stand for.
+    pub adrift: bool,
 }
 
 impl Default for StatementFacts {
@@ -153,6 +165,11 @@ impl Default for StatementFacts {
             dynamic: false,
             inside: Vec::new(),
             creates: None,
+            rows: Rows::default(),
+            renames: false,
+            joins: None,
+            path: None,
+            adrift: false,
         }
     }
 }

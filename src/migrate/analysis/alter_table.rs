@@ -13,6 +13,7 @@ pub(super) fn gather(node: &SyntaxNode, gather: &mut Gather) {
         gather.facts.unlisted = true;
         return;
     };
+    gather.facts.joins = syntax::child(node, K::INHERIT_TABLE).map(|_| table.clone());
     let mut strongest = None;
     for action in node
         .children()
@@ -46,6 +47,7 @@ fn one(action: &SyntaxNode, gather: &mut Gather) -> LockMode {
         }
         K::ATTACH_PARTITION => {
             gather.lock(syntax::relation(action), LockMode::AccessExclusive);
+            gather.facts.joins = syntax::relation(action);
             gather.work(Work::Scan, Cause::Reads);
             // a default partition is locked and scanned, and foreign keys of the parent reach their tables
             gather.facts.unlisted = true;

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{Cause, Loss, StatementFacts, TableName, facts};
+use super::{Loss, StatementFacts, facts};
 use crate::migrate::statements::{
     split,
     tokens::{Kind, Token, tokens},
@@ -86,7 +86,8 @@ impl Body {
             for mut facts in read {
                 facts.destructive = facts.loss(&made);
                 // SELECT INTO has a variable here
-                made.extend(facts.creates.clone().filter(|_| facts.kind != "SELECT INTO"));
+                facts.creates = facts.creates.filter(|_| facts.kind != "SELECT INTO");
+                facts.add_to(&mut made);
                 all.push(self.found(span, facts));
             }
         }
@@ -103,27 +104,6 @@ impl Body {
     /// The names of the routines that it calls, as far as they are written out.
     pub fn calls(&self) -> BTreeSet<String> {
         calls(&self.text)
-    }
-}
-
-impl StatementFacts {
-    /// Whether it locks relations, and none but these.
-    pub fn is_within(&self, made: &BTreeSet<TableName>) -> bool {
-        !self.locks.is_empty() && self.locks.iter().all(|(name, _)| made.contains(name))
-    }
-
-    /// What is lost of what is not among `made`, which holds nothing yet.
-    pub fn loss(&self, made: &BTreeSet<TableName>) -> Option<Loss> {
-        let inside = || self.inside.iter().find_map(|one| one.facts.loss(made));
-        self.destructive.filter(|_| !self.is_within(made)).or_else(inside)
-    }
-
-    /// Takes in what it makes. After a rename nobody knows which name is whose.
-    pub fn add_to(&self, made: &mut BTreeSet<TableName>) {
-        if self.causes.contains(&Cause::Renames) {
-            made.clear();
-        }
-        made.extend(self.creates.clone());
     }
 }
 

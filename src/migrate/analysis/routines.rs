@@ -12,6 +12,10 @@ use crate::migrate::statements::tokens::{self, Token};
 /// Kinds of statements that call the routines they name.
 const CALLERS: &[&str] = &["CALL", "DELETE", "INSERT", "MERGE", "SELECT", "UPDATE", "VALUES"];
 
+/// Kinds of statements that can set the search_path for what comes after them.
+const SETTERS: &[&str] = &["CALL", "DISCARD", "DO", "RESET", "SELECT", "SET", "UNKNOWN"];
+const PATH: &[u8] = b"search_path";
+
 /// `CREATE FUNCTION` or `CREATE PROCEDURE`, if that is what the statement does. It locks no table for longer than it takes to look, whatever stands in
 /// it, and a set of migrations may be full of it: more is not asked of its text.
 pub(super) fn created(sql: &str) -> Option<&'static str> {
@@ -48,6 +52,8 @@ fn name(sql: &str) -> Option<String> {
 pub struct Reader<'a> {
     /// What the file has made so far, by name: as many as differ in their arguments, or replace each other.
     routines: BTreeMap<String, Vec<Routine<'a>>>,
+    /// The search_path that it has set, as it is written; None: that of every file.
+    path: Option<String>,
 }
 
 /// What a routine does, once somebody has asked.
@@ -95,7 +101,43 @@ impl<'a> Reader<'a> {
             kind if CALLERS.contains(&kind) => facts.inside = self.done_by(|| body::calls(sql)),
             _ => {}
         }
+        let before = self.path.clone();
+        let moves = self.follow_path(&facts.kind, sql);
+        let adrift = moves || facts.inside.iter().any(|one| one.facts.renames);
+        for one in &mut facts.inside {
+            one.facts.path.clone_from(&before);
+            one.facts.adrift = adrift;
+        }
+        facts.path = before;
         facts
+    }
+
+    /// Whether names may stand for other relations after it, because it sets the search_path.
+    fn follow_path(&mut self, kind: &str, sql: &str) -> bool {
+        if !SETTERS.contains(&kind) {
+            return false;
+        }
+        // a statement may be long, and says no such thing mostly
+        let named = sql
+            .as_bytes()
+            .windows(PATH.len())
+            .any(|word| word.eq_ignore_ascii_case(PATH));
+        if !named && !["DISCARD", "RESET", "SET"].contains(&kind) {
+            return false;
+        }
+        let text = sql
+            .split_whitespace()
+            .collect::<Vec<_>>()
+            .join(" ")
+            .to_ascii_lowercase();
+        let unset = ["reset all", "reset search_path", "discard all"].contains(&text.as_str());
+        let set = named || kind == "SET" && text.contains(" schema ");
+        if unset {
+            self.path = None;
+        } else if set {
+            self.path = Some(text.replace("set local ", "set ").replace("set session ", "set "));
+        }
+        unset || set
     }
 
     /// What the file's routines of these names do, and those that they call.

@@ -20,10 +20,31 @@ pub(super) fn facts(node: &SyntaxNode) -> StatementFacts {
         kind if query::queries(node, kind, &mut gather) => {}
         kind => gather.facts.unlisted = !is_harmless(kind),
     }
+    gather.facts.renames = renames(node);
     if !gather.facts.transactional {
         gather.facts.outside = outside::of(node);
     }
     gather.finish()
+}
+
+/// Whether a relation, or the schema of some, gets another name. Indexes do not count: nobody loses rows by their names.
+fn renames(node: &SyntaxNode) -> bool {
+    let relations = [
+        K::ALTER_TABLE,
+        K::ALTER_VIEW,
+        K::ALTER_MATERIALIZED_VIEW,
+        K::ALTER_FOREIGN_TABLE,
+        K::ALTER_SEQUENCE,
+        K::ALTER_SCHEMA,
+    ];
+    let ways = [
+        K::TABLE_RENAME_TO,
+        K::VIEW_RENAME_TO,
+        K::SEQUENCE_RENAME_TO,
+        K::SCHEMA_RENAME_TO,
+        K::SET_SCHEMA,
+    ];
+    relations.contains(&node.kind()) && node.children().any(|child| ways.contains(&child.kind()))
 }
 
 /// What neither takes a table's lock nor can run anything else.

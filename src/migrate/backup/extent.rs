@@ -17,7 +17,7 @@ use crate::{
 use super::Entry;
 
 /// Objects of which anything is an alias afterwards, when they are renamed or moved.
-const MOVABLE: &[&str] = &["ALTER SCHEMA", "ALTER TYPE", "ALTER DOMAIN", "ALTER SEQUENCE"];
+const MOVABLE: &[&str] = &["ALTER TYPE", "ALTER DOMAIN"];
 
 /// What is to be in a backup.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -53,11 +53,8 @@ pub fn lost(statements: &[Planned]) -> Result<Extent, OutOfReach> {
                 Reach::Objects(..) | Reach::Everything => all = true,
             }
         }
-        if statement.renames {
-            let named = analysis::facts(statement.text()).locks.into_iter();
-            renamed.extend(named.map(|(name, _)| Object::Relation(name)));
-        }
-        moved |= moves(statement);
+        moved |= statement.renamed.is_none() || moves(statement);
+        renamed.extend(statement.renamed.iter().flatten().cloned().map(Object::Relation));
     }
     match all {
         true => Ok(Extent::All),

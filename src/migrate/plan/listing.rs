@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, sync::Arc};
 use serde::Serialize;
 
 use crate::migrate::{
-    analysis::{self, Cause, LockMode, TableName, Work},
+    analysis::{self, LockMode, Reader, Rows, StatementFacts, TableName, Work, forget_temporary},
     history::State,
     lint::{Judged, Risk, Rule},
     source::{Source, gap_warning},
@@ -20,6 +20,8 @@ use super::{
 
 /// A statement shows no more of its text.
 const SHOWN: usize = 200;
+/// Kinds of statements that run more than what they say.
+const CODE: &[&str] = &["CALL", "DO", "EXECUTE", "UNKNOWN"];
 
 /// One statement of a plan.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -46,9 +48,15 @@ pub struct Planned {
     pub risks: Vec<Risk>,
     /// Its beginning.
     pub statement: String,
-    /// It renames something: what comes after it may mean another table by the same name.
+    /// The relations that it renames: what comes after it may mean another table by the same name. None: nobody can say which.
     #[serde(skip)]
-    pub renames: bool,
+    pub renamed: Option<Vec<TableName>>,
+    /// It runs what is not in the plan, so that nobody can say what it renames or makes.
+    #[serde(skip)]
+    pub runs_code: bool,
+    /// Its names are looked for along a search_path that the file has set.
+    #[serde(skip)]
+    pub other_path: bool,
     /// Something is lost in a body that it runs: of a DO block, or of a routine.
     #[serde(skip)]
     pub loses_inside: bool,
@@ -132,10 +140,11 @@ impl Plan {
         let mut made = BTreeSet::new();
         if self.direction == Direction::Up {
             for sql in begun(source, state) {
-                let parts = statements::split(sql).unwrap_or_default();
-                for part in parts {
-                    analysis::facts(&sql[part.start..part.end]).add_to(&mut made);
+                let mut reader = Reader::default();
+                for part in statements::split(sql).unwrap_or_default() {
+                    reader.read(&sql[part.start..part.end]).add_to(&mut made);
                 }
+                forget_temporary(&mut made);
             }
         }
         // What each statement does is most of the work, and knows of no other file.
@@ -168,9 +177,11 @@ fn begun<'a>(source: &'a Source, state: &State) -> impl Iterator<Item = &'a str>
 
 fn of_step(step: &Step, judged: &Judged, made: &mut BTreeSet<TableName>) -> Vec<Planned> {
     let mut listed = Vec::new();
+    let whole =
+        !statements::no_transaction(&step.sql) && judged.statements.iter().all(|(_, facts)| facts.transactional);
     for (index, (statement, facts)) in judged.statements.iter().enumerate() {
         let text = &step.sql[statement.start..statement.end];
-        let there = |(name, _): &&(TableName, LockMode)| !made.contains(name);
+        let there = |(name, _): &&(TableName, LockMode)| !facts.is_made(name, made);
         let locks: Vec<PlannedLock> = facts.locks.iter().filter(there).map(lock).collect();
         let touches_what_is_there = !locks.is_empty() || facts.locks.is_empty();
         let words: Vec<&str> = text.split_whitespace().collect();
@@ -184,7 +195,9 @@ fn of_step(step: &Step, judged: &Judged, made: &mut BTreeSet<TableName>) -> Vec<
             loses_inside: facts.inside.iter().any(|one| one.facts.loss(made).is_some()),
             risks: each_once(judged.risks(index, made)),
             locks,
-            renames: facts.causes.contains(&Cause::Renames),
+            renamed: renamed(facts),
+            runs_code: CODE.contains(&facts.kind.as_str()) || !facts.inside.is_empty(),
+            other_path: facts.path.is_some(),
             kind: facts.kind.clone(),
             statement: words.join(" ").chars().take(SHOWN).collect(),
             whole: Whole {
@@ -194,8 +207,26 @@ fn of_step(step: &Step, judged: &Judged, made: &mut BTreeSet<TableName>) -> Vec<
             },
         });
         facts.add_to(made);
+        if facts.rows == Rows::Transaction && !whole {
+            forget_temporary(made);
+        }
     }
+    forget_temporary(made);
     listed
+}
+
+/// The names that it takes from relations, or from all in a schema, which are none that it says.
+fn renamed(facts: &StatementFacts) -> Option<Vec<TableName>> {
+    let mut names = Vec::new();
+    for one in std::iter::once(facts).chain(facts.inside.iter().map(|one| &one.facts)) {
+        if one.renames {
+            names.extend(one.locks.iter().map(|(name, _)| name.clone()));
+        }
+        if one.renames && one.locks.is_empty() {
+            return None;
+        }
+    }
+    Some(names)
 }
 
 /// A body may meet a rule in several places.
@@ -349,5 +380,18 @@ mod tests {
         assert_eq!(losses(&[("2_b.sql", body)]), [body]);
         let swapped = "ALTER TABLE t RENAME TO s; ALTER TABLE u RENAME TO t; DROP TABLE t";
         assert_eq!(losses(&[make, ("2_b.sql", swapped)]), ["DROP TABLE t"], "that was u");
+        // what a temporary table hid is there again in the next file
+        let hides = (
+            "1_a.sql",
+            "CREATE TEMP TABLE t ON COMMIT DROP AS SELECT 1; DROP TABLE t",
+        );
+        assert_eq!(losses(&[hides, ("2_b.sql", "DROP TABLE t")]), ["DROP TABLE t"]);
+        let gone = "-- no-transaction\nCREATE TEMP TABLE t (id int) ON COMMIT DROP; DROP TABLE t";
+        assert_eq!(losses(&[("1_a.sql", gone)]), ["DROP TABLE t"]);
+        let view = ("1_a.sql", "CREATE VIEW v AS SELECT * FROM t");
+        assert_eq!(
+            losses(&[view, ("2_b.sql", "DELETE FROM v; DROP VIEW v CASCADE")]),
+            ["DELETE FROM v"]
+        );
     }
 }
