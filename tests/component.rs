@@ -18,6 +18,8 @@ mod keeper;
 mod kept;
 #[path = "component/migrate.rs"]
 mod migrate;
+#[path = "component/migrate_losses.rs"]
+mod migrate_losses;
 #[path = "component/neo4j.rs"]
 mod neo4j;
 #[path = "component/neo4j_logins.rs"]

@@ -48,12 +48,15 @@ pub struct Planned {
     pub risks: Vec<Risk>,
     /// Its beginning.
     pub statement: String,
-    /// The relations that it renames: what comes after it may mean another table by the same name. None: nobody can say which.
+    /// The relations that it renames, or makes a part of another one: what comes after it may mean them by other names. None: nobody can say which.
     #[serde(skip)]
     pub renamed: Option<Vec<TableName>>,
-    /// It runs what is not in the plan, so that nobody can say what it renames or makes.
+    /// The view that it replaces: what that is in the catalog is not what comes after it means.
     #[serde(skip)]
-    pub runs_code: bool,
+    pub replaces: Option<TableName>,
+    /// It runs what its text does not say, or makes a view: if a later name is not there yet, nobody can say what it means.
+    #[serde(skip)]
+    pub obscures: bool,
     /// Its names are looked for along a search_path that the file has set.
     #[serde(skip)]
     pub other_path: bool,
@@ -196,7 +199,8 @@ fn of_step(step: &Step, judged: &Judged, made: &mut BTreeSet<TableName>) -> Vec<
             risks: each_once(judged.risks(index, made)),
             locks,
             renamed: renamed(facts),
-            runs_code: CODE.contains(&facts.kind.as_str()) || !facts.inside.is_empty(),
+            replaces: replaces(facts),
+            obscures: CODE.contains(&facts.kind.as_str()) || !facts.inside.is_empty() || facts.rows == Rows::Elsewhere,
             other_path: facts.path.is_some(),
             kind: facts.kind.clone(),
             statement: words.join(" ").chars().take(SHOWN).collect(),
@@ -225,8 +229,15 @@ fn renamed(facts: &StatementFacts) -> Option<Vec<TableName>> {
         if one.renames && one.locks.is_empty() {
             return None;
         }
+        names.extend(one.joins.clone());
     }
     Some(names)
+}
+
+fn replaces(facts: &StatementFacts) -> Option<TableName> {
+    let own = |(_, mode): &&(TableName, LockMode)| *mode == LockMode::AccessExclusive;
+    let view = facts.locks.iter().find(own).map(|(name, _)| name.clone());
+    view.filter(|_| facts.rows == Rows::Elsewhere)
 }
 
 /// A body may meet a rule in several places.
