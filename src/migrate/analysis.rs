@@ -17,6 +17,7 @@ mod remove;
 mod routines;
 mod statement;
 mod syntax;
+mod words;
 
 use std::collections::BTreeMap;
 
@@ -175,12 +176,8 @@ impl Default for StatementFacts {
 }
 
 /// The facts of one statement. What cannot be parsed is not refused, since the server has the last word on its own
-/// language: it gets the kind `UNKNOWN` and `unlisted`.
+/// language: it gets the kind `UNKNOWN` and `unlisted`, and its words tell what it loses.
 pub fn facts(sql: &str) -> StatementFacts {
-    let unknown = StatementFacts {
-        unlisted: true,
-        ..StatementFacts::default()
-    };
     if let Some(kind) = routines::created(sql) {
         return StatementFacts {
             kind: kind.to_owned(),
@@ -188,9 +185,9 @@ pub fn facts(sql: &str) -> StatementFacts {
         };
     }
     if sql.len() > LONGEST || depth(sql) > DEEPEST {
-        return unknown;
+        return words::unknown(sql);
     }
-    syntax::statement(sql).map_or(unknown, |node| statement::facts(&node))
+    syntax::statement(sql).map_or_else(|| words::unknown(sql), |node| statement::facts(&node))
 }
 
 /// The deepest nesting of brackets; those in strings count too, which errs on the safe side.

@@ -153,11 +153,8 @@ async fn what_goes_under_another_name_is_saved() {
         let (code, said) = scene.up(&["--allow-destructive", "2"]).await;
         assert!(code == 10 && said.contains("division by zero"), "{sql}: {code} {said}");
         let (names, count) = scene.saved().await;
-        assert_eq!(
-            (names, count),
-            (expected.iter().map(|name| (*name).to_owned()).collect(), index + 1),
-            "{sql}"
-        );
+        let expected: Vec<String> = expected.iter().map(|name| (*name).to_owned()).collect();
+        assert_eq!((names, count), (expected, index + 1), "{sql}");
     }
     // A name that is not there, and that nothing can have made meanwhile, is nothing.
     scene.write("0002_b", "DROP TABLE IF EXISTS nosuch;\nSELECT 1/0;");

@@ -108,7 +108,9 @@ fn alter_column(action: &SyntaxNode, gather: &mut Gather) -> LockMode {
         Some(K::SET_EXPRESSION) => gather.work(Work::Rewrite, Cause::FillsColumn),
         Some(K::SET_TYPE) => {
             gather.work(Work::Rewrite, Cause::ChangesType);
-            if option.as_ref().is_some_and(losses::may_narrow) {
+            let column = syntax::child(action, K::COLUMN_NAME_REF).map(|column| column.text().to_string());
+            let column = column.unwrap_or_default();
+            if option.is_some_and(|option| losses::may_narrow(&option, column.trim())) {
                 gather.loses(Loss::NarrowType);
             }
         }

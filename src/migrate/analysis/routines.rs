@@ -10,7 +10,24 @@ use super::{
 use crate::migrate::statements::tokens::{self, Token};
 
 /// Kinds of statements that call the routines they name.
-const CALLERS: &[&str] = &["CALL", "DELETE", "INSERT", "MERGE", "SELECT", "UPDATE", "VALUES"];
+const CALLERS: &[&str] = &[
+    "CALL",
+    "COMPOUND SELECT",
+    "COPY",
+    "CREATE MATERIALIZED VIEW",
+    "CREATE TABLE AS",
+    "DELETE",
+    "EXPLAIN",
+    "INSERT",
+    "MERGE",
+    "PAREN SELECT",
+    "PREPARE",
+    "SELECT",
+    "SELECT INTO",
+    "UNKNOWN",
+    "UPDATE",
+    "VALUES",
+];
 
 /// Kinds of statements that can set the search_path for what comes after them.
 const SETTERS: &[&str] = &["CALL", "DISCARD", "DO", "RESET", "SELECT", "SET", "UNKNOWN"];
@@ -201,7 +218,7 @@ mod tests {
         let empties = "CREATE FUNCTION empties() RETURNS void LANGUAGE sql AS 'TRUNCATE t'";
         let calls = "CREATE FUNCTION s.\"Calls\"() RETURNS void LANGUAGE plpgsql AS $$BEGIN PERFORM empties(); END$$";
         let itself = "CREATE FUNCTION empties(a int) RETURNS void LANGUAGE sql AS 'DELETE FROM t; SELECT empties(1)'";
-        let cases: [(&[&str], usize); 9] = [
+        let cases: [(&[&str], usize); 14] = [
             (&[empties], 0),
             (&["SELECT empties()"], 0),
             (&[empties, "SELECT other()"], 0),
@@ -213,6 +230,11 @@ mod tests {
             (&[empties, itself, "CALL empties()"], 2),
             (&[empties, itself, "SELECT empties(), empties(2)"], 2),
             (&[empties, empties, "UPDATE u SET a = empties() WHERE b"], 2),
+            (&[empties, "SELECT empties() UNION SELECT 1"], 1),
+            (&[empties, "(SELECT empties())"], 1),
+            (&[empties, "CREATE TABLE x AS SELECT empties()"], 1),
+            (&[empties, "EXPLAIN ANALYZE SELECT empties()"], 1),
+            (&[empties, "DROP FUNCTION empties()"], 0),
         ];
         for (statements, expected) in cases {
             assert_eq!(lost(statements), expected, "{statements:?}");
