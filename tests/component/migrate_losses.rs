@@ -127,7 +127,7 @@ async fn what_goes_under_another_name_is_saved() {
         ("DELETE FROM near", &["public.orders"]),
         ("UPDATE far SET id = 1", &["public.orders"]),
         ("EXPLAIN ANALYZE DELETE FROM others", &["public.others"]),
-        ("CREATE VIEW new AS SELECT * FROM others; DELETE FROM new", all),
+        ("CREATE VIEW fresh AS SELECT * FROM others; DELETE FROM fresh", all),
         (
             "CREATE OR REPLACE VIEW near AS SELECT * FROM others; DELETE FROM near",
             all,
@@ -192,4 +192,39 @@ async fn rows_on_another_server_stop_the_run() {
         .up(&["--allow-destructive", "2", "--backup-before", "never"])
         .await;
     assert_eq!(code, 0, "{said}");
+}
+
+#[tokio::test]
+async fn what_broken_runs_have_made_is_theirs_until_it_has_rows() {
+    let scene = Scene::new("losses_begun", "SELECT 1;").await;
+    for (name, sql) in [
+        ("0002_b", "CREATE TABLE t (id int); CREATE VIEW v AS SELECT * FROM t;"),
+        ("0003_c", "SELECT 1;"),
+        ("0004_d", "SELECT 1/0;"),
+        ("0005_e", "DROP TABLE t CASCADE;"),
+    ] {
+        scene.write(name, sql);
+    }
+    for attempt in 1..=3 {
+        let (code, said) = scene.up(&[]).await;
+        assert_eq!(code, 10, "{attempt}: {said}");
+    }
+    assert_eq!(scene.saved().await.1, 0);
+    scene.admin(&["INSERT INTO t VALUES (1)"]).await;
+    let (code, said) = scene.up(&[]).await;
+    assert!(code == 19 && said.contains("0005_e"), "{code}: {said}");
+    let (code, said) = scene.up(&["--allow-destructive", "5"]).await;
+    assert_eq!(code, 10, "{said}");
+    assert_eq!(scene.saved().await, (vec!["public.t".to_owned()], 1));
+    scene.admin(&["DELETE FROM t"]).await;
+    scene.write("0004_d", "SELECT 1;");
+    let (code, said) = scene.up(&[]).await;
+    assert_eq!(code, 0, "{said}");
+
+    // A run that has come to its end has made what is there.
+    scene.write("0006_f", "CREATE TABLE t (id int);");
+    assert_eq!(scene.up(&[]).await.0, 0);
+    scene.write("0007_g", "SELECT 1/0;");
+    scene.write("0008_h", "DROP TABLE t;");
+    assert_eq!(scene.up(&[]).await.0, 19);
 }

@@ -6,9 +6,9 @@ use serde::Serialize;
 
 use crate::migrate::{
     analysis::{self, LockMode, Reader, Rows, StatementFacts, TableName, Work, forget_temporary},
-    history::State,
+    history::{Run, State},
     lint::{Judged, Risk, Rule},
-    source::{Source, gap_warning},
+    source::{Migration, Source, gap_warning},
     spread,
     statements::{self, line_at},
 };
@@ -140,16 +140,30 @@ impl Plan {
     /// Every statement in the order it runs. Tables that the plan itself makes are left out of locks and losses: they hold
     /// nothing yet. So are those that an unfinished run has made, whose rest this plan is.
     pub fn statements(&self, source: &Source, state: &State) -> Result<Vec<Planned>, PlanError> {
+        let unfinished = |run: &&Run| run.direction == "up" && run.outcome.as_deref() != Some("succeeded");
+        let from = state.latest_run.as_ref().filter(unfinished).map(|run| run.from_version);
+        self.statements_after(self.begun(source, from))
+    }
+
+    /// What the files after a version have made that are applied: those of an unfinished run, or of several, that began there.
+    pub fn begun(&self, source: &Source, from: Option<i64>) -> BTreeSet<TableName> {
         let mut made = BTreeSet::new();
-        if self.direction == Direction::Up {
-            for sql in begun(source, state) {
-                let mut reader = Reader::default();
-                for part in statements::split(sql).unwrap_or_default() {
-                    reader.read(&sql[part.start..part.end]).add_to(&mut made);
-                }
-                forget_temporary(&mut made);
+        let Some(from) = from.filter(|_| self.direction == Direction::Up) else {
+            return made;
+        };
+        let applied = |one: &&Migration| one.version > from && one.version <= self.from;
+        for migration in source.migrations().filter(applied) {
+            let (sql, mut reader) = (&*migration.up.sql, Reader::default());
+            for part in statements::split(sql).unwrap_or_default() {
+                reader.read(&sql[part.start..part.end]).add_to(&mut made);
             }
+            forget_temporary(&mut made);
         }
+        made
+    }
+
+    /// The same as [`Plan::statements`], where these are made already and hold nothing.
+    pub fn statements_after(&self, mut made: BTreeSet<TableName>) -> Result<Vec<Planned>, PlanError> {
         // What each statement does is most of the work, and knows of no other file.
         let judged = spread::parts(&self.steps, |steps| {
             steps.iter().map(|step| Judged::read(&step.sql)).collect()
@@ -164,18 +178,6 @@ impl Plan {
         }
         Ok(all)
     }
-}
-
-/// The texts that the last run has applied, if that was a way up which has not come to its end.
-fn begun<'a>(source: &'a Source, state: &State) -> impl Iterator<Item = &'a str> {
-    let unfinished =
-        |run: &&crate::migrate::history::Run| run.direction == "up" && run.outcome.as_deref() != Some("succeeded");
-    let from = state.latest_run.as_ref().filter(unfinished).map(|run| run.from_version);
-    let current = state.current();
-    let texts = source
-        .migrations()
-        .filter(move |one| from.is_some_and(|from| one.version > from && one.version <= current));
-    texts.map(|one| &*one.up.sql)
 }
 
 fn of_step(step: &Step, judged: &Judged, made: &mut BTreeSet<TableName>) -> Vec<Planned> {
@@ -367,6 +369,22 @@ mod tests {
         for (from, to, direction) in [(4, 5, Direction::Up), (0, 2, Direction::Up), (0, 5, Direction::Down)] {
             (plan.from, plan.to, plan.direction) = (from, to, direction);
             assert_eq!(plan.warning(&source), None, "{from} {to}");
+        }
+    }
+
+    #[test]
+    fn the_rest_of_several_runs_knows_what_the_first_has_made() {
+        let source = source(&[
+            ("1_a.sql", "CREATE TABLE t (id int)"),
+            ("2_b.sql", "SELECT 1"),
+            ("3_c.sql", "DROP TABLE t"),
+        ]);
+        let mut plan = plan::plan(&source, &[], None).unwrap();
+        plan.steps.drain(..2);
+        plan.from = 2;
+        for (from, loses) in [(None, true), (Some(0), false), (Some(1), true)] {
+            let all = plan.statements_after(plan.begun(&source, from)).unwrap();
+            assert_eq!(all[0].loses.is_some(), loses, "{from:?}");
         }
     }
 
