@@ -140,9 +140,14 @@ impl Plan {
     /// Every statement in the order it runs. Tables that the plan itself makes are left out of locks and losses: they hold
     /// nothing yet. So are those that an unfinished run has made, whose rest this plan is.
     pub fn statements(&self, source: &Source, state: &State) -> Result<Vec<Planned>, PlanError> {
-        let unfinished = |run: &&Run| run.direction == "up" && run.outcome.as_deref() != Some("succeeded");
-        let from = state.latest_run.as_ref().filter(unfinished).map(|run| run.from_version);
+        let from = Self::unfinished(state).map(|run| run.from_version);
         self.statements_after(self.begun(source, from))
+    }
+
+    /// The last run, if that was a way up which has not come to its end.
+    pub fn unfinished(state: &State) -> Option<&Run> {
+        let unfinished = |run: &&Run| run.direction == "up" && run.outcome.as_deref() != Some("succeeded");
+        state.latest_run.as_ref().filter(unfinished)
     }
 
     /// What the files after a version have made that are applied: those of an unfinished run, or of several, that began there.

@@ -10,6 +10,7 @@ use sqlx::Row;
 use crate::migrate::{
     analysis::{TableName, keep_written},
     backup::{self, Before, Dump, Entry, Extent, Made, Settings, Task},
+    history::State,
     plan::{Plan, Planned},
     progress,
     record::literal,
@@ -62,7 +63,10 @@ impl Runner<'_, '_> {
     }
 
     /// The tables that runs before this one have made whose rest it is, unless somebody has filled them since.
-    pub(super) async fn begun(&mut self, plan: &Plan) -> Result<BTreeSet<TableName>, Failure> {
+    pub(super) async fn begun(&mut self, plan: &Plan, state: &State) -> Result<BTreeSet<TableName>, Failure> {
+        if Plan::unfinished(state).is_none() {
+            return Ok(BTreeSet::new());
+        }
         let rows = session::ask(self.conn, BEGAN).await?;
         let from = rows.first().map_or(Ok(None), |row| row.try_get::<Option<i64>, _>(0))?;
         let mut made = plan.begun(&self.request.source, from);
