@@ -18,6 +18,8 @@ mod keeper;
 mod kept;
 #[path = "component/migrate.rs"]
 mod migrate;
+#[path = "component/migrate_losses.rs"]
+mod migrate_losses;
 #[path = "component/migrate_records.rs"]
 mod migrate_records;
 #[path = "component/migrate_statements.rs"]

@@ -8,6 +8,7 @@ mod body;
 mod create;
 mod lock;
 mod losses;
+mod made;
 mod maintain;
 mod outside;
 mod query;
@@ -16,11 +17,13 @@ mod remove;
 mod routines;
 mod statement;
 mod syntax;
+mod words;
 
 use std::collections::BTreeMap;
 
 pub use body::Inside;
 pub use lock::{LockMode, TableName};
+pub use made::{Rows, forget_temporary, keep_written};
 pub use outside::Outside;
 pub use reach::{Keys, Object, Reach, reach};
 pub use routines::Reader;
@@ -135,6 +138,16 @@ pub struct StatementFacts {
     pub inside: Vec<Inside>,
     /// The relation that it makes, if none of that name can be there before (IF NOT EXISTS, OR REPLACE); what comes later in the same file locks it without harm.
     pub creates: Option<TableName>,
+    /// Where the rows are of what it makes.
+    pub rows: Rows,
+    /// A relation or a schema gets another name: names stand for something else after it.
+    pub renames: bool,
+    /// The table that becomes a part of another one (ATTACH PARTITION, INHERIT): its rows are that one's too.
+    pub joins: Option<TableName>,
+    /// The search_path that the file has set before it, as it is written; only a [`Reader`] looks.
+    pub path: Option<String>,
+    /// The body that it is in renames something, or sets the search_path: nobody knows what its names stand for.
+    pub adrift: bool,
 }
 
 impl Default for StatementFacts {
@@ -153,17 +166,18 @@ impl Default for StatementFacts {
             dynamic: false,
             inside: Vec::new(),
             creates: None,
+            rows: Rows::default(),
+            renames: false,
+            joins: None,
+            path: None,
+            adrift: false,
         }
     }
 }
 
 /// The facts of one statement. What cannot be parsed is not refused, since the server has the last word on its own
-/// language: it gets the kind `UNKNOWN` and `unlisted`.
+/// language: it gets the kind `UNKNOWN` and `unlisted`, and its words tell what it loses.
 pub fn facts(sql: &str) -> StatementFacts {
-    let unknown = StatementFacts {
-        unlisted: true,
-        ..StatementFacts::default()
-    };
     if let Some(kind) = routines::created(sql) {
         return StatementFacts {
             kind: kind.to_owned(),
@@ -171,9 +185,9 @@ pub fn facts(sql: &str) -> StatementFacts {
         };
     }
     if sql.len() > LONGEST || depth(sql) > DEEPEST {
-        return unknown;
+        return words::unknown(sql);
     }
-    syntax::statement(sql).map_or(unknown, |node| statement::facts(&node))
+    syntax::statement(sql).map_or_else(|| words::unknown(sql), |node| statement::facts(&node))
 }
 
 /// The deepest nesting of brackets; those in strings count too, which errs on the safe side.

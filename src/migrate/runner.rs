@@ -124,7 +124,7 @@ impl Runner<'_, '_> {
         self.report.total = plan.steps.len();
         let hash = plan.hash(identity, &self.request.options);
         self.check_hash(identity, &plan, &hash).await?;
-        let statements = self.statements(&plan, &state)?;
+        let statements = self.statements(&plan, &state).await?;
         self.check_consent(&statements)?;
         let seeds = seed::pending(self.conn, &self.request.seeds).await?;
         if plan.is_empty() && seeds.is_empty() {
@@ -208,11 +208,12 @@ impl Runner<'_, '_> {
     }
 
     /// The plan's statements, if anybody asks what they lose.
-    fn statements(&self, plan: &Plan, state: &State) -> Result<Vec<Planned>, Failure> {
-        let backup = self.request.backup.as_ref();
+    async fn statements(&mut self, plan: &Plan, state: &State) -> Result<Vec<Planned>, Failure> {
+        let request = self.request;
+        let backup = request.backup.as_ref();
         let saved = backup.is_some_and(|backup| backup.before == backup::Before::Destructive);
-        match saved || self.request.consent != Consent::Everything {
-            true => Ok(plan.statements(&self.request.source, state)?),
+        match saved || request.consent != Consent::Everything {
+            true => Ok(plan.statements_after(self.begun(plan, state).await?)?),
             false => Ok(Vec::new()),
         }
     }

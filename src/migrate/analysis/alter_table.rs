@@ -13,6 +13,7 @@ pub(super) fn gather(node: &SyntaxNode, gather: &mut Gather) {
         gather.facts.unlisted = true;
         return;
     };
+    gather.facts.joins = syntax::child(node, K::INHERIT_TABLE).map(|_| table.clone());
     let mut strongest = None;
     for action in node
         .children()
@@ -46,6 +47,7 @@ fn one(action: &SyntaxNode, gather: &mut Gather) -> LockMode {
         }
         K::ATTACH_PARTITION => {
             gather.lock(syntax::relation(action), LockMode::AccessExclusive);
+            gather.facts.joins = syntax::relation(action);
             gather.work(Work::Scan, Cause::Reads);
             // a default partition is locked and scanned, and foreign keys of the parent reach their tables
             gather.facts.unlisted = true;
@@ -106,7 +108,9 @@ fn alter_column(action: &SyntaxNode, gather: &mut Gather) -> LockMode {
         Some(K::SET_EXPRESSION) => gather.work(Work::Rewrite, Cause::FillsColumn),
         Some(K::SET_TYPE) => {
             gather.work(Work::Rewrite, Cause::ChangesType);
-            if option.as_ref().is_some_and(losses::may_narrow) {
+            let column = syntax::child(action, K::COLUMN_NAME_REF).map(|column| column.text().to_string());
+            let column = column.unwrap_or_default();
+            if option.is_some_and(|option| losses::may_narrow(&option, column.trim())) {
                 gather.loses(Loss::NarrowType);
             }
         }

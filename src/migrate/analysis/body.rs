@@ -6,7 +6,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{Cause, Loss, StatementFacts, TableName, facts};
+use super::{StatementFacts, facts, words};
 use crate::migrate::statements::{
     split,
     tokens::{Kind, Token, tokens},
@@ -86,7 +86,8 @@ impl Body {
             for mut facts in read {
                 facts.destructive = facts.loss(&made);
                 // SELECT INTO has a variable here
-                made.extend(facts.creates.clone().filter(|_| facts.kind != "SELECT INTO"));
+                facts.creates = facts.creates.filter(|_| facts.kind != "SELECT INTO");
+                facts.add_to(&mut made);
                 all.push(self.found(span, facts));
             }
         }
@@ -103,27 +104,6 @@ impl Body {
     /// The names of the routines that it calls, as far as they are written out.
     pub fn calls(&self) -> BTreeSet<String> {
         calls(&self.text)
-    }
-}
-
-impl StatementFacts {
-    /// Whether it locks relations, and none but these.
-    pub fn is_within(&self, made: &BTreeSet<TableName>) -> bool {
-        !self.locks.is_empty() && self.locks.iter().all(|(name, _)| made.contains(name))
-    }
-
-    /// What is lost of what is not among `made`, which holds nothing yet.
-    pub fn loss(&self, made: &BTreeSet<TableName>) -> Option<Loss> {
-        let inside = || self.inside.iter().find_map(|one| one.facts.loss(made));
-        self.destructive.filter(|_| !self.is_within(made)).or_else(inside)
-    }
-
-    /// Takes in what it makes. After a rename nobody knows which name is whose.
-    pub fn add_to(&self, made: &mut BTreeSet<TableName>) {
-        if self.causes.contains(&Cause::Renames) {
-            made.clear();
-        }
-        made.extend(self.creates.clone());
     }
 }
 
@@ -181,17 +161,11 @@ fn commands_of(text: &str, piece: &[Token]) -> Vec<Vec<Token>> {
     found
 }
 
-/// The facts of a command; of one that is not understood, or of which only pieces are there, the words tell what it loses.
+/// The facts of a command; of one of which only pieces are there, the words tell what it loses.
 fn known(sql: &str, whole: bool) -> StatementFacts {
     let mut facts = facts(sql);
-    if facts.destructive.is_none() && (facts.kind == "UNKNOWN" || !whole) {
-        let all = tokens(sql).unwrap_or_default();
-        let words = all.iter().filter(|token| token.kind == Kind::Word);
-        facts.destructive = lost_by(
-            &words
-                .map(|token| token.text(sql).to_ascii_uppercase())
-                .collect::<Vec<_>>(),
-        );
+    if !whole {
+        facts.destructive = facts.destructive.or_else(|| words::lost(sql));
     }
     facts
 }
@@ -261,41 +235,10 @@ fn placeholders(text: &str) -> String {
     whole
 }
 
-/// What words in capitals, the first of which is a command, lose at the least favourable.
-fn lost_by(words: &[String]) -> Option<Loss> {
-    let words: Vec<&str> = words.iter().map(String::as_str).collect();
-    let limited = words.contains(&"WHERE");
-    match words.as_slice() {
-        ["TRUNCATE", ..] => Some(Loss::Truncate),
-        ["DELETE", ..] if !limited => Some(Loss::DeleteAll),
-        ["UPDATE", ..] if !limited => Some(Loss::UpdateAll),
-        ["ALTER", "TABLE" | "FOREIGN", rest @ ..] => {
-            let kept = ["CONSTRAINT", "DEFAULT", "NOT", "EXPRESSION", "IDENTITY"];
-            let drops = |(at, word): (usize, &&str)| {
-                *word == "DROP" && rest.get(at + 1).is_none_or(|next| !kept.contains(next))
-            };
-            rest.iter().enumerate().any(drops).then_some(Loss::DropColumn)
-        }
-        ["DROP", what, ..] => match *what {
-            "TABLE" | "FOREIGN" => Some(Loss::DropTable),
-            "SCHEMA" => Some(Loss::DropSchema),
-            "DATABASE" => Some(Loss::DropDatabase),
-            "SEQUENCE" => Some(Loss::DropSequence),
-            "TYPE" | "DOMAIN" => Some(Loss::DropType),
-            "EXTENSION" => Some(Loss::DropExtension),
-            "OWNED" => Some(Loss::DropOwned),
-            _ if words.contains(&"CASCADE") => Some(Loss::Cascade),
-            "AMAS_ANY" => Some(Loss::DropAny),
-            _ => None,
-        },
-        ["DROP"] => Some(Loss::DropAny),
-        _ => None,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::migrate::analysis::Loss;
 
     /// The losses of a statement's body, and whether it puts SQL together.
     fn read(sql: &str) -> (Vec<Loss>, bool) {

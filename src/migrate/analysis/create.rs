@@ -2,17 +2,22 @@
 
 use squawk_syntax::{SyntaxKind as K, SyntaxNode};
 
-use super::{Cause, Gather, LockMode, TableName, Work, alter_table, query::read, statement::on_relation, syntax};
+use super::{Cause, Gather, LockMode, Rows, TableName, Work, alter_table, query::read, statement::on_relation, syntax};
 
 pub(super) fn creates(node: &SyntaxNode, kind: K, gather: &mut Gather) -> bool {
     match kind {
         K::CREATE_TABLE | K::CREATE_FOREIGN_TABLE => create_table(node, gather),
         K::CREATE_TABLE_AS | K::SELECT_INTO => {
-            gather.facts.creates = surely_new(node);
+            makes(node, gather);
             read(node, gather);
         }
         K::CREATE_VIEW | K::CREATE_MATERIALIZED_VIEW => {
-            gather.facts.creates = surely_new(node);
+            makes(node, gather);
+            if kind == K::CREATE_VIEW {
+                // a temporary one hides what it is a view of, perhaps
+                gather.facts.creates = gather.facts.creates.take().filter(|_| gather.facts.rows == Rows::Own);
+                gather.facts.rows = Rows::Elsewhere;
+            }
             read(node, gather);
             if syntax::child(node, K::OR_REPLACE).is_some() {
                 gather.lock(syntax::new_name(node), LockMode::AccessExclusive);
@@ -46,7 +51,7 @@ pub(super) fn creates(node: &SyntaxNode, kind: K, gather: &mut Gather) -> bool {
         }
         K::CREATE_STATISTICS => gather.lock(syntax::relation(node), LockMode::ShareUpdateExclusive),
         K::CREATE_SEQUENCE => {
-            gather.facts.creates = surely_new(node);
+            makes(node, gather);
             gather.facts.unlisted = syntax::holds(node, K::QUALIFIED_COLUMN_NAME_REF);
         }
         K::CREATE_DATABASE | K::CREATE_TABLESPACE | K::CREATE_SUBSCRIPTION => gather.facts.transactional = false,
@@ -75,8 +80,28 @@ fn surely_new(node: &SyntaxNode) -> Option<TableName> {
     syntax::new_name(node).filter(|_| new)
 }
 
+/// What is made, and where its rows are.
+fn makes(node: &SyntaxNode, gather: &mut Gather) {
+    let name = surely_new(node);
+    let temporary = |found: &SyntaxNode| syntax::child(found, K::TEMP).is_some();
+    let into = syntax::child(node, K::INTO_CLAUSE);
+    let in_session = name
+        .as_ref()
+        .is_some_and(|name| name.schema.as_deref() == Some("pg_temp"));
+    let drops = |commit: SyntaxNode| commit.text().to_string().to_ascii_lowercase().contains("drop");
+    gather.facts.creates = name;
+    if syntax::child(node, K::ON_COMMIT).is_some_and(drops) {
+        gather.facts.rows = Rows::Transaction;
+    } else if in_session || temporary(node) || into.as_ref().is_some_and(temporary) {
+        gather.facts.rows = Rows::Session;
+    }
+}
+
 fn create_table(node: &SyntaxNode, gather: &mut Gather) {
-    gather.facts.creates = surely_new(node);
+    makes(node, gather);
+    if node.kind() == K::CREATE_FOREIGN_TABLE {
+        gather.facts.rows = Rows::Elsewhere;
+    }
     alter_table::referenced(node, gather);
     if let Some(parent) = syntax::child(node, K::PARTITION_OF) {
         gather.lock(syntax::relation(&parent), LockMode::AccessExclusive);

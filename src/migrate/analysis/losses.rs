@@ -2,9 +2,10 @@
 
 use squawk_syntax::{SyntaxKind as K, SyntaxNode};
 
-use super::syntax;
+use super::{body::plain, syntax};
 
-/// Types that hold whatever a column of another type is likely to have had. Everything else may be narrower.
+/// Types that hold whatever a column of another type is likely to have had. Everything else may be narrower. What the column has been only the catalog
+/// knows: `bigint` is here because it has been an `int` as good as always, though a `numeric` would be rounded; `double precision` is not.
 const WIDE: &[&str] = &[
     "text",
     "varchar",
@@ -13,8 +14,6 @@ const WIDE: &[&str] = &[
     "decimal",
     "bigint",
     "int8",
-    "double precision",
-    "float8",
     "timestamptz",
     "timestamp with time zone",
     "json",
@@ -71,9 +70,31 @@ fn is_volatile(node: &SyntaxNode) -> bool {
     }
 }
 
-/// Whether SET DATA TYPE goes to a type that may hold less, or through an expression that may lose something.
-pub(super) fn may_narrow(set_type: &SyntaxNode) -> bool {
-    type_of(set_type).is_none_or(|name| !WIDE.contains(&name.as_str()))
+/// Whether SET DATA TYPE goes to a type that may hold less, or through an expression that may lose something: any but a cast of the column.
+pub(super) fn may_narrow(set_type: &SyntaxNode, column: &str) -> bool {
+    let using = syntax::child(set_type, K::USING_EXPR).and_then(|using| using.children().next());
+    let computes = using.is_some_and(|using| !only_casts(&using, column));
+    computes || !is_wide(set_type)
+}
+
+fn is_wide(node: &SyntaxNode) -> bool {
+    type_of(node).is_some_and(|name| WIDE.contains(&name.as_str()))
+}
+
+/// `column`, `column::type`, `CAST(column AS type)`; what casts to less on its way loses it there.
+fn only_casts(expression: &SyntaxNode, column: &str) -> bool {
+    let inner = || {
+        expression
+            .children()
+            .next()
+            .is_some_and(|inner| only_casts(&inner, column))
+    };
+    match expression.kind() {
+        K::NAME_REF => plain(expression.text().to_string().trim()) == plain(column),
+        K::PAREN_EXPR => inner(),
+        K::CAST_EXPR => is_wide(expression) && inner(),
+        _ => false,
+    }
 }
 
 /// A type as it is written, in one case and with single spaces.

@@ -90,9 +90,9 @@ fn each(node: &SyntaxNode, mode: LockMode, gather: &mut Gather) {
 }
 
 /// Whether a list of options in parentheses has this one, without a value that turns it off.
-fn option(node: &SyntaxNode, name: &str) -> bool {
+pub(super) fn option(node: &SyntaxNode, name: &str) -> bool {
     node.descendants()
-        .filter(|inner| inner.kind() == K::VACUUM_OPTION)
+        .filter(|inner| matches!(inner.kind(), K::VACUUM_OPTION | K::EXPLAIN_OPTION))
         .any(|found| {
             let text = found.text().to_string().to_ascii_lowercase();
             let mut words = text.split_whitespace();

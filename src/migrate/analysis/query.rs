@@ -2,7 +2,7 @@
 
 use squawk_syntax::{SyntaxKind as K, SyntaxNode};
 
-use super::{Gather, LockMode, Loss, TableName, syntax};
+use super::{Gather, LockMode, Loss, TableName, maintain::option, statement, syntax};
 
 pub(super) fn queries(node: &SyntaxNode, kind: K, gather: &mut Gather) -> bool {
     match kind {
@@ -12,6 +12,16 @@ pub(super) fn queries(node: &SyntaxNode, kind: K, gather: &mut Gather) -> bool {
             read(node, gather);
         }
         K::INSERT | K::UPDATE | K::DELETE | K::MERGE => read(node, gather),
+        K::EXPLAIN | K::PREPARE => {
+            let Some(inner) = syntax::inner(node) else { return false };
+            statement::by_kind(&inner, gather);
+            // it stays in the session, or comes more than once: what it does is not all that happens
+            gather.facts.unlisted = true;
+            gather.facts.creates = None;
+            if kind == K::EXPLAIN && !analyzes(node) {
+                gather.facts.destructive = None;
+            }
+        }
         K::COPY => {
             let writes = syntax::child(node, K::COPY_FROM).is_some();
             let mode = if writes {
@@ -27,6 +37,11 @@ pub(super) fn queries(node: &SyntaxNode, kind: K, gather: &mut Gather) -> bool {
         _ => return false,
     }
     true
+}
+
+/// Whether EXPLAIN runs what it explains.
+fn analyzes(node: &SyntaxNode) -> bool {
+    syntax::child(node, K::EXPLAIN_ANALYZE).is_some() || option(node, "analyze") || option(node, "analyse")
 }
 
 /// A query with everything in it: what it reads, what it changes, the rows it locks.

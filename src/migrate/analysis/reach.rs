@@ -58,12 +58,12 @@ pub fn reach(sql: &str) -> Reach {
         }
         K::DROP_SCHEMA => words(&node, K::SCHEMA_REF, Object::Schema),
         K::DROP_EXTENSION => words(&node, K::EXTENSION_REF, Object::Extension),
-        K::DROP_TYPE => types(&node, K::TYPE_NAME_REF),
+        K::DROP_TYPE | K::ALTER_TYPE => types(&node, K::TYPE_NAME_REF),
         K::DROP_DOMAIN => types(&node, K::DOMAIN_REF),
         K::DROP_DATABASE => Reach::AnotherDatabase,
         // what depends on these has no rows
         K::DROP_INDEX | K::DROP_TRIGGER | K::DROP_RULE | K::DROP_POLICY => Reach::Objects(Vec::new(), Keys::Stay),
-        K::DELETE | K::UPDATE | K::INSERT | K::MERGE | K::SELECT => changed(&node),
+        K::DELETE | K::UPDATE | K::INSERT | K::MERGE | K::SELECT | K::EXPLAIN | K::PREPARE => changed(&node),
         _ => Reach::Everything,
     }
 }
@@ -150,6 +150,13 @@ mod tests {
                 Keys::Stay,
             ),
             ("DROP INDEX i CASCADE", vec![], Keys::Stay),
+            ("EXPLAIN ANALYZE DELETE FROM a", vec![table("a")], Keys::Act),
+            ("PREPARE p AS UPDATE a SET x = 1", vec![table("a")], Keys::Act),
+            (
+                "ALTER TYPE \"S\".addr DROP ATTRIBUTE zip",
+                vec![Object::Type(of_s("addr"))],
+                Keys::Stay,
+            ),
         ];
         for (sql, objects, keys) in cases {
             assert_eq!(reach(sql), Reach::Objects(objects, keys), "{sql}");

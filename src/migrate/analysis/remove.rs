@@ -29,6 +29,10 @@ pub(super) fn drops(node: &SyntaxNode, kind: K, gather: &mut Gather) -> bool {
         | K::DROP_GROUP
         | K::DROP_TABLESPACE
         | K::DROP_SUBSCRIPTION => None,
+        _ if gather.facts.kind.starts_with("DROP ") => {
+            gather.facts.unlisted = true;
+            None
+        }
         _ => return false,
     };
     if let Some(loss) = loss {

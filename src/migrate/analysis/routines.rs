@@ -10,7 +10,28 @@ use super::{
 use crate::migrate::statements::tokens::{self, Token};
 
 /// Kinds of statements that call the routines they name.
-const CALLERS: &[&str] = &["CALL", "DELETE", "INSERT", "MERGE", "SELECT", "UPDATE", "VALUES"];
+const CALLERS: &[&str] = &[
+    "CALL",
+    "COMPOUND SELECT",
+    "COPY",
+    "CREATE MATERIALIZED VIEW",
+    "CREATE TABLE AS",
+    "DELETE",
+    "EXPLAIN",
+    "INSERT",
+    "MERGE",
+    "PAREN SELECT",
+    "PREPARE",
+    "SELECT",
+    "SELECT INTO",
+    "UNKNOWN",
+    "UPDATE",
+    "VALUES",
+];
+
+/// Kinds of statements that can set the search_path for what comes after them.
+const SETTERS: &[&str] = &["CALL", "DISCARD", "DO", "RESET", "SELECT", "SET", "UNKNOWN"];
+const PATH: &[u8] = b"search_path";
 
 /// `CREATE FUNCTION` or `CREATE PROCEDURE`, if that is what the statement does. It locks no table for longer than it takes to look, whatever stands in
 /// it, and a set of migrations may be full of it: more is not asked of its text.
@@ -48,6 +69,8 @@ fn name(sql: &str) -> Option<String> {
 pub struct Reader<'a> {
     /// What the file has made so far, by name: as many as differ in their arguments, or replace each other.
     routines: BTreeMap<String, Vec<Routine<'a>>>,
+    /// The search_path that it has set, as it is written; None: that of every file.
+    path: Option<String>,
 }
 
 /// What a routine does, once somebody has asked.
@@ -95,7 +118,43 @@ impl<'a> Reader<'a> {
             kind if CALLERS.contains(&kind) => facts.inside = self.done_by(|| body::calls(sql)),
             _ => {}
         }
+        let before = self.path.clone();
+        let moves = self.follow_path(&facts.kind, sql);
+        let adrift = moves || facts.inside.iter().any(|one| one.facts.renames);
+        for one in &mut facts.inside {
+            one.facts.path.clone_from(&before);
+            one.facts.adrift = adrift;
+        }
+        facts.path = before;
         facts
+    }
+
+    /// Whether names may stand for other relations after it, because it sets the search_path.
+    fn follow_path(&mut self, kind: &str, sql: &str) -> bool {
+        if !SETTERS.contains(&kind) {
+            return false;
+        }
+        // a statement may be long, and says no such thing mostly
+        let named = sql
+            .as_bytes()
+            .windows(PATH.len())
+            .any(|word| word.eq_ignore_ascii_case(PATH));
+        if !named && !["DISCARD", "RESET", "SET"].contains(&kind) {
+            return false;
+        }
+        let text = sql
+            .split_whitespace()
+            .collect::<Vec<_>>()
+            .join(" ")
+            .to_ascii_lowercase();
+        let unset = ["reset all", "reset search_path", "discard all"].contains(&text.as_str());
+        let set = named || kind == "SET" && text.contains(" schema ");
+        if unset {
+            self.path = None;
+        } else if set {
+            self.path = Some(text.replace("set local ", "set ").replace("set session ", "set "));
+        }
+        unset || set
     }
 
     /// What the file's routines of these names do, and those that they call.
@@ -159,7 +218,7 @@ mod tests {
         let empties = "CREATE FUNCTION empties() RETURNS void LANGUAGE sql AS 'TRUNCATE t'";
         let calls = "CREATE FUNCTION s.\"Calls\"() RETURNS void LANGUAGE plpgsql AS $$BEGIN PERFORM empties(); END$$";
         let itself = "CREATE FUNCTION empties(a int) RETURNS void LANGUAGE sql AS 'DELETE FROM t; SELECT empties(1)'";
-        let cases: [(&[&str], usize); 9] = [
+        let cases: [(&[&str], usize); 14] = [
             (&[empties], 0),
             (&["SELECT empties()"], 0),
             (&[empties, "SELECT other()"], 0),
@@ -171,6 +230,11 @@ mod tests {
             (&[empties, itself, "CALL empties()"], 2),
             (&[empties, itself, "SELECT empties(), empties(2)"], 2),
             (&[empties, empties, "UPDATE u SET a = empties() WHERE b"], 2),
+            (&[empties, "SELECT empties() UNION SELECT 1"], 1),
+            (&[empties, "(SELECT empties())"], 1),
+            (&[empties, "CREATE TABLE x AS SELECT empties()"], 1),
+            (&[empties, "EXPLAIN ANALYZE SELECT empties()"], 1),
+            (&[empties, "DROP FUNCTION empties()"], 0),
         ];
         for (statements, expected) in cases {
             assert_eq!(lost(statements), expected, "{statements:?}");

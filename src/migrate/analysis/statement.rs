@@ -3,7 +3,7 @@
 use squawk_syntax::{SyntaxKind as K, SyntaxNode};
 
 use super::{
-    Cause, Gather, LockMode, StatementFacts, TableName, Work, alter_table, create, maintain, outside,
+    Cause, Gather, LockMode, Loss, StatementFacts, TableName, Work, alter_table, create, losses, maintain, outside,
     query::{self, read},
     remove, syntax,
 };
@@ -11,19 +11,45 @@ use super::{
 pub(super) fn facts(node: &SyntaxNode) -> StatementFacts {
     let mut gather = Gather::default();
     gather.facts.kind = format!("{:?}", node.kind()).replace('_', " ");
-    match node.kind() {
-        K::ALTER_TABLE => alter_table::gather(node, &mut gather),
-        kind if create::creates(node, kind, &mut gather) => {}
-        kind if remove::drops(node, kind, &mut gather) => {}
-        kind if alters(node, kind, &mut gather) => {}
-        kind if maintain::maintains(node, kind, &mut gather) => {}
-        kind if query::queries(node, kind, &mut gather) => {}
-        kind => gather.facts.unlisted = !is_harmless(kind),
-    }
+    by_kind(node, &mut gather);
+    gather.facts.renames = renames(node);
     if !gather.facts.transactional {
         gather.facts.outside = outside::of(node);
     }
     gather.finish()
+}
+
+/// Of the statement itself, or of the one that it explains or prepares.
+pub(super) fn by_kind(node: &SyntaxNode, gather: &mut Gather) {
+    match node.kind() {
+        K::ALTER_TABLE => alter_table::gather(node, gather),
+        kind if create::creates(node, kind, gather) => {}
+        kind if remove::drops(node, kind, gather) => {}
+        kind if alters(node, kind, gather) => {}
+        kind if maintain::maintains(node, kind, gather) => {}
+        kind if query::queries(node, kind, gather) => {}
+        kind => gather.facts.unlisted = !is_harmless(kind),
+    }
+}
+
+/// Whether a relation, or the schema of some, gets another name. Indexes do not count: nobody loses rows by their names.
+fn renames(node: &SyntaxNode) -> bool {
+    let relations = [
+        K::ALTER_TABLE,
+        K::ALTER_VIEW,
+        K::ALTER_MATERIALIZED_VIEW,
+        K::ALTER_FOREIGN_TABLE,
+        K::ALTER_SEQUENCE,
+        K::ALTER_SCHEMA,
+    ];
+    let ways = [
+        K::TABLE_RENAME_TO,
+        K::VIEW_RENAME_TO,
+        K::SEQUENCE_RENAME_TO,
+        K::SCHEMA_RENAME_TO,
+        K::SET_SCHEMA,
+    ];
+    relations.contains(&node.kind()) && node.children().any(|child| ways.contains(&child.kind()))
 }
 
 /// What neither takes a table's lock nor can run anything else.
@@ -92,7 +118,10 @@ fn alters(node: &SyntaxNode, kind: K, gather: &mut Gather) -> bool {
                 .and_then(|add| syntax::child(&add, K::LITERAL))
                 .map(|literal| literal.text().to_string().trim().to_owned());
             // attributes of a composite type reach the tables of that type
-            gather.facts.unlisted = syntax::holds(node, K::ALTER_TYPE_ATTRIBUTE_ACTION_LIST);
+            if let Some(actions) = syntax::child(node, K::ALTER_TYPE_ATTRIBUTE_ACTION_LIST) {
+                gather.facts.unlisted = true;
+                attributes(&actions, gather);
+            }
         }
         K::ALTER_DOMAIN => {
             // every column of the domain
@@ -105,4 +134,15 @@ fn alters(node: &SyntaxNode, kind: K, gather: &mut Gather) -> bool {
         _ => return false,
     }
     true
+}
+
+/// Attributes of a composite type are in the columns of that type.
+fn attributes(actions: &SyntaxNode, gather: &mut Gather) {
+    for action in actions.children() {
+        match action.kind() {
+            K::DROP_ATTRIBUTE => gather.loses(Loss::DropColumn),
+            K::ALTER_ATTRIBUTE if losses::may_narrow(&action, "") => gather.loses(Loss::NarrowType),
+            _ => {}
+        }
+    }
 }

@@ -19,6 +19,11 @@ pub(super) fn statement(sql: &str) -> Option<SyntaxNode> {
     all.next().is_none().then_some(first)
 }
 
+/// The statement in a statement: what EXPLAIN explains.
+pub(super) fn inner(node: &SyntaxNode) -> Option<SyntaxNode> {
+    node.children().find(|child| ast::Stmt::cast(child.clone()).is_some())
+}
+
 /// The name of a node that is, or begins with, a reference to a relation.
 pub(super) fn name(node: &SyntaxNode) -> Option<TableName> {
     let path = node.descendants().find_map(ast::PathRef::cast)?;

@@ -49,6 +49,41 @@ fn what_is_lost() {
         ("DROP FUNCTION f(int)", None),
         ("DROP INDEX i", None),
         ("DROP TYPE t", Some(Loss::DropType)),
+        ("ALTER TABLE t ALTER c TYPE double precision", Some(Loss::NarrowType)),
+        ("ALTER TABLE t ALTER c TYPE text USING c::text", None),
+        (
+            "ALTER TABLE t ALTER \"C\" TYPE jsonb USING (CAST(\"C\" AS text)::jsonb)",
+            None,
+        ),
+        ("ALTER TABLE t ALTER c TYPE bigint USING C", None),
+        ("ALTER TABLE t ALTER c TYPE text USING NULL", Some(Loss::NarrowType)),
+        ("ALTER TABLE t ALTER c TYPE text USING d", Some(Loss::NarrowType)),
+        (
+            "ALTER TABLE t ALTER c TYPE text USING left(c, 1)",
+            Some(Loss::NarrowType),
+        ),
+        (
+            "ALTER TABLE t ALTER c TYPE text USING c::varchar(1)::text",
+            Some(Loss::NarrowType),
+        ),
+        ("DROP COLLATION c", None),
+        ("DROP COLLATION c CASCADE", Some(Loss::Cascade)),
+        ("DROP ACCESS METHOD m CASCADE", Some(Loss::Cascade)),
+        ("DROP OPERATOR CLASS o USING btree CASCADE", Some(Loss::Cascade)),
+        ("ALTER TYPE addr DROP ATTRIBUTE zip CASCADE", Some(Loss::DropColumn)),
+        (
+            "ALTER TYPE addr ADD ATTRIBUTE a int, DROP ATTRIBUTE zip",
+            Some(Loss::DropColumn),
+        ),
+        ("ALTER TYPE addr ALTER ATTRIBUTE zip TYPE int", Some(Loss::NarrowType)),
+        ("ALTER TYPE addr ADD ATTRIBUTE zip int", None),
+        ("EXPLAIN ANALYZE DELETE FROM t", Some(Loss::DeleteAll)),
+        ("EXPLAIN (BUFFERS, ANALYZE) UPDATE t SET a = 1", Some(Loss::UpdateAll)),
+        ("EXPLAIN (ANALYZE off) DELETE FROM t", None),
+        ("EXPLAIN VERBOSE DELETE FROM t", None),
+        ("EXPLAIN ANALYZE DELETE FROM t WHERE x", None),
+        ("PREPARE p AS DELETE FROM t", Some(Loss::DeleteAll)),
+        ("PREPARE p (int) AS DELETE FROM t WHERE a = $1", None),
     ];
     for (sql, expected) in cases {
         assert_eq!(facts(sql).destructive, expected, "{sql}");

@@ -10,6 +10,7 @@ use crate::{
         analysis::{self, Keys, Object, Reach, TableName},
         plan::Planned,
         record::literal,
+        report::Failure,
         session,
     },
 };
@@ -17,15 +18,24 @@ use crate::{
 use super::Entry;
 
 /// Objects of which anything is an alias afterwards, when they are renamed or moved.
-const MOVABLE: &[&str] = &["ALTER SCHEMA", "ALTER TYPE", "ALTER DOMAIN", "ALTER SEQUENCE"];
+const MOVABLE: &[&str] = &["ALTER TYPE", "ALTER DOMAIN"];
 
 /// What is to be in a backup.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Extent {
     /// These, and what depends on them; nothing at all if there are none.
-    Objects(BTreeSet<(Object, Keys)>),
+    Objects(BTreeSet<Named>),
     /// Every table.
     All,
+}
+
+/// What a statement that loses something names.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Named {
+    object: Object,
+    keys: Keys,
+    /// What runs before it may have given it this name: if nothing has it now, it may be any.
+    doubtful: bool,
 }
 
 /// A statement whose losses no dump of this database can have: its place and text.
@@ -34,7 +44,7 @@ pub struct OutOfReach(pub String);
 
 /// What the statements of a plan lose. Where a name may mean another table by then, all that it may mean is in.
 pub fn lost(statements: &[Planned]) -> Result<Extent, OutOfReach> {
-    let (mut objects, mut renamed, mut moved, mut all) = (BTreeSet::new(), Vec::new(), false, false);
+    let (mut objects, mut names, mut all) = (BTreeSet::new(), Names::default(), false);
     for statement in statements {
         if statement.loses_inside {
             all = true;
@@ -46,22 +56,51 @@ pub fn lost(statements: &[Planned]) -> Result<Extent, OutOfReach> {
                     } = statement;
                     return Err(OutOfReach(format!("{file}:{line}: {statement}")));
                 }
-                Reach::Objects(named, keys) if !moved && !other_path(statement, &named) => {
-                    objects.extend(named.into_iter().map(|object| (object, keys)));
-                    objects.extend(renamed.iter().cloned().map(|object| (object, keys)));
+                Reach::Objects(named, keys) if names.are_those_of(statement, &named) => {
+                    objects.extend(names.with(named, keys));
                 }
                 Reach::Objects(..) | Reach::Everything => all = true,
             }
         }
-        if statement.renames {
-            let named = analysis::facts(statement.text()).locks.into_iter();
-            renamed.extend(named.map(|(name, _)| Object::Relation(name)));
-        }
-        moved |= moves(statement);
+        names.after(statement);
     }
     match all {
         true => Ok(Extent::All),
         false => Ok(Extent::Objects(objects)),
+    }
+}
+
+/// What the statements so far have done to the names that the catalog has before the plan.
+#[derive(Default)]
+struct Names {
+    renamed: Vec<Object>,
+    /// Views that are others by now.
+    replaced: BTreeSet<Object>,
+    moved: bool,
+    doubtful: bool,
+}
+
+impl Names {
+    /// Whether these can be looked up in the catalog.
+    fn are_those_of(&self, statement: &Planned, named: &[Object]) -> bool {
+        let replaced = named.iter().any(|object| self.replaced.contains(object));
+        !self.moved && !replaced && !other_path(statement, named)
+    }
+
+    /// They, and all that was renamed: any of them may mean it.
+    fn with(&self, named: Vec<Object>, keys: Keys) -> Vec<Named> {
+        let named = named.into_iter().map(|object| (object, self.doubtful));
+        let renamed = self.renamed.iter().map(|object| (object.clone(), false));
+        let each = |(object, doubtful)| Named { object, keys, doubtful };
+        named.chain(renamed).map(each).collect()
+    }
+
+    fn after(&mut self, statement: &Planned) {
+        self.moved |= statement.renamed.is_none() || moves(statement);
+        self.doubtful |= statement.obscures;
+        self.replaced.extend(statement.replaces.clone().map(Object::Relation));
+        let renamed = statement.renamed.iter().flatten().cloned();
+        self.renamed.extend(renamed.map(Object::Relation));
     }
 }
 
@@ -78,15 +117,22 @@ fn other_path(statement: &Planned, named: &[Object]) -> bool {
             Object::Relation(TableName { schema: None, .. }) | Object::Type(TableName { schema: None, .. })
         )
     };
-    named.iter().any(bare) && statement.file_text().to_ascii_lowercase().contains("search_path")
+    let sets = || statement.file_text().to_ascii_lowercase().contains("search_path");
+    named.iter().any(bare) && (statement.other_path || sets())
 }
 
 /// The tables and sequences of an extent that are there.
-pub async fn entries(conn: &mut PgConnection, schema: &SqlName, extent: &Extent) -> Result<Vec<Entry>, sqlx::Error> {
+pub async fn entries(conn: &mut PgConnection, schema: &SqlName, extent: &Extent) -> Result<Vec<Entry>, Failure> {
     let wanted = match extent {
         Extent::All => EVERY_TABLE.to_owned(),
         Extent::Objects(objects) if objects.is_empty() => return Ok(Vec::new()),
-        Extent::Objects(objects) => format!("{} {REACHED}", named(objects)),
+        Extent::Objects(objects) => {
+            let reached = format!("{} {REACHED}", named(objects));
+            match is_known(conn, &reached).await? {
+                true => reached,
+                false => EVERY_TABLE.to_owned(),
+            }
+        }
     };
     let sql = format!("{wanted} {}", OF_USERS.replace("$SCHEMA", &literal(schema.as_str())));
     let rows = session::ask(conn, &sql).await?;
@@ -101,14 +147,26 @@ pub async fn entries(conn: &mut PgConnection, schema: &SqlName, extent: &Extent)
             of: name(3)?,
         })
     };
-    rows.iter().map(entry).collect()
+    Ok(rows.iter().map(entry).collect::<Result<_, sqlx::Error>>()?)
+}
+
+/// Whether every name that must be there is; an error if rows go that no dump has.
+async fn is_known(conn: &mut PgConnection, reached: &str) -> Result<bool, Failure> {
+    let rows = session::ask(conn, &format!("{reached} {DOUBTS}")).await?;
+    let Some(row) = rows.first() else { return Ok(true) };
+    if let Some(foreign) = row.try_get::<Option<String>, _>(0)? {
+        return Err(Failure::NotBackedUp(format!(
+            "{foreign} is a foreign table, whose rows are on another server and in no dump of this one; save them there"
+        )));
+    }
+    Ok(!row.try_get::<Option<bool>, _>(1)?.unwrap_or_default())
 }
 
 /// The objects as rows of their catalogs.
-fn named(objects: &BTreeSet<(Object, Keys)>) -> String {
-    let each = objects.iter().map(|(object, keys)| {
-        let keys = *keys as u8;
-        let (catalog, oid) = match object {
+fn named(objects: &BTreeSet<Named>) -> String {
+    let each = objects.iter().map(|one| {
+        let (keys, doubtful) = (one.keys as u8, one.doubtful);
+        let (catalog, oid) = match &one.object {
             Object::Relation(name) => (
                 "pg_class",
                 format!("pg_catalog.to_regclass({})::pg_catalog.oid", literal(&name.to_string())),
@@ -119,14 +177,23 @@ fn named(objects: &BTreeSet<(Object, Keys)>) -> String {
             ),
             Object::Schema(name) => (
                 "pg_namespace",
-                format!("(SELECT oid FROM pg_catalog.pg_namespace WHERE nspname = {})", literal(name)),
+                format!(
+                    "(SELECT oid FROM pg_catalog.pg_namespace WHERE nspname = {})",
+                    literal(name)
+                ),
             ),
             Object::Extension(name) => (
                 "pg_extension",
-                format!("(SELECT oid FROM pg_catalog.pg_extension WHERE extname = {})", literal(name)),
+                format!(
+                    "(SELECT oid FROM pg_catalog.pg_extension WHERE extname = {})",
+                    literal(name)
+                ),
             ),
         };
-        format!("SELECT 'pg_catalog.{catalog}'::pg_catalog.regclass::pg_catalog.oid AS class, {oid} AS object, {keys} AS keys")
+        format!(
+            "SELECT 'pg_catalog.{catalog}'::pg_catalog.regclass::pg_catalog.oid AS class, {oid} AS object, \
+             {keys} AS keys, {doubtful} AS doubtful"
+        )
     });
     format!(
         "WITH RECURSIVE named AS ({}),",
@@ -134,19 +201,29 @@ fn named(objects: &BTreeSet<(Object, Keys)>) -> String {
     )
 }
 
-/// What depends on them goes with them; by foreign keys rows go too.
+/// What depends on them goes with them; by foreign keys rows go too, and through views those of the tables behind them.
 const REACHED: &str = "reached AS ( \
-     SELECT * FROM named WHERE object IS NOT NULL \
+     SELECT class, object, keys, true AS named FROM named WHERE object IS NOT NULL \
      UNION \
-     SELECT n.class, n.object, r.keys FROM reached r CROSS JOIN LATERAL ( \
+     SELECT n.class, n.object, r.keys, false FROM reached r CROSS JOIN LATERAL ( \
          SELECT d.classid AS class, d.objid AS object FROM pg_catalog.pg_depend d \
          WHERE d.refclassid = r.class AND d.refobjid = r.object \
          UNION ALL \
          SELECT r.class, k.conrelid FROM pg_catalog.pg_constraint k \
          WHERE r.class = 'pg_catalog.pg_class'::pg_catalog.regclass AND k.contype = 'f' AND k.confrelid = r.object \
          AND (r.keys = 2 OR (r.keys = 1 AND (k.confdeltype IN ('c', 'n', 'd') OR k.confupdtype IN ('c', 'n', 'd')))) \
+         UNION ALL \
+         SELECT b.refclassid, b.refobjid FROM pg_catalog.pg_rewrite w JOIN pg_catalog.pg_depend b \
+         ON b.classid = 'pg_catalog.pg_rewrite'::pg_catalog.regclass AND b.objid = w.oid AND b.refclassid = r.class \
+         WHERE r.class = 'pg_catalog.pg_class'::pg_catalog.regclass AND w.ev_class = r.object AND r.keys = 1 \
      ) n), \
      wanted AS (SELECT DISTINCT object FROM reached WHERE class = 'pg_catalog.pg_class'::pg_catalog.regclass)";
+
+/// A foreign table that is named, or loses rows; a name that something else may have by then.
+const DOUBTS: &str = "SELECT (SELECT pg_catalog.min(pg_catalog.format('%I.%I', n.nspname, c.relname)) FROM reached r \
+     JOIN pg_catalog.pg_class c ON c.oid = r.object JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
+     WHERE r.class = 'pg_catalog.pg_class'::pg_catalog.regclass AND c.relkind = 'f' AND (r.named OR r.keys > 0)), \
+     (SELECT pg_catalog.bool_or(object IS NULL AND doubtful) FROM named)";
 
 /// All that this login may read.
 const EVERY_TABLE: &str = "WITH wanted AS (SELECT a.oid AS object FROM pg_catalog.pg_class a \
@@ -187,7 +264,11 @@ mod tests {
                 schema: None,
                 name: (*name).to_owned(),
             };
-            (Object::Relation(name), keys)
+            Named {
+                object: Object::Relation(name),
+                keys,
+                doubtful: false,
+            }
         };
         Extent::Objects(names.iter().map(object).collect())
     }
@@ -208,6 +289,9 @@ mod tests {
         );
         let all = [
             "SET search_path = x; DROP TABLE t",
+            "SET SCHEMA 'x'; DROP TABLE t",
+            "CREATE OR REPLACE VIEW v AS SELECT * FROM t; DELETE FROM v",
+            "DO $$ BEGIN EXECUTE format('ALTER TABLE %I RENAME TO t', x); END $$; DROP TABLE t",
             "ALTER SCHEMA a RENAME TO b; DROP TABLE b.t",
             "DROP OWNED BY r",
             "DO $$ BEGIN DROP TABLE t; END $$",
@@ -216,6 +300,21 @@ mod tests {
         for sql in all {
             assert_eq!(of(&[("1_a.sql", sql)]), Ok(Extent::All), "{sql}");
         }
+        let inside = "DO $$ BEGIN ALTER TABLE t RENAME TO old; END $$; DROP TABLE old";
+        let one = |name: &str, doubtful| Named {
+            object: Object::Relation(TableName {
+                schema: None,
+                name: name.to_owned(),
+            }),
+            keys: Keys::Stay,
+            doubtful,
+        };
+        let either = Extent::Objects([one("old", true), one("t", false)].into());
+        assert_eq!(of(&[("1_a.sql", inside)]), Ok(either));
+        let view = "CREATE VIEW v AS SELECT * FROM t; TRUNCATE old";
+        assert_eq!(of(&[("1_a.sql", view)]), Ok(Extent::Objects([one("old", true)].into())));
+        let attached = "ALTER TABLE p ATTACH PARTITION t DEFAULT; TRUNCATE p";
+        assert_eq!(of(&[("1_a.sql", attached)]), Ok(tables(&["p", "t"], Keys::Stay)));
         assert_eq!(
             of(&[("1_a.sql", "SELECT 1;\nDROP DATABASE d")]),
             Err(OutOfReach("1_a.sql:2: DROP DATABASE d".into()))
@@ -228,7 +327,11 @@ mod tests {
             schema: Some("a'b".into()),
             name: "c\"d\\".into(),
         });
-        let sql = named(&BTreeSet::from([(hostile, Keys::Act)]));
+        let sql = named(&BTreeSet::from([Named {
+            object: hostile,
+            keys: Keys::Act,
+            doubtful: false,
+        }]));
         assert!(sql.contains(r#"to_regclass(E'"a''b"."c""d\\"')"#), "{sql}");
     }
 }

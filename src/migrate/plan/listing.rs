@@ -5,10 +5,10 @@ use std::{collections::BTreeSet, sync::Arc};
 use serde::Serialize;
 
 use crate::migrate::{
-    analysis::{self, Cause, LockMode, TableName, Work},
-    history::State,
+    analysis::{self, LockMode, Reader, Rows, StatementFacts, TableName, Work, forget_temporary},
+    history::{Run, State},
     lint::{Judged, Risk, Rule},
-    source::{Source, gap_warning},
+    source::{Migration, Source, gap_warning},
     spread,
     statements::{self, line_at},
 };
@@ -20,6 +20,8 @@ use super::{
 
 /// A statement shows no more of its text.
 const SHOWN: usize = 200;
+/// Kinds of statements that run more than what they say.
+const CODE: &[&str] = &["CALL", "DO", "EXECUTE", "UNKNOWN"];
 
 /// One statement of a plan.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -46,9 +48,18 @@ pub struct Planned {
     pub risks: Vec<Risk>,
     /// Its beginning.
     pub statement: String,
-    /// It renames something: what comes after it may mean another table by the same name.
+    /// The relations that it renames, or makes a part of another one: what comes after it may mean them by other names. None: nobody can say which.
     #[serde(skip)]
-    pub renames: bool,
+    pub renamed: Option<Vec<TableName>>,
+    /// The view that it replaces: what that is in the catalog is not what comes after it means.
+    #[serde(skip)]
+    pub replaces: Option<TableName>,
+    /// It runs what its text does not say, or makes a view: if a later name is not there yet, nobody can say what it means.
+    #[serde(skip)]
+    pub obscures: bool,
+    /// Its names are looked for along a search_path that the file has set.
+    #[serde(skip)]
+    pub other_path: bool,
     /// Something is lost in a body that it runs: of a DO block, or of a routine.
     #[serde(skip)]
     pub loses_inside: bool,
@@ -129,15 +140,35 @@ impl Plan {
     /// Every statement in the order it runs. Tables that the plan itself makes are left out of locks and losses: they hold
     /// nothing yet. So are those that an unfinished run has made, whose rest this plan is.
     pub fn statements(&self, source: &Source, state: &State) -> Result<Vec<Planned>, PlanError> {
+        let from = Self::unfinished(state).map(|run| run.from_version);
+        self.statements_after(self.begun(source, from))
+    }
+
+    /// The last run, if that was a way up which has not come to its end.
+    pub fn unfinished(state: &State) -> Option<&Run> {
+        let unfinished = |run: &&Run| run.direction == "up" && run.outcome.as_deref() != Some("succeeded");
+        state.latest_run.as_ref().filter(unfinished)
+    }
+
+    /// What the files after a version have made that are applied: those of an unfinished run, or of several, that began there.
+    pub fn begun(&self, source: &Source, from: Option<i64>) -> BTreeSet<TableName> {
         let mut made = BTreeSet::new();
-        if self.direction == Direction::Up {
-            for sql in begun(source, state) {
-                let parts = statements::split(sql).unwrap_or_default();
-                for part in parts {
-                    analysis::facts(&sql[part.start..part.end]).add_to(&mut made);
-                }
+        let Some(from) = from.filter(|_| self.direction == Direction::Up) else {
+            return made;
+        };
+        let applied = |one: &&Migration| one.version > from && one.version <= self.from;
+        for migration in source.migrations().filter(applied) {
+            let (sql, mut reader) = (&*migration.up.sql, Reader::default());
+            for part in statements::split(sql).unwrap_or_default() {
+                reader.read(&sql[part.start..part.end]).add_to(&mut made);
             }
+            forget_temporary(&mut made);
         }
+        made
+    }
+
+    /// The same as [`Plan::statements`], where these are made already and hold nothing.
+    pub fn statements_after(&self, mut made: BTreeSet<TableName>) -> Result<Vec<Planned>, PlanError> {
         // What each statement does is most of the work, and knows of no other file.
         let judged = spread::parts(&self.steps, |steps| {
             steps.iter().map(|step| Judged::read(&step.sql)).collect()
@@ -154,23 +185,13 @@ impl Plan {
     }
 }
 
-/// The texts that the last run has applied, if that was a way up which has not come to its end.
-fn begun<'a>(source: &'a Source, state: &State) -> impl Iterator<Item = &'a str> {
-    let unfinished =
-        |run: &&crate::migrate::history::Run| run.direction == "up" && run.outcome.as_deref() != Some("succeeded");
-    let from = state.latest_run.as_ref().filter(unfinished).map(|run| run.from_version);
-    let current = state.current();
-    let texts = source
-        .migrations()
-        .filter(move |one| from.is_some_and(|from| one.version > from && one.version <= current));
-    texts.map(|one| &*one.up.sql)
-}
-
 fn of_step(step: &Step, judged: &Judged, made: &mut BTreeSet<TableName>) -> Vec<Planned> {
     let mut listed = Vec::new();
+    let whole =
+        !statements::no_transaction(&step.sql) && judged.statements.iter().all(|(_, facts)| facts.transactional);
     for (index, (statement, facts)) in judged.statements.iter().enumerate() {
         let text = &step.sql[statement.start..statement.end];
-        let there = |(name, _): &&(TableName, LockMode)| !made.contains(name);
+        let there = |(name, _): &&(TableName, LockMode)| !facts.is_made(name, made);
         let locks: Vec<PlannedLock> = facts.locks.iter().filter(there).map(lock).collect();
         let touches_what_is_there = !locks.is_empty() || facts.locks.is_empty();
         let words: Vec<&str> = text.split_whitespace().collect();
@@ -184,7 +205,10 @@ fn of_step(step: &Step, judged: &Judged, made: &mut BTreeSet<TableName>) -> Vec<
             loses_inside: facts.inside.iter().any(|one| one.facts.loss(made).is_some()),
             risks: each_once(judged.risks(index, made)),
             locks,
-            renames: facts.causes.contains(&Cause::Renames),
+            renamed: renamed(facts),
+            replaces: replaces(facts),
+            obscures: CODE.contains(&facts.kind.as_str()) || !facts.inside.is_empty() || facts.rows == Rows::Elsewhere,
+            other_path: facts.path.is_some(),
             kind: facts.kind.clone(),
             statement: words.join(" ").chars().take(SHOWN).collect(),
             whole: Whole {
@@ -194,8 +218,33 @@ fn of_step(step: &Step, judged: &Judged, made: &mut BTreeSet<TableName>) -> Vec<
             },
         });
         facts.add_to(made);
+        if facts.rows == Rows::Transaction && !whole {
+            forget_temporary(made);
+        }
     }
+    forget_temporary(made);
     listed
+}
+
+/// The names that it takes from relations, or from all in a schema, which are none that it says.
+fn renamed(facts: &StatementFacts) -> Option<Vec<TableName>> {
+    let mut names = Vec::new();
+    for one in std::iter::once(facts).chain(facts.inside.iter().map(|one| &one.facts)) {
+        if one.renames {
+            names.extend(one.locks.iter().map(|(name, _)| name.clone()));
+        }
+        if one.renames && one.locks.is_empty() {
+            return None;
+        }
+        names.extend(one.joins.clone());
+    }
+    Some(names)
+}
+
+fn replaces(facts: &StatementFacts) -> Option<TableName> {
+    let own = |(_, mode): &&(TableName, LockMode)| *mode == LockMode::AccessExclusive;
+    let view = facts.locks.iter().find(own).map(|(name, _)| name.clone());
+    view.filter(|_| facts.rows == Rows::Elsewhere)
 }
 
 /// A body may meet a rule in several places.
@@ -329,6 +378,22 @@ mod tests {
     }
 
     #[test]
+    fn the_rest_of_several_runs_knows_what_the_first_has_made() {
+        let source = source(&[
+            ("1_a.sql", "CREATE TABLE t (id int)"),
+            ("2_b.sql", "SELECT 1"),
+            ("3_c.sql", "DROP TABLE t"),
+        ]);
+        let mut plan = plan::plan(&source, &[], None).unwrap();
+        plan.steps.drain(..2);
+        plan.from = 2;
+        for (from, loses) in [(None, true), (Some(0), false), (Some(1), true)] {
+            let all = plan.statements_after(plan.begun(&source, from)).unwrap();
+            assert_eq!(all[0].loses.is_some(), loses, "{from:?}");
+        }
+    }
+
+    #[test]
     fn what_the_plan_has_made_itself_is_no_loss() {
         let losses = |files: &[(&str, &str)]| -> Vec<String> {
             let all = listed(&source(files));
@@ -349,5 +414,18 @@ mod tests {
         assert_eq!(losses(&[("2_b.sql", body)]), [body]);
         let swapped = "ALTER TABLE t RENAME TO s; ALTER TABLE u RENAME TO t; DROP TABLE t";
         assert_eq!(losses(&[make, ("2_b.sql", swapped)]), ["DROP TABLE t"], "that was u");
+        // what a temporary table hid is there again in the next file
+        let hides = (
+            "1_a.sql",
+            "CREATE TEMP TABLE t ON COMMIT DROP AS SELECT 1; DROP TABLE t",
+        );
+        assert_eq!(losses(&[hides, ("2_b.sql", "DROP TABLE t")]), ["DROP TABLE t"]);
+        let gone = "-- no-transaction\nCREATE TEMP TABLE t (id int) ON COMMIT DROP; DROP TABLE t";
+        assert_eq!(losses(&[("1_a.sql", gone)]), ["DROP TABLE t"]);
+        let view = ("1_a.sql", "CREATE VIEW v AS SELECT * FROM t");
+        assert_eq!(
+            losses(&[view, ("2_b.sql", "DELETE FROM v; DROP VIEW v CASCADE")]),
+            ["DELETE FROM v"]
+        );
     }
 }

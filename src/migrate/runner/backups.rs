@@ -1,13 +1,19 @@
 //! Before the first statement: what the plan takes away is saved. If that fails, nothing runs, and there is nothing to take back.
 
-use std::time::{Duration, Instant};
+use std::{
+    collections::BTreeSet,
+    time::{Duration, Instant},
+};
 
 use sqlx::Row;
 
 use crate::migrate::{
+    analysis::{TableName, keep_written},
     backup::{self, Before, Dump, Entry, Extent, Made, Settings, Task},
+    history::State,
     plan::{Plan, Planned},
     progress,
+    record::literal,
     report::Failure,
     session,
 };
@@ -16,6 +22,9 @@ use super::{Event, Runner, Urgency, asked};
 
 /// How often the run's row says how far it is, which also keeps the waiting session alive.
 const SIGN: Duration = Duration::from_secs(5);
+/// Where the runs began that have not come to their end, the last before this one: it is the rest of all of them.
+const BEGAN: &str = "SELECT pg_catalog.min(from_version) FROM amas_migrate.runs WHERE direction = 'up' AND id > \
+     COALESCE((SELECT pg_catalog.max(id) FROM amas_migrate.runs WHERE outcome = 'succeeded' OR direction <> 'up'), 0)";
 
 impl Runner<'_, '_> {
     /// Saves what the plan loses, as far as that is asked for and there is anything.
@@ -51,6 +60,41 @@ impl Runner<'_, '_> {
             took: started.elapsed(),
         });
         Ok(())
+    }
+
+    /// The tables that runs before this one have made whose rest it is, unless somebody has filled them since.
+    pub(super) async fn begun(&mut self, plan: &Plan, state: &State) -> Result<BTreeSet<TableName>, Failure> {
+        if Plan::unfinished(state).is_none() {
+            return Ok(BTreeSet::new());
+        }
+        let rows = session::ask(self.conn, BEGAN).await?;
+        let from = rows.first().map_or(Ok(None), |row| row.try_get::<Option<i64>, _>(0))?;
+        let mut made = plan.begun(&self.request.source, from);
+        keep_written(&mut made);
+        if made.is_empty() {
+            return Ok(made);
+        }
+        let names: Vec<TableName> = made.iter().cloned().collect();
+        let tables = session::ask(self.conn, &tables(&names)).await?;
+        let (mut at, mut each) = (Vec::new(), Vec::new());
+        for row in &tables {
+            at.push(usize::try_from(row.try_get::<i32, _>(0)?).unwrap_or_default());
+            each.push(row.try_get::<String, _>(1)?);
+        }
+        // whoever holds a table is not waited for
+        let sql = format!(
+            "SET lock_timeout = '1s'; SELECT ARRAY[{}]::pg_catalog.bool[]; RESET lock_timeout",
+            each.join(", ")
+        );
+        let filled: Vec<bool> = match session::ask(self.conn, &sql).await {
+            Ok(rows) => rows.first().map_or(Ok(Vec::new()), |row| row.try_get(0))?,
+            Err(sqlx::Error::Database(_)) => vec![true; at.len()],
+            Err(problem) => return Err(problem.into()),
+        };
+        for (at, _) in at.iter().zip(filled).filter(|(_, filled)| *filled) {
+            made.remove(&names[*at]);
+        }
+        Ok(made)
     }
 
     async fn dump(
@@ -97,6 +141,19 @@ impl Runner<'_, '_> {
             }
         }
     }
+}
+
+/// Those of these that are tables: where in the list, and whether they have rows, as an expression.
+fn tables(names: &[TableName]) -> String {
+    let name = |(at, name): (usize, &TableName)| format!("({at}, {})", literal(&name.to_string()));
+    let names: Vec<String> = names.iter().enumerate().map(name).collect();
+    format!(
+        "SELECT k.at, CASE WHEN pg_catalog.has_table_privilege(c.oid, 'SELECT') \
+         THEN pg_catalog.format('EXISTS (SELECT FROM %I.%I)', n.nspname, c.relname) ELSE 'true' END \
+         FROM (VALUES {}) k (at, name) JOIN pg_catalog.pg_class c ON c.oid = pg_catalog.to_regclass(k.name) \
+         JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE c.relkind IN ('r', 'p') ORDER BY k.at",
+        names.join(", ")
+    )
 }
 
 /// Names the first loss, if there is one: `Always` asks for a folder without.
