@@ -117,11 +117,7 @@ impl Backup {
 }
 
 /// The tables and sequences of an extent that are there.
-pub(super) async fn entries(
-    conn: &mut PgConnection,
-    schema: &SqlName,
-    extent: &Extent,
-) -> Result<Vec<Entry>, sqlx::Error> {
+pub(super) async fn entries(conn: &mut PgConnection, schema: &SqlName, extent: &Extent) -> Result<Vec<Entry>, Failure> {
     let mut entries = extent::entries(conn, schema, extent).await?;
     let names: Vec<String> = entries.iter().map(|entry| literal(&entry.name)).collect();
     let sql = format!(

@@ -1,12 +1,6 @@
 //! What a migration takes away is saved before it runs, and can be put back; where it cannot be saved nothing runs.
 
-use std::{
-    fs,
-    os::unix::fs::PermissionsExt,
-    path::Path,
-    process::Command,
-    time::Duration,
-};
+use std::{fs, os::unix::fs::PermissionsExt, path::Path, process::Command, time::Duration};
 
 use serde_json::Value;
 

@@ -475,29 +475,6 @@ async fn what_a_light_file_sets_for_its_transaction_ends_with_it() {
 }
 
 #[tokio::test]
-async fn a_role_of_one_transaction_is_left_before_its_part_is_recorded() {
-    let db = Database::new("local_role").await;
-    let group = format!("{}_group", db.name);
-    let mut admin = db.server.connect("postgres", &db.name).await;
-    let grant = format!(
-        "CREATE ROLE {group}; GRANT {group} TO \"{}\"; GRANT CREATE ON SCHEMA public TO {group}",
-        db.owner()
-    );
-    run(&mut admin, &grant).await;
-    let file = format!(
-        "SET LOCAL ROLE {group}; CREATE TABLE theirs (); CREATE INDEX CONCURRENTLY i ON t (a); CREATE TABLE ours ();"
-    );
-    succeeded(&up(&db, &["CREATE TABLE t (a int);", &file]).await);
-    let owners =
-        "SELECT tablename || ' ' || tableowner FROM pg_tables WHERE tablename IN ('theirs', 'ours') ORDER BY 1";
-    assert_eq!(
-        db.ask(owners).await,
-        [format!("ours {}", db.owner()), format!("theirs {group}")]
-    );
-    assert_eq!(db.versions().await, [1, 2]);
-}
-
-#[tokio::test]
 async fn light_files_wait_no_longer_than_they_may_and_can_be_stopped() {
     let db = Database::new("same_name").await;
     let mut other = db.server.connect(&db.owner(), &db.name).await;
