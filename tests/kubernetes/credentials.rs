@@ -556,7 +556,9 @@ async fn a_password_changed_on_postgres_and_in_the_secret_is_taken_up() {
             let all = object["status"]["credentials"].as_array();
             all.is_some_and(|all| {
                 all.iter().any(|one| {
-                    one["name"] == "app" && one["rotations"].as_u64() == turn.parse().ok() && one["previousValidUntil"].is_null()
+                    one["name"] == "app"
+                        && one["rotations"].as_u64() == turn.parse().ok()
+                        && one["previousValidUntil"].is_null()
                 })
             })
         };
