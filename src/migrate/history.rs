@@ -48,6 +48,8 @@ pub struct State {
     /// Highest id of `amas_migrate.history`, 0 when it is empty or absent (a database that only sqlx has migrated).
     pub highest_history_id: i64,
     pub latest_run: Option<Run>,
+    /// Where the ways up began that have not come to their end, the last up to now: the next is the rest of all of them.
+    pub began: Option<i64>,
 }
 
 impl State {
@@ -164,6 +166,7 @@ pub async fn read(
             (false, Some(row)) => {
                 state.highest_history_id = row.try_get("highest")?;
                 state.latest_run = run_row(row)?;
+                state.began = row.try_get("began")?;
             }
             (false, None) => {}
         }
@@ -264,6 +267,8 @@ fn applied_query(schema: &SqlName, downs_above: Option<i64>, progress: bool) -> 
 }
 
 const RUN_QUERY: &str = "SELECT COALESCE((SELECT h.id FROM amas_migrate.history h ORDER BY h.id DESC LIMIT 1), 0) AS highest, \
+     (SELECT pg_catalog.min(u.from_version) FROM amas_migrate.runs u WHERE u.direction = 'up' AND u.id > COALESCE( \
+       (SELECT pg_catalog.max(e.id) FROM amas_migrate.runs e WHERE e.outcome = 'succeeded' OR e.direction <> 'up'), 0)) AS began, \
      r.id, r.plan_hash, r.attempt, r.direction, \
      (EXTRACT(epoch FROM r.started_at) * 1000000)::pg_catalog.int8 AS started_at, \
      (EXTRACT(epoch FROM r.heartbeat_at) * 1000000)::pg_catalog.int8 AS heartbeat_at, \

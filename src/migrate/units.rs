@@ -128,6 +128,7 @@ pub fn parts(sql: &str, made: &mut BTreeSet<TableName>) -> Result<Parts, Unrunna
             statement.is_savepoint() || statement.sets_anything(statement.text(sql)) || statement.makes_temporary();
         cutter.light &= own && facts.index_locks.is_empty() && !apart;
         cutter.take(statement, &facts, &statements[index..]);
+        forget(&facts, made, &mut cutter.fresh);
     }
     let Cutter {
         units, fresh, light, ..
@@ -146,9 +147,24 @@ pub fn needs(sql: &str) -> Result<Needs, Unrunnable> {
     for statement in statements::split(sql)? {
         let facts = analysis::facts(statement.text(sql));
         needs.add(&facts, &fresh);
-        fresh.extend(facts.creates);
+        fresh.extend(facts.creates.clone());
+        forget(&facts, &mut BTreeSet::new(), &mut fresh);
     }
     Ok(needs)
+}
+
+/// After a rename nobody knows which name is whose, and a table that takes in another one is used from then on.
+fn forget(facts: &StatementFacts, made: &mut BTreeSet<TableName>, fresh: &mut BTreeSet<TableName>) {
+    let is_old = |name: &TableName| !made.contains(name) && !fresh.contains(name);
+    if facts.renames {
+        made.clear();
+        fresh.clear();
+    } else if facts.joins.as_ref().is_some_and(is_old) {
+        for (name, _) in &facts.locks {
+            made.remove(name);
+            fresh.remove(name);
+        }
+    }
 }
 
 /// What lasts until the end of its transaction may not stand before a place where the file is cut: what comes after that
@@ -362,6 +378,11 @@ mod tests {
             ("CREATE INDEX CONCURRENTLY ON t (id)", false),
             ("-- nothing to take back", true),
             ("-- no-transaction", false),
+            ("CREATE TABLE p (id int) PARTITION BY RANGE (id)", true),
+            ("ALTER TABLE p ATTACH PARTITION old DEFAULT", false),
+            ("ALTER TABLE p ADD x int", false),
+            ("ALTER TABLE t RENAME TO s", true),
+            ("ALTER TABLE t ADD y int", false),
         ] {
             assert_eq!(light(sql), expected, "{sql}");
         }

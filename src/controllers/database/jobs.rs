@@ -349,6 +349,7 @@ mod tests {
             applied: applied.iter().map(one).collect(),
             highest_history_id: applied.len() as i64,
             latest_run: run,
+            began: None,
         }
     }
 

@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use crate::migrate::{
     analysis::{self, LockMode, Reader, Rows, StatementFacts, TableName, Work, forget_temporary},
-    history::{Run, State},
+    history::State,
     lint::{Judged, Risk, Rule},
     source::{Migration, Source, gap_warning},
     spread,
@@ -140,20 +140,13 @@ impl Plan {
     /// Every statement in the order it runs. Tables that the plan itself makes are left out of locks and losses: they hold
     /// nothing yet. So are those that an unfinished run has made, whose rest this plan is.
     pub fn statements(&self, source: &Source, state: &State) -> Result<Vec<Planned>, PlanError> {
-        let from = Self::unfinished(state).map(|run| run.from_version);
-        self.statements_after(self.begun(source, from))
+        self.statements_after(self.begun(source, state))
     }
 
-    /// The last run, if that was a way up which has not come to its end.
-    pub fn unfinished(state: &State) -> Option<&Run> {
-        let unfinished = |run: &&Run| run.direction == "up" && run.outcome.as_deref() != Some("succeeded");
-        state.latest_run.as_ref().filter(unfinished)
-    }
-
-    /// What the files after a version have made that are applied: those of an unfinished run, or of several, that began there.
-    pub fn begun(&self, source: &Source, from: Option<i64>) -> BTreeSet<TableName> {
+    /// What the runs have made that have not come to their end.
+    pub fn begun(&self, source: &Source, state: &State) -> BTreeSet<TableName> {
         let mut made = BTreeSet::new();
-        let Some(from) = from.filter(|_| self.direction == Direction::Up) else {
+        let Some(from) = state.began.filter(|_| self.direction == Direction::Up) else {
             return made;
         };
         let applied = |one: &&Migration| one.version > from && one.version <= self.from;
@@ -388,7 +381,11 @@ mod tests {
         plan.steps.drain(..2);
         plan.from = 2;
         for (from, loses) in [(None, true), (Some(0), false), (Some(1), true)] {
-            let all = plan.statements_after(plan.begun(&source, from)).unwrap();
+            let state = State {
+                began: from,
+                ..State::default()
+            };
+            let all = plan.statements(&source, &state).unwrap();
             assert_eq!(all[0].loses.is_some(), loses, "{from:?}");
         }
     }

@@ -22,9 +22,6 @@ use super::{Event, Runner, Urgency, asked};
 
 /// How often the run's row says how far it is, which also keeps the waiting session alive.
 const SIGN: Duration = Duration::from_secs(5);
-/// Where the runs began that have not come to their end, the last before this one: it is the rest of all of them.
-const BEGAN: &str = "SELECT pg_catalog.min(from_version) FROM amas_migrate.runs WHERE direction = 'up' AND id > \
-     COALESCE((SELECT pg_catalog.max(id) FROM amas_migrate.runs WHERE outcome = 'succeeded' OR direction <> 'up'), 0)";
 
 impl Runner<'_, '_> {
     /// Saves what the plan loses, as far as that is asked for and there is anything.
@@ -64,12 +61,7 @@ impl Runner<'_, '_> {
 
     /// The tables that runs before this one have made whose rest it is, unless somebody has filled them since.
     pub(super) async fn begun(&mut self, plan: &Plan, state: &State) -> Result<BTreeSet<TableName>, Failure> {
-        if Plan::unfinished(state).is_none() {
-            return Ok(BTreeSet::new());
-        }
-        let rows = session::ask(self.conn, BEGAN).await?;
-        let from = rows.first().map_or(Ok(None), |row| row.try_get::<Option<i64>, _>(0))?;
-        let mut made = plan.begun(&self.request.source, from);
+        let mut made = plan.begun(&self.request.source, state);
         keep_written(&mut made);
         if made.is_empty() {
             return Ok(made);
