@@ -18,7 +18,8 @@ use super::{
     history::Applied,
     progress::Unfinished,
     source::{Checksum, Migration, Source},
-    statements,
+    statements::{self, Unrunnable},
+    units,
 };
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -236,7 +237,12 @@ fn up(source: &Source, history: &[Applied], target: Option<i64>) -> Result<Plan,
                 current,
             });
         }
-        check(file)?;
+        let unfinished = unfinished(file.version);
+        match unfinished {
+            None => check(file)?,
+            // its rest may not be written anew
+            Some(_) => sendable(file)?,
+        }
         steps.push(Step {
             version: file.version,
             description: file.description.clone(),
@@ -247,7 +253,7 @@ fn up(source: &Source, history: &[Applied], target: Option<i64>) -> Result<Plan,
                 sql: d.sql.clone(),
                 checksum: d.checksum.clone(),
             }),
-            unfinished: unfinished(file.version),
+            unfinished,
         });
     }
     let to = steps.last().map_or(current, |step| step.version);
@@ -314,12 +320,28 @@ fn down_step(source: &Source, applied: &Applied) -> Result<Step, PlanError> {
     })
 }
 
-/// Whether both ways of a migration can be sent.
+/// Whether both ways of a migration can be run, each statement under what the text has set.
 pub fn check(migration: &Migration) -> Result<(), PlanError> {
-    let up = &migration.up;
-    statements::doing(&up.sql).map_err(|problem| PlanError::unrunnable(&up.file, problem))?;
-    if let Some(down) = &migration.down {
-        statements::runnable(&down.sql).map_err(|problem| PlanError::unrunnable(&down.file, problem))?;
+    sendable(migration)?;
+    each_way(migration, |sql, _| units::check_cuts(sql))
+}
+
+/// Whether both ways of a migration can be sent.
+fn sendable(migration: &Migration) -> Result<(), PlanError> {
+    each_way(migration, |sql, direction| match direction {
+        Direction::Up => statements::doing(sql).map(drop),
+        Direction::Down => statements::runnable(sql).map(drop),
+    })
+}
+
+fn each_way(migration: &Migration, judge: impl Fn(&str, Direction) -> Result<(), Unrunnable>) -> Result<(), PlanError> {
+    let ways = [
+        (Direction::Up, Some(&migration.up)),
+        (Direction::Down, migration.down.as_ref()),
+    ];
+    for (direction, script) in ways {
+        let Some(script) = script else { continue };
+        judge(&script.sql, direction).map_err(|problem| PlanError::unrunnable(&script.file, problem))?;
     }
     Ok(())
 }

@@ -124,11 +124,16 @@ pub fn as_login(sql: &str, role: Option<&str>) -> String {
     }
 }
 
-/// The statements of these parts that have set the role, all of them: the session's user may be set below it.
+/// What of these parts has set the role: the last statement that names the session's user, which leaves the role, and the last after it.
 pub fn role(sql: &str, parts: &[Unit]) -> Option<String> {
     let spans = parts.iter().flat_map(|part| part.roles.iter());
     let all: Vec<&str> = spans.map(|&(start, end)| &sql[start..end]).collect();
-    (!all.is_empty()).then(|| all.join("; "))
+    let user = all
+        .iter()
+        .rposition(|text| text.to_ascii_uppercase().contains("AUTHORIZATION"));
+    let last = all.len().checked_sub(1).filter(|last| Some(*last) != user);
+    let chosen: Vec<&str> = user.into_iter().chain(last).map(|at| all[at]).collect();
+    (!chosen.is_empty()).then(|| chosen.join("; "))
 }
 
 /// The same at the end of the last part's transaction, where a role may be set that ends with it.
@@ -203,13 +208,25 @@ mod tests {
         let sql = "SET ROLE x; VACUUM a; RESET ROLE; VACUUM b";
         let parts = parts(sql, &mut BTreeSet::new()).unwrap().units;
         assert_eq!(role(sql, &parts[..2]).as_deref(), Some("SET ROLE x"));
-        assert_eq!(role(sql, &parts).as_deref(), Some("SET ROLE x; RESET ROLE"));
+        assert_eq!(
+            role(sql, &parts).as_deref(),
+            Some("RESET ROLE"),
+            "x may be gone by then"
+        );
         let record = advance(1, (2, "d"), role(sql, &parts[..2]).as_deref());
         assert!(
             record.starts_with("RESET SESSION AUTHORIZATION; RESET ROLE; UPDATE") && record.ends_with("; SET ROLE x"),
             "{record}"
         );
         assert_eq!(settings(sql, &parts[..3]), ["SET ROLE x", "RESET ROLE"]);
+    }
+
+    #[test]
+    fn the_user_of_the_session_is_taken_again_before_the_role_on_top_of_it() {
+        let sql = "SET ROLE x; SET SESSION AUTHORIZATION y; SET ROLE z; SET ROLE a; VACUUM a";
+        let parts = parts(sql, &mut BTreeSet::new()).unwrap().units;
+        let taken = role(sql, &parts);
+        assert_eq!(taken.as_deref(), Some("SET SESSION AUTHORIZATION y; SET ROLE a"));
     }
 
     #[test]

@@ -4,9 +4,6 @@
 mod scanner;
 pub mod tokens;
 
-use std::collections::BTreeSet;
-
-use super::units;
 use scanner::Scanner;
 
 /// One statement of a text.
@@ -93,7 +90,7 @@ pub fn doing(sql: &str) -> Result<Vec<Statement>, Unrunnable> {
 }
 
 /// Splits a text and refuses what the runner cannot send: COPY from the client, commands of psql, transaction control inside the runner's own
-/// transaction, and what such a transaction ends too early.
+/// transaction.
 pub fn runnable(sql: &str) -> Result<Vec<Statement>, Unrunnable> {
     let statements = split(sql)?;
     let header = no_transaction(sql);
@@ -102,11 +99,6 @@ pub fn runnable(sql: &str) -> Result<Vec<Statement>, Unrunnable> {
             return Err(Unrunnable::at(sql, statement.start, what));
         }
     }
-    let ends = |statement: &Statement| statement.ends_with_transaction(statement.text(sql));
-    // only then, since to take a text apart is dear
-    if !header && statements.iter().any(ends) {
-        units::parts(sql, &mut BTreeSet::new())?;
-    }
     Ok(statements)
 }
 
@@ -114,6 +106,12 @@ pub fn runnable(sql: &str) -> Result<Vec<Statement>, Unrunnable> {
 fn configures_locally(text: &str) -> bool {
     text.to_ascii_lowercase().contains("set_config")
         && tokens::tokens(text).is_ok_and(|all| all.iter().any(|token| token.is(text, "true")))
+}
+
+/// Settings, in capitals, that make statements faster or slower, wait longer or give up, and do nothing else.
+fn changes_no_result(setting: &str) -> bool {
+    let ends = ["_TIMEOUT", "WORK_MEM", "_WORKERS"];
+    ends.iter().any(|end| setting.ends_with(end)) || matches!(setting, "CLIENT_MIN_MESSAGES" | "SYNCHRONOUS_COMMIT")
 }
 
 /// Whether the rows of a temporary table, or the table, end with the transaction.
@@ -192,10 +190,11 @@ impl Statement {
         matches!(self.words().first(), Some(&"SET")) || self.sets(text)
     }
 
-    /// What it does lasts until the end of its transaction; `text` is its own.
+    /// What it does lasts until the end of its transaction, and what comes after it may mean something else without it; `text` is its own.
     pub fn ends_with_transaction(&self, text: &str) -> bool {
         match self.words().as_slice() {
-            ["SET", "LOCAL" | "CONSTRAINTS" | "TRANSACTION", ..] => true,
+            ["SET", "LOCAL", setting, ..] => !changes_no_result(setting),
+            ["SET", "CONSTRAINTS" | "TRANSACTION", ..] => true,
             ["SELECT", ..] => configures_locally(text),
             _ => self.makes_temporary() && ends_on_commit(text),
         }
@@ -304,45 +303,6 @@ mod tests {
         }
         assert!(runnable("SAVEPOINT a; ROLLBACK TO a; ROLLBACK TO SAVEPOINT a").is_ok());
         assert!(runnable("-- no-transaction\nBEGIN; COMMIT; DISCARD TEMP").is_ok());
-    }
-
-    #[test]
-    fn what_ends_with_its_transaction_is_refused_before_a_cut() {
-        let cut = "SELECT 1;\nCREATE INDEX CONCURRENTLY i ON t (a);";
-        for (sql, said) in [
-            (
-                "SET LOCAL search_path = x",
-                "1:1: SET LOCAL ends with its transaction, and the file goes on in another at line 2; write SET without LOCAL",
-            ),
-            ("SET LOCAL ROLE x", "1:1: SET LOCAL ends"),
-            ("SET CONSTRAINTS ALL DEFERRED", "1:1: SET CONSTRAINTS ends"),
-            ("SET TRANSACTION READ WRITE", "1:1: SET TRANSACTION ends"),
-            ("SELECT set_config('a.b', 'c', true)", "1:1: SELECT SET_CONFIG ends"),
-            ("CREATE TEMP TABLE x ()\n ON  commit drop", "1:1: CREATE TEMP ends"),
-        ] {
-            let error = runnable(&format!("{sql}; {cut}")).unwrap_err().to_string();
-            assert!(error.starts_with(said), "{sql}: {error}");
-            for sound in [
-                format!("{sql}; SELECT 1"),
-                format!("{cut} {sql}; SELECT 1"),
-                format!("-- no-transaction\nBEGIN; {sql}; SELECT 1; COMMIT; {cut}"),
-            ] {
-                assert_eq!(runnable(&sound).err(), None, "{sound}");
-            }
-        }
-        for sql in [
-            "SET search_path = x",
-            "SELECT set_config('a.b', 'true', false)",
-            "CREATE TEMP TABLE x () ON COMMIT PRESERVE ROWS",
-        ] {
-            assert_eq!(runnable(&format!("{sql}; {cut}")).err(), None, "{sql}");
-        }
-        let value = "ALTER TYPE e ADD VALUE 'x';\nSET LOCAL a.b = 1;\n\nUPDATE t SET e = 'x'";
-        let error = runnable(value).unwrap_err().to_string();
-        assert!(
-            error.starts_with("2:1: SET LOCAL") && error.contains("at line 4"),
-            "{error}"
-        );
     }
 
     #[test]

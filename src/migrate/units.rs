@@ -133,9 +133,6 @@ pub fn parts(sql: &str, made: &mut BTreeSet<TableName>) -> Result<Parts, Unrunna
     let Cutter {
         units, fresh, light, ..
     } = cutter;
-    if !header {
-        check_cuts(sql, &statements, &units)?;
-    }
     made.extend(fresh);
     let light = light && units.iter().all(Unit::is_light) && units.len() <= 1;
     Ok(Parts { units, light })
@@ -169,10 +166,17 @@ fn forget(facts: &StatementFacts, made: &mut BTreeSet<TableName>, fresh: &mut BT
 
 /// What lasts until the end of its transaction may not stand before a place where the file is cut: what comes after that
 /// was written to run under it.
-fn check_cuts(sql: &str, statements: &[Statement], units: &[Unit]) -> Result<(), Unrunnable> {
+pub fn check_cuts(sql: &str) -> Result<(), Unrunnable> {
+    let statements = statements::split(sql)?;
+    let short = |statement: &Statement| statement.ends_with_transaction(statement.text(sql));
+    // only then, since to take a text apart is dear
+    if statements::no_transaction(sql) || !statements.iter().any(short) {
+        return Ok(());
+    }
+    let units = parts(sql, &mut BTreeSet::new())?.units;
     let last = units.last().map_or(0, |unit| unit.span.0);
     let mut before = statements.iter().take_while(|statement| statement.start < last);
-    let Some(short) = before.find(|statement| statement.ends_with_transaction(statement.text(sql))) else {
+    let Some(short) = before.find(|statement| short(statement)) else {
         return Ok(());
     };
     let starts = units.iter().map(|unit| unit.span.0);
@@ -349,6 +353,47 @@ mod tests {
         for (sql, expected) in cases {
             assert_eq!(&cut(sql), expected, "{sql}");
         }
+    }
+
+    #[test]
+    fn what_ends_with_its_transaction_is_refused_before_a_cut() {
+        let cut = "SELECT 1;\nCREATE INDEX CONCURRENTLY i ON t (a);";
+        for (sql, said) in [
+            (
+                "SET LOCAL search_path = x",
+                "1:1: SET LOCAL ends with its transaction, and the file goes on in another at line 2; write SET without LOCAL",
+            ),
+            ("SET LOCAL ROLE x", "1:1: SET LOCAL ends"),
+            ("SET CONSTRAINTS ALL DEFERRED", "1:1: SET CONSTRAINTS ends"),
+            ("SET TRANSACTION READ WRITE", "1:1: SET TRANSACTION ends"),
+            ("SELECT set_config('a.b', 'c', true)", "1:1: SELECT SET_CONFIG ends"),
+            ("CREATE TEMP TABLE x ()\n ON  commit drop", "1:1: CREATE TEMP ends"),
+        ] {
+            let error = check_cuts(&format!("{sql}; {cut}")).unwrap_err().to_string();
+            assert!(error.starts_with(said), "{sql}: {error}");
+            for sound in [
+                format!("{sql}; SELECT 1"),
+                format!("{cut} {sql}; SELECT 1"),
+                format!("-- no-transaction\nBEGIN; {sql}; SELECT 1; COMMIT; {cut}"),
+            ] {
+                assert_eq!(check_cuts(&sound).err(), None, "{sound}");
+            }
+        }
+        for sql in [
+            "SET search_path = x",
+            "SELECT set_config('a.b', 'true', false)",
+            "CREATE TEMP TABLE x () ON COMMIT PRESERVE ROWS",
+            "SET LOCAL lock_timeout = '5s'",
+            "SET LOCAL maintenance_work_mem TO '1GB'",
+        ] {
+            assert_eq!(check_cuts(&format!("{sql}; {cut}")).err(), None, "{sql}");
+        }
+        let value = "ALTER TYPE e ADD VALUE 'x';\nSET LOCAL a.b = 1;\n\nUPDATE t SET e = 'x'";
+        let error = check_cuts(value).unwrap_err().to_string();
+        assert!(
+            error.starts_with("2:1: SET LOCAL") && error.contains("at line 4"),
+            "{error}"
+        );
     }
 
     #[test]
