@@ -23,6 +23,9 @@ async fn put(scene: &Migrated, map: &str, text: &str) {
 /// Runs the Job that has to come, until the profile is told as in; how it was called for that.
 async fn run(scene: &Migrated, profile: &str) -> Value {
     let job = scene.job().await;
+    // Where it was in before, that must not be taken for the end of this run.
+    let due = |object: &Value| object["status"]["migrations"]["seeded"] != profile;
+    scene.ns.wait("AmasDatabase", "a", "told as due", due).await;
     let (code, log) = scene.run(&job, &FILES).await;
     assert_eq!(code, Some(0), "{log}");
     job::complete(&scene.ns, name_of(&job)).await;
