@@ -34,6 +34,8 @@ pub enum Extent {
 pub struct Named {
     object: Object,
     keys: Keys,
+    /// Rows go out of what stays, which a foreign table loses too (dropped, it leaves them where they are).
+    empties: bool,
     /// What runs before it may have given it this name: if nothing has it now, it may be any.
     doubtful: bool,
 }
@@ -57,7 +59,8 @@ pub fn lost(statements: &[Planned]) -> Result<Extent, OutOfReach> {
                     return Err(OutOfReach(format!("{file}:{line}: {statement}")));
                 }
                 Reach::Objects(named, keys) if names.are_those_of(statement, &named) => {
-                    objects.extend(names.with(named, keys));
+                    let empties = keys != Keys::Stay || statement.kind == "TRUNCATE";
+                    objects.extend(names.with(named, keys, empties));
                 }
                 Reach::Objects(..) | Reach::Everything => all = true,
             }
@@ -88,10 +91,15 @@ impl Names {
     }
 
     /// They, and all that was renamed: any of them may mean it.
-    fn with(&self, named: Vec<Object>, keys: Keys) -> Vec<Named> {
+    fn with(&self, named: Vec<Object>, keys: Keys, empties: bool) -> Vec<Named> {
         let named = named.into_iter().map(|object| (object, self.doubtful));
         let renamed = self.renamed.iter().map(|object| (object.clone(), false));
-        let each = |(object, doubtful)| Named { object, keys, doubtful };
+        let each = |(object, doubtful)| Named {
+            object,
+            keys,
+            empties,
+            doubtful,
+        };
         named.chain(renamed).map(each).collect()
     }
 
@@ -165,7 +173,7 @@ async fn is_known(conn: &mut PgConnection, reached: &str) -> Result<bool, Failur
 /// The objects as rows of their catalogs.
 fn named(objects: &BTreeSet<Named>) -> String {
     let each = objects.iter().map(|one| {
-        let (keys, doubtful) = (one.keys as u8, one.doubtful);
+        let (keys, empties, doubtful) = (one.keys as u8, one.empties, one.doubtful);
         let (catalog, oid) = match &one.object {
             Object::Relation(name) => (
                 "pg_class",
@@ -192,7 +200,7 @@ fn named(objects: &BTreeSet<Named>) -> String {
         };
         format!(
             "SELECT 'pg_catalog.{catalog}'::pg_catalog.regclass::pg_catalog.oid AS class, {oid} AS object, \
-             {keys} AS keys, {doubtful} AS doubtful"
+             {keys} AS keys, {empties} AS empties, {doubtful} AS doubtful"
         )
     });
     format!(
@@ -203,9 +211,9 @@ fn named(objects: &BTreeSet<Named>) -> String {
 
 /// What depends on them goes with them; by foreign keys rows go too, and through views those of the tables behind them.
 const REACHED: &str = "reached AS ( \
-     SELECT class, object, keys, true AS named FROM named WHERE object IS NOT NULL \
+     SELECT class, object, keys, empties FROM named WHERE object IS NOT NULL \
      UNION \
-     SELECT n.class, n.object, r.keys, false FROM reached r CROSS JOIN LATERAL ( \
+     SELECT n.class, n.object, r.keys, r.empties FROM reached r CROSS JOIN LATERAL ( \
          SELECT d.classid AS class, d.objid AS object FROM pg_catalog.pg_depend d \
          WHERE d.refclassid = r.class AND d.refobjid = r.object \
          UNION ALL \
@@ -219,10 +227,10 @@ const REACHED: &str = "reached AS ( \
      ) n), \
      wanted AS (SELECT DISTINCT object FROM reached WHERE class = 'pg_catalog.pg_class'::pg_catalog.regclass)";
 
-/// A foreign table that is named, or loses rows; a name that something else may have by then.
+/// A foreign table that loses rows; a name that something else may have by then.
 const DOUBTS: &str = "SELECT (SELECT pg_catalog.min(pg_catalog.format('%I.%I', n.nspname, c.relname)) FROM reached r \
      JOIN pg_catalog.pg_class c ON c.oid = r.object JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
-     WHERE r.class = 'pg_catalog.pg_class'::pg_catalog.regclass AND c.relkind = 'f' AND (r.named OR r.keys > 0)), \
+     WHERE r.class = 'pg_catalog.pg_class'::pg_catalog.regclass AND c.relkind = 'f' AND r.empties), \
      (SELECT pg_catalog.bool_or(object IS NULL AND doubtful) FROM named)";
 
 /// All that this login may read.
@@ -258,19 +266,34 @@ mod tests {
         lost(&plan.statements(&source, &State::default()).unwrap())
     }
 
-    fn tables(names: &[&str], keys: Keys) -> Extent {
-        let object = |name: &&str| {
-            let name = TableName {
+    fn one(name: &str, keys: Keys) -> Named {
+        Named {
+            object: Object::Relation(TableName {
                 schema: None,
-                name: (*name).to_owned(),
-            };
-            Named {
-                object: Object::Relation(name),
-                keys,
-                doubtful: false,
-            }
-        };
-        Extent::Objects(names.iter().map(object).collect())
+                name: name.to_owned(),
+            }),
+            keys,
+            empties: keys != Keys::Stay,
+            doubtful: false,
+        }
+    }
+
+    fn tables(names: &[&str], keys: Keys) -> Extent {
+        Extent::Objects(names.iter().map(|name| one(name, keys)).collect())
+    }
+
+    fn doubtful(name: &str) -> Named {
+        Named {
+            doubtful: true,
+            ..one(name, Keys::Stay)
+        }
+    }
+
+    fn emptied(name: &str) -> Named {
+        Named {
+            empties: true,
+            ..one(name, Keys::Stay)
+        }
     }
 
     #[test]
@@ -301,20 +324,17 @@ mod tests {
             assert_eq!(of(&[("1_a.sql", sql)]), Ok(Extent::All), "{sql}");
         }
         let inside = "DO $$ BEGIN ALTER TABLE t RENAME TO old; END $$; DROP TABLE old";
-        let one = |name: &str, doubtful| Named {
-            object: Object::Relation(TableName {
-                schema: None,
-                name: name.to_owned(),
-            }),
-            keys: Keys::Stay,
-            doubtful,
-        };
-        let either = Extent::Objects([one("old", true), one("t", false)].into());
+        let either = Extent::Objects([doubtful("old"), one("t", Keys::Stay)].into());
         assert_eq!(of(&[("1_a.sql", inside)]), Ok(either));
         let view = "CREATE VIEW v AS SELECT * FROM t; TRUNCATE old";
-        assert_eq!(of(&[("1_a.sql", view)]), Ok(Extent::Objects([one("old", true)].into())));
+        let old = Named {
+            empties: true,
+            ..doubtful("old")
+        };
+        assert_eq!(of(&[("1_a.sql", view)]), Ok(Extent::Objects([old].into())));
         let attached = "ALTER TABLE p ATTACH PARTITION t DEFAULT; TRUNCATE p";
-        assert_eq!(of(&[("1_a.sql", attached)]), Ok(tables(&["p", "t"], Keys::Stay)));
+        let both = Extent::Objects([emptied("p"), emptied("t")].into());
+        assert_eq!(of(&[("1_a.sql", attached)]), Ok(both));
         assert_eq!(
             of(&[("1_a.sql", "SELECT 1;\nDROP DATABASE d")]),
             Err(OutOfReach("1_a.sql:2: DROP DATABASE d".into()))
@@ -330,6 +350,7 @@ mod tests {
         let sql = named(&BTreeSet::from([Named {
             object: hostile,
             keys: Keys::Act,
+            empties: true,
             doubtful: false,
         }]));
         assert!(sql.contains(r#"to_regclass(E'"a''b"."c""d\\"')"#), "{sql}");
