@@ -58,11 +58,12 @@ pub fn lost(statements: &[Planned]) -> Result<Extent, OutOfReach> {
                     } = statement;
                     return Err(OutOfReach(format!("{file}:{line}: {statement}")));
                 }
-                Reach::Objects(named, keys) if names.are_those_of(statement, &named) => {
+                Reach::Objects(named, keys) => {
                     let empties = keys != Keys::Stay || statement.kind == "TRUNCATE";
+                    all |= !names.are_those_of(statement, &named) || empties && names.are_views(&named);
                     objects.extend(names.with(named, keys, empties));
                 }
-                Reach::Objects(..) | Reach::Everything => all = true,
+                Reach::Everything => all = true,
             }
         }
         names.after(statement);
@@ -77,8 +78,8 @@ pub fn lost(statements: &[Planned]) -> Result<Extent, OutOfReach> {
 #[derive(Default)]
 struct Names {
     renamed: Vec<Object>,
-    /// Views that are others by now.
-    replaced: BTreeSet<Object>,
+    /// Made or replaced, so that the catalog does not have what is behind them.
+    views: BTreeSet<TableName>,
     moved: bool,
     doubtful: bool,
 }
@@ -86,8 +87,19 @@ struct Names {
 impl Names {
     /// Whether these can be looked up in the catalog.
     fn are_those_of(&self, statement: &Planned, named: &[Object]) -> bool {
-        let replaced = named.iter().any(|object| self.replaced.contains(object));
-        !self.moved && !replaced && !other_path(statement, named)
+        !self.moved && !other_path(statement, named)
+    }
+
+    /// Whether one of these may be a view of the plan's own: rows that go are behind it. A view itself has none to lose.
+    fn are_views(&self, named: &[Object]) -> bool {
+        let may_be = |object: &Object, view: &TableName| match object {
+            Object::Relation(TableName { schema, name }) => {
+                *name == view.name && (schema.is_none() || view.schema.is_none() || *schema == view.schema)
+            }
+            _ => false,
+        };
+        let mut all = named.iter().chain(&self.renamed);
+        all.any(|object| self.views.iter().any(|view| may_be(object, view)))
     }
 
     /// They, and all that was renamed: any of them may mean it.
@@ -106,7 +118,7 @@ impl Names {
     fn after(&mut self, statement: &Planned) {
         self.moved |= statement.renamed.is_none() || moves(statement);
         self.doubtful |= statement.obscures;
-        self.replaced.extend(statement.replaces.clone().map(Object::Relation));
+        self.views.extend(statement.views.iter().cloned());
         let renamed = statement.renamed.iter().flatten().cloned();
         self.renamed.extend(renamed.map(Object::Relation));
     }
@@ -314,6 +326,9 @@ mod tests {
             "SET search_path = x; DROP TABLE t",
             "SET SCHEMA 'x'; DROP TABLE t",
             "CREATE OR REPLACE VIEW v AS SELECT * FROM t; DELETE FROM v",
+            "CREATE VIEW v AS SELECT * FROM t; UPDATE public.v SET id = 1",
+            "CREATE VIEW v AS SELECT * FROM t; ALTER VIEW v RENAME TO w; DELETE FROM w",
+            "DO $$ BEGIN CREATE VIEW v AS SELECT * FROM t; END $$; DELETE FROM v",
             "DO $$ BEGIN EXECUTE format('ALTER TABLE %I RENAME TO t', x); END $$; DROP TABLE t",
             "ALTER SCHEMA a RENAME TO b; DROP TABLE b.t",
             "DROP OWNED BY r",
@@ -327,11 +342,7 @@ mod tests {
         let either = Extent::Objects([doubtful("old"), one("t", Keys::Stay)].into());
         assert_eq!(of(&[("1_a.sql", inside)]), Ok(either));
         let view = "CREATE VIEW v AS SELECT * FROM t; TRUNCATE old";
-        let old = Named {
-            empties: true,
-            ..doubtful("old")
-        };
-        assert_eq!(of(&[("1_a.sql", view)]), Ok(Extent::Objects([old].into())));
+        assert_eq!(of(&[("1_a.sql", view)]), Ok(Extent::Objects([emptied("old")].into())));
         let attached = "ALTER TABLE p ATTACH PARTITION t DEFAULT; TRUNCATE p";
         let both = Extent::Objects([emptied("p"), emptied("t")].into());
         assert_eq!(of(&[("1_a.sql", attached)]), Ok(both));
@@ -339,6 +350,41 @@ mod tests {
             of(&[("1_a.sql", "SELECT 1;\nDROP DATABASE d")]),
             Err(OutOfReach("1_a.sql:2: DROP DATABASE d".into()))
         );
+    }
+
+    #[test]
+    fn a_name_is_doubtful_only_after_what_cannot_be_read() {
+        let sure = [
+            (
+                "DROP VIEW IF EXISTS v CASCADE; CREATE VIEW v AS SELECT 1; DROP VIEW IF EXISTS w CASCADE; CREATE VIEW w AS SELECT 1",
+                tables(&["v", "w"], Keys::Stay),
+            ),
+            (
+                "DO $$ BEGIN CREATE TYPE s AS ENUM ('a'); EXCEPTION WHEN duplicate_object THEN NULL; END $$; DROP TABLE IF EXISTS legacy",
+                tables(&["legacy"], Keys::Stay),
+            ),
+            (
+                "CREATE FUNCTION f() RETURNS int LANGUAGE sql AS 'SELECT 1'; SELECT f(); DROP TABLE IF EXISTS legacy",
+                tables(&["legacy"], Keys::Stay),
+            ),
+        ];
+        for (sql, expected) in sure {
+            assert_eq!(of(&[("1_a.sql", sql)]), Ok(expected), "{sql}");
+        }
+        let replaced = ("5_a.sql", "CREATE OR REPLACE VIEW v AS SELECT 1");
+        let gone = of(&[replaced, ("9_b.sql", "DROP VIEW v CASCADE")]);
+        assert_eq!(gone, Ok(tables(&["v"], Keys::Stay)));
+        for before in [
+            "CALL p()",
+            "CREATE TEMP VIEW v AS SELECT * FROM t",
+            "DO $$ BEGIN PERFORM f(); END $$",
+            "DO $$ BEGIN EXECUTE x; END $$",
+            "DO LANGUAGE plpython3u $$ plpy.execute(x) $$",
+        ] {
+            let old = Extent::Objects([doubtful("old")].into());
+            let sql = format!("{before}; DROP TABLE old");
+            assert_eq!(of(&[("1_a.sql", sql.as_str())]), Ok(old), "{sql}");
+        }
     }
 
     #[test]

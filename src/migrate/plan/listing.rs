@@ -51,10 +51,10 @@ pub struct Planned {
     /// The relations that it renames, or makes a part of another one: what comes after it may mean them by other names. None: nobody can say which.
     #[serde(skip)]
     pub renamed: Option<Vec<TableName>>,
-    /// The view that it replaces: what that is in the catalog is not what comes after it means.
+    /// The views and foreign tables that it makes or replaces: what has such a name in the catalog is not what comes after it means.
     #[serde(skip)]
-    pub replaces: Option<TableName>,
-    /// It runs what its text does not say, or makes a view: if a later name is not there yet, nobody can say what it means.
+    pub views: Vec<TableName>,
+    /// It does what its text does not say: if a later name is not there yet, nobody can say what it means.
     #[serde(skip)]
     pub obscures: bool,
     /// Its names are looked for along a search_path that the file has set.
@@ -199,8 +199,8 @@ fn of_step(step: &Step, judged: &Judged, made: &mut BTreeSet<TableName>) -> Vec<
             risks: each_once(judged.risks(index, made)),
             locks,
             renamed: renamed(facts),
-            replaces: replaces(facts),
-            obscures: CODE.contains(&facts.kind.as_str()) || !facts.inside.is_empty() || facts.rows == Rows::Elsewhere,
+            views: each(facts).filter_map(view).collect(),
+            obscures: obscures(facts),
             other_path: facts.path.is_some(),
             kind: facts.kind.clone(),
             statement: words.join(" ").chars().take(SHOWN).collect(),
@@ -219,10 +219,15 @@ fn of_step(step: &Step, judged: &Judged, made: &mut BTreeSet<TableName>) -> Vec<
     listed
 }
 
+/// The statement, and those of the bodies that it runs.
+fn each(facts: &StatementFacts) -> impl Iterator<Item = &StatementFacts> {
+    std::iter::once(facts).chain(facts.inside.iter().map(|one| &one.facts))
+}
+
 /// The names that it takes from relations, or from all in a schema, which are none that it says.
 fn renamed(facts: &StatementFacts) -> Option<Vec<TableName>> {
     let mut names = Vec::new();
-    for one in std::iter::once(facts).chain(facts.inside.iter().map(|one| &one.facts)) {
+    for one in each(facts) {
         if one.renames {
             names.extend(one.locks.iter().map(|(name, _)| name.clone()));
         }
@@ -234,10 +239,26 @@ fn renamed(facts: &StatementFacts) -> Option<Vec<TableName>> {
     Some(names)
 }
 
-fn replaces(facts: &StatementFacts) -> Option<TableName> {
+/// What it makes or replaces of which the rows are elsewhere.
+fn view(facts: &StatementFacts) -> Option<TableName> {
     let own = |(_, mode): &&(TableName, LockMode)| *mode == LockMode::AccessExclusive;
-    let view = facts.locks.iter().find(own).map(|(name, _)| name.clone());
-    view.filter(|_| facts.rows == Rows::Elsewhere)
+    let replaced = || facts.locks.iter().filter(|_| facts.kind == "CREATE VIEW").find(own);
+    let named = || facts.creates.as_ref().or_else(|| replaced().map(|(name, _)| name));
+    (facts.rows == Rows::Elsewhere).then(named).flatten().cloned()
+}
+
+/// A body that can be read says what it does, though a rename in it may depend on something.
+fn obscures(facts: &StatementFacts) -> bool {
+    let code = |one: &StatementFacts| one.dynamic || CODE.contains(&one.kind.as_str());
+    let is_read = match facts.kind.as_str() {
+        "DO" => true,
+        "CALL" => !facts.inside.is_empty(),
+        _ => false,
+    };
+    let inside = |one: &StatementFacts| code(one) || one.renames;
+    // a temporary view, for instance
+    let nameless = |one: &StatementFacts| one.rows == Rows::Elsewhere && view(one).is_none();
+    code(facts) && !is_read || facts.inside.iter().any(|one| inside(&one.facts)) || each(facts).any(nameless)
 }
 
 /// A body may meet a rule in several places.
