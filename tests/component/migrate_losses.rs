@@ -232,3 +232,24 @@ async fn what_broken_runs_have_made_is_theirs_until_it_has_rows() {
     scene.write("0008_h", "DROP TABLE t;");
     assert_eq!(scene.up(&[]).await.0, 19);
 }
+
+#[tokio::test]
+async fn rows_that_a_broken_run_has_written_do_not_stop_its_rest() {
+    let scene = Scene::new("losses_own", "SELECT 1;").await;
+    for (name, sql) in [
+        (
+            "0002_b",
+            "CREATE TABLE plans (id int, y int); INSERT INTO plans VALUES (1, 1); CREATE TABLE copied AS SELECT * FROM plans;",
+        ),
+        ("0003_c", "SELECT 1/0;"),
+        ("0004_d", "UPDATE plans SET id = 2; ALTER TABLE copied DROP COLUMN y;"),
+    ] {
+        scene.write(name, sql);
+    }
+    let (code, said) = scene.up(&[]).await;
+    assert_eq!(code, 10, "{said}");
+    scene.write("0003_c", "SELECT 1;");
+    let (code, said) = scene.up(&[]).await;
+    assert_eq!(code, 0, "{said}");
+    assert_eq!(scene.saved().await.1, 0);
+}
