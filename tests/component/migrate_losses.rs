@@ -187,7 +187,7 @@ async fn rows_on_another_server_stop_the_run() {
             assert!(said.contains(words), "{sql}: {said}");
         }
     }
-    // The server has none that could be asked for rows.
+    // Then it is the server that refuses: the wrapper of this one has no handler.
     let never = ["--allow-destructive", "2", "--backup-before", "never"];
     let (code, said) = scene.up(&never).await;
     assert_eq!(code, 10, "{said}");
