@@ -175,7 +175,7 @@ async fn rows_on_another_server_stop_the_run() {
             "ALTER VIEW public.near OWNER TO losses_foreign_owner",
         ])
         .await;
-    for sql in ["DROP FOREIGN TABLE far CASCADE", "DELETE FROM far", "DELETE FROM near"] {
+    for sql in ["TRUNCATE far", "DELETE FROM far", "DELETE FROM near"] {
         scene.write("0002_b", sql);
         let (code, said) = scene.up(&["--allow-destructive", "2"]).await;
         assert_eq!(code, 31, "{sql}: {said}");
@@ -187,11 +187,15 @@ async fn rows_on_another_server_stop_the_run() {
             assert!(said.contains(words), "{sql}: {said}");
         }
     }
+    // Then it is the server that refuses: the wrapper of this one has no handler.
+    let never = ["--allow-destructive", "2", "--backup-before", "never"];
+    let (code, said) = scene.up(&never).await;
+    assert_eq!(code, 10, "{said}");
+    // Dropped, it leaves them where they are.
     scene.write("0002_b", "DROP FOREIGN TABLE far CASCADE");
-    let (code, said) = scene
-        .up(&["--allow-destructive", "2", "--backup-before", "never"])
-        .await;
+    let (code, said) = scene.up(&["--allow-destructive", "2"]).await;
     assert_eq!(code, 0, "{said}");
+    assert_eq!(scene.saved().await.1, 0);
 }
 
 #[tokio::test]
@@ -227,4 +231,25 @@ async fn what_broken_runs_have_made_is_theirs_until_it_has_rows() {
     scene.write("0007_g", "SELECT 1/0;");
     scene.write("0008_h", "DROP TABLE t;");
     assert_eq!(scene.up(&[]).await.0, 19);
+}
+
+#[tokio::test]
+async fn rows_that_a_broken_run_has_written_do_not_stop_its_rest() {
+    let scene = Scene::new("losses_own", "SELECT 1;").await;
+    for (name, sql) in [
+        (
+            "0002_b",
+            "CREATE TABLE plans (id int, y int); INSERT INTO plans VALUES (1, 1); CREATE TABLE copied AS SELECT * FROM plans;",
+        ),
+        ("0003_c", "SELECT 1/0;"),
+        ("0004_d", "UPDATE plans SET id = 2; ALTER TABLE copied DROP COLUMN y;"),
+    ] {
+        scene.write(name, sql);
+    }
+    let (code, said) = scene.up(&[]).await;
+    assert_eq!(code, 10, "{said}");
+    scene.write("0003_c", "SELECT 1;");
+    let (code, said) = scene.up(&[]).await;
+    assert_eq!(code, 0, "{said}");
+    assert_eq!(scene.saved().await.1, 0);
 }

@@ -34,6 +34,8 @@ pub enum Extent {
 pub struct Named {
     object: Object,
     keys: Keys,
+    /// Rows go out of what stays, which a foreign table loses too (dropped, it leaves them where they are).
+    empties: bool,
     /// What runs before it may have given it this name: if nothing has it now, it may be any.
     doubtful: bool,
 }
@@ -56,10 +58,12 @@ pub fn lost(statements: &[Planned]) -> Result<Extent, OutOfReach> {
                     } = statement;
                     return Err(OutOfReach(format!("{file}:{line}: {statement}")));
                 }
-                Reach::Objects(named, keys) if names.are_those_of(statement, &named) => {
-                    objects.extend(names.with(named, keys));
+                Reach::Objects(named, keys) => {
+                    let empties = keys != Keys::Stay || statement.kind == "TRUNCATE";
+                    all |= !names.are_those_of(statement, &named) || empties && names.are_views(&named);
+                    objects.extend(names.with(named, keys, empties));
                 }
-                Reach::Objects(..) | Reach::Everything => all = true,
+                Reach::Everything => all = true,
             }
         }
         names.after(statement);
@@ -74,8 +78,8 @@ pub fn lost(statements: &[Planned]) -> Result<Extent, OutOfReach> {
 #[derive(Default)]
 struct Names {
     renamed: Vec<Object>,
-    /// Views that are others by now.
-    replaced: BTreeSet<Object>,
+    /// Made or replaced, so that the catalog does not have what is behind them.
+    views: BTreeSet<TableName>,
     moved: bool,
     doubtful: bool,
 }
@@ -83,22 +87,38 @@ struct Names {
 impl Names {
     /// Whether these can be looked up in the catalog.
     fn are_those_of(&self, statement: &Planned, named: &[Object]) -> bool {
-        let replaced = named.iter().any(|object| self.replaced.contains(object));
-        !self.moved && !replaced && !other_path(statement, named)
+        !self.moved && !other_path(statement, named)
+    }
+
+    /// Whether one of these may be a view of the plan's own: rows that go are behind it. A view itself has none to lose.
+    fn are_views(&self, named: &[Object]) -> bool {
+        let may_be = |object: &Object, view: &TableName| match object {
+            Object::Relation(TableName { schema, name }) => {
+                *name == view.name && (schema.is_none() || view.schema.is_none() || *schema == view.schema)
+            }
+            _ => false,
+        };
+        let mut all = named.iter().chain(&self.renamed);
+        all.any(|object| self.views.iter().any(|view| may_be(object, view)))
     }
 
     /// They, and all that was renamed: any of them may mean it.
-    fn with(&self, named: Vec<Object>, keys: Keys) -> Vec<Named> {
+    fn with(&self, named: Vec<Object>, keys: Keys, empties: bool) -> Vec<Named> {
         let named = named.into_iter().map(|object| (object, self.doubtful));
         let renamed = self.renamed.iter().map(|object| (object.clone(), false));
-        let each = |(object, doubtful)| Named { object, keys, doubtful };
+        let each = |(object, doubtful)| Named {
+            object,
+            keys,
+            empties,
+            doubtful,
+        };
         named.chain(renamed).map(each).collect()
     }
 
     fn after(&mut self, statement: &Planned) {
         self.moved |= statement.renamed.is_none() || moves(statement);
         self.doubtful |= statement.obscures;
-        self.replaced.extend(statement.replaces.clone().map(Object::Relation));
+        self.views.extend(statement.views.iter().cloned());
         let renamed = statement.renamed.iter().flatten().cloned();
         self.renamed.extend(renamed.map(Object::Relation));
     }
@@ -165,7 +185,7 @@ async fn is_known(conn: &mut PgConnection, reached: &str) -> Result<bool, Failur
 /// The objects as rows of their catalogs.
 fn named(objects: &BTreeSet<Named>) -> String {
     let each = objects.iter().map(|one| {
-        let (keys, doubtful) = (one.keys as u8, one.doubtful);
+        let (keys, empties, doubtful) = (one.keys as u8, one.empties, one.doubtful);
         let (catalog, oid) = match &one.object {
             Object::Relation(name) => (
                 "pg_class",
@@ -192,7 +212,7 @@ fn named(objects: &BTreeSet<Named>) -> String {
         };
         format!(
             "SELECT 'pg_catalog.{catalog}'::pg_catalog.regclass::pg_catalog.oid AS class, {oid} AS object, \
-             {keys} AS keys, {doubtful} AS doubtful"
+             {keys} AS keys, {empties} AS empties, {doubtful} AS doubtful"
         )
     });
     format!(
@@ -203,9 +223,9 @@ fn named(objects: &BTreeSet<Named>) -> String {
 
 /// What depends on them goes with them; by foreign keys rows go too, and through views those of the tables behind them.
 const REACHED: &str = "reached AS ( \
-     SELECT class, object, keys, true AS named FROM named WHERE object IS NOT NULL \
+     SELECT class, object, keys, empties FROM named WHERE object IS NOT NULL \
      UNION \
-     SELECT n.class, n.object, r.keys, false FROM reached r CROSS JOIN LATERAL ( \
+     SELECT n.class, n.object, r.keys, r.empties FROM reached r CROSS JOIN LATERAL ( \
          SELECT d.classid AS class, d.objid AS object FROM pg_catalog.pg_depend d \
          WHERE d.refclassid = r.class AND d.refobjid = r.object \
          UNION ALL \
@@ -219,10 +239,10 @@ const REACHED: &str = "reached AS ( \
      ) n), \
      wanted AS (SELECT DISTINCT object FROM reached WHERE class = 'pg_catalog.pg_class'::pg_catalog.regclass)";
 
-/// A foreign table that is named, or loses rows; a name that something else may have by then.
+/// A foreign table that loses rows; a name that something else may have by then.
 const DOUBTS: &str = "SELECT (SELECT pg_catalog.min(pg_catalog.format('%I.%I', n.nspname, c.relname)) FROM reached r \
      JOIN pg_catalog.pg_class c ON c.oid = r.object JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
-     WHERE r.class = 'pg_catalog.pg_class'::pg_catalog.regclass AND c.relkind = 'f' AND (r.named OR r.keys > 0)), \
+     WHERE r.class = 'pg_catalog.pg_class'::pg_catalog.regclass AND c.relkind = 'f' AND r.empties), \
      (SELECT pg_catalog.bool_or(object IS NULL AND doubtful) FROM named)";
 
 /// All that this login may read.
@@ -258,19 +278,34 @@ mod tests {
         lost(&plan.statements(&source, &State::default()).unwrap())
     }
 
-    fn tables(names: &[&str], keys: Keys) -> Extent {
-        let object = |name: &&str| {
-            let name = TableName {
+    fn one(name: &str, keys: Keys) -> Named {
+        Named {
+            object: Object::Relation(TableName {
                 schema: None,
-                name: (*name).to_owned(),
-            };
-            Named {
-                object: Object::Relation(name),
-                keys,
-                doubtful: false,
-            }
-        };
-        Extent::Objects(names.iter().map(object).collect())
+                name: name.to_owned(),
+            }),
+            keys,
+            empties: keys != Keys::Stay,
+            doubtful: false,
+        }
+    }
+
+    fn tables(names: &[&str], keys: Keys) -> Extent {
+        Extent::Objects(names.iter().map(|name| one(name, keys)).collect())
+    }
+
+    fn doubtful(name: &str) -> Named {
+        Named {
+            doubtful: true,
+            ..one(name, Keys::Stay)
+        }
+    }
+
+    fn emptied(name: &str) -> Named {
+        Named {
+            empties: true,
+            ..one(name, Keys::Stay)
+        }
     }
 
     #[test]
@@ -291,6 +326,9 @@ mod tests {
             "SET search_path = x; DROP TABLE t",
             "SET SCHEMA 'x'; DROP TABLE t",
             "CREATE OR REPLACE VIEW v AS SELECT * FROM t; DELETE FROM v",
+            "CREATE VIEW v AS SELECT * FROM t; UPDATE public.v SET id = 1",
+            "CREATE VIEW v AS SELECT * FROM t; ALTER VIEW v RENAME TO w; DELETE FROM w",
+            "DO $$ BEGIN CREATE VIEW v AS SELECT * FROM t; END $$; DELETE FROM v",
             "DO $$ BEGIN EXECUTE format('ALTER TABLE %I RENAME TO t', x); END $$; DROP TABLE t",
             "ALTER SCHEMA a RENAME TO b; DROP TABLE b.t",
             "DROP OWNED BY r",
@@ -301,24 +339,52 @@ mod tests {
             assert_eq!(of(&[("1_a.sql", sql)]), Ok(Extent::All), "{sql}");
         }
         let inside = "DO $$ BEGIN ALTER TABLE t RENAME TO old; END $$; DROP TABLE old";
-        let one = |name: &str, doubtful| Named {
-            object: Object::Relation(TableName {
-                schema: None,
-                name: name.to_owned(),
-            }),
-            keys: Keys::Stay,
-            doubtful,
-        };
-        let either = Extent::Objects([one("old", true), one("t", false)].into());
+        let either = Extent::Objects([doubtful("old"), one("t", Keys::Stay)].into());
         assert_eq!(of(&[("1_a.sql", inside)]), Ok(either));
         let view = "CREATE VIEW v AS SELECT * FROM t; TRUNCATE old";
-        assert_eq!(of(&[("1_a.sql", view)]), Ok(Extent::Objects([one("old", true)].into())));
+        assert_eq!(of(&[("1_a.sql", view)]), Ok(Extent::Objects([emptied("old")].into())));
         let attached = "ALTER TABLE p ATTACH PARTITION t DEFAULT; TRUNCATE p";
-        assert_eq!(of(&[("1_a.sql", attached)]), Ok(tables(&["p", "t"], Keys::Stay)));
+        let both = Extent::Objects([emptied("p"), emptied("t")].into());
+        assert_eq!(of(&[("1_a.sql", attached)]), Ok(both));
         assert_eq!(
             of(&[("1_a.sql", "SELECT 1;\nDROP DATABASE d")]),
             Err(OutOfReach("1_a.sql:2: DROP DATABASE d".into()))
         );
+    }
+
+    #[test]
+    fn a_name_is_doubtful_only_after_what_cannot_be_read() {
+        let sure = [
+            (
+                "DROP VIEW IF EXISTS v CASCADE; CREATE VIEW v AS SELECT 1; DROP VIEW IF EXISTS w CASCADE; CREATE VIEW w AS SELECT 1",
+                tables(&["v", "w"], Keys::Stay),
+            ),
+            (
+                "DO $$ BEGIN CREATE TYPE s AS ENUM ('a'); EXCEPTION WHEN duplicate_object THEN NULL; END $$; DROP TABLE IF EXISTS legacy",
+                tables(&["legacy"], Keys::Stay),
+            ),
+            (
+                "CREATE FUNCTION f() RETURNS int LANGUAGE sql AS 'SELECT 1'; SELECT f(); DROP TABLE IF EXISTS legacy",
+                tables(&["legacy"], Keys::Stay),
+            ),
+        ];
+        for (sql, expected) in sure {
+            assert_eq!(of(&[("1_a.sql", sql)]), Ok(expected), "{sql}");
+        }
+        let replaced = ("5_a.sql", "CREATE OR REPLACE VIEW v AS SELECT 1");
+        let gone = of(&[replaced, ("9_b.sql", "DROP VIEW v CASCADE")]);
+        assert_eq!(gone, Ok(tables(&["v"], Keys::Stay)));
+        for before in [
+            "CALL p()",
+            "CREATE TEMP VIEW v AS SELECT * FROM t",
+            "DO $$ BEGIN PERFORM f(); END $$",
+            "DO $$ BEGIN EXECUTE x; END $$",
+            "DO LANGUAGE plpython3u $$ plpy.execute(x) $$",
+        ] {
+            let old = Extent::Objects([doubtful("old")].into());
+            let sql = format!("{before}; DROP TABLE old");
+            assert_eq!(of(&[("1_a.sql", sql.as_str())]), Ok(old), "{sql}");
+        }
     }
 
     #[test]
@@ -330,6 +396,7 @@ mod tests {
         let sql = named(&BTreeSet::from([Named {
             object: hostile,
             keys: Keys::Act,
+            empties: true,
             doubtful: false,
         }]));
         assert!(sql.contains(r#"to_regclass(E'"a''b"."c""d\\"')"#), "{sql}");

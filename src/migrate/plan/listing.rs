@@ -22,6 +22,8 @@ use super::{
 const SHOWN: usize = 200;
 /// Kinds of statements that run more than what they say.
 const CODE: &[&str] = &["CALL", "DO", "EXECUTE", "UNKNOWN"];
+/// Kinds of statements whose tables have rows from the beginning.
+const FILLING: &[&str] = &["CREATE TABLE AS", "SELECT INTO"];
 
 /// One statement of a plan.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -51,10 +53,10 @@ pub struct Planned {
     /// The relations that it renames, or makes a part of another one: what comes after it may mean them by other names. None: nobody can say which.
     #[serde(skip)]
     pub renamed: Option<Vec<TableName>>,
-    /// The view that it replaces: what that is in the catalog is not what comes after it means.
+    /// The views and foreign tables that it makes or replaces: what has such a name in the catalog is not what comes after it means.
     #[serde(skip)]
-    pub replaces: Option<TableName>,
-    /// It runs what its text does not say, or makes a view: if a later name is not there yet, nobody can say what it means.
+    pub views: Vec<TableName>,
+    /// It does what its text does not say: if a later name is not there yet, nobody can say what it means.
     #[serde(skip)]
     pub obscures: bool,
     /// Its names are looked for along a search_path that the file has set.
@@ -118,6 +120,14 @@ pub struct PlannedLock {
     pub mode: &'static str,
 }
 
+/// What the runs have made that have not come to their end.
+#[derive(Default)]
+pub struct Begun {
+    pub made: BTreeSet<TableName>,
+    /// Those that they have written to themselves: rows in them tell nothing.
+    pub written: BTreeSet<TableName>,
+}
+
 impl Plan {
     /// What it is, in a line.
     pub fn headline(&self, statements: usize) -> String {
@@ -140,24 +150,26 @@ impl Plan {
     /// Every statement in the order it runs. Tables that the plan itself makes are left out of locks and losses: they hold
     /// nothing yet. So are those that an unfinished run has made, whose rest this plan is.
     pub fn statements(&self, source: &Source, state: &State) -> Result<Vec<Planned>, PlanError> {
-        self.statements_after(self.begun(source, state))
+        self.statements_after(self.begun(source, state).made)
     }
 
     /// What the runs have made that have not come to their end.
-    pub fn begun(&self, source: &Source, state: &State) -> BTreeSet<TableName> {
-        let mut made = BTreeSet::new();
+    pub fn begun(&self, source: &Source, state: &State) -> Begun {
+        let Begun { mut made, mut written } = Begun::default();
         let Some(from) = state.began.filter(|_| self.direction == Direction::Up) else {
-            return made;
+            return Begun { made, written };
         };
         let applied = |one: &&Migration| one.version > from && one.version <= self.from;
         for migration in source.migrations().filter(applied) {
             let (sql, mut reader) = (&*migration.up.sql, Reader::default());
             for part in statements::split(sql).unwrap_or_default() {
-                reader.read(&sql[part.start..part.end]).add_to(&mut made);
+                let facts = reader.read(&sql[part.start..part.end]);
+                facts.add_to(&mut made);
+                write(&facts, &mut written);
             }
             forget_temporary(&mut made);
         }
-        made
+        Begun { made, written }
     }
 
     /// The same as [`Plan::statements`], where these are made already and hold nothing.
@@ -199,8 +211,8 @@ fn of_step(step: &Step, judged: &Judged, made: &mut BTreeSet<TableName>) -> Vec<
             risks: each_once(judged.risks(index, made)),
             locks,
             renamed: renamed(facts),
-            replaces: replaces(facts),
-            obscures: CODE.contains(&facts.kind.as_str()) || !facts.inside.is_empty() || facts.rows == Rows::Elsewhere,
+            views: each(facts).filter_map(view).collect(),
+            obscures: obscures(facts),
             other_path: facts.path.is_some(),
             kind: facts.kind.clone(),
             statement: words.join(" ").chars().take(SHOWN).collect(),
@@ -219,10 +231,29 @@ fn of_step(step: &Step, judged: &Judged, made: &mut BTreeSet<TableName>) -> Vec<
     listed
 }
 
+/// The statement, and those of the bodies that it runs.
+fn each(facts: &StatementFacts) -> impl Iterator<Item = &StatementFacts> {
+    std::iter::once(facts).chain(facts.inside.iter().map(|one| &one.facts))
+}
+
+/// Takes in what it puts rows into; what it makes under such a name is another table.
+fn write(facts: &StatementFacts, written: &mut BTreeSet<TableName>) {
+    if let Some(name) = &facts.creates {
+        written.remove(name);
+    }
+    for one in each(facts).filter(|one| one.path.is_none() && !one.adrift) {
+        let changed = one.locks.iter().filter(|(_, mode)| *mode == LockMode::RowExclusive);
+        written.extend(changed.map(|(name, _)| name.clone()));
+        if FILLING.contains(&one.kind.as_str()) {
+            written.extend(one.creates.clone());
+        }
+    }
+}
+
 /// The names that it takes from relations, or from all in a schema, which are none that it says.
 fn renamed(facts: &StatementFacts) -> Option<Vec<TableName>> {
     let mut names = Vec::new();
-    for one in std::iter::once(facts).chain(facts.inside.iter().map(|one| &one.facts)) {
+    for one in each(facts) {
         if one.renames {
             names.extend(one.locks.iter().map(|(name, _)| name.clone()));
         }
@@ -234,10 +265,26 @@ fn renamed(facts: &StatementFacts) -> Option<Vec<TableName>> {
     Some(names)
 }
 
-fn replaces(facts: &StatementFacts) -> Option<TableName> {
+/// What it makes or replaces of which the rows are elsewhere.
+fn view(facts: &StatementFacts) -> Option<TableName> {
     let own = |(_, mode): &&(TableName, LockMode)| *mode == LockMode::AccessExclusive;
-    let view = facts.locks.iter().find(own).map(|(name, _)| name.clone());
-    view.filter(|_| facts.rows == Rows::Elsewhere)
+    let replaced = || facts.locks.iter().filter(|_| facts.kind == "CREATE VIEW").find(own);
+    let named = || facts.creates.as_ref().or_else(|| replaced().map(|(name, _)| name));
+    (facts.rows == Rows::Elsewhere).then(named).flatten().cloned()
+}
+
+/// A body that can be read says what it does, though a rename in it may depend on something.
+fn obscures(facts: &StatementFacts) -> bool {
+    let code = |one: &StatementFacts| one.dynamic || CODE.contains(&one.kind.as_str());
+    let is_read = match facts.kind.as_str() {
+        "DO" => true,
+        "CALL" => !facts.inside.is_empty(),
+        _ => false,
+    };
+    let inside = |one: &StatementFacts| code(one) || one.renames;
+    // a temporary view, for instance
+    let nameless = |one: &StatementFacts| one.rows == Rows::Elsewhere && view(one).is_none();
+    code(facts) && !is_read || facts.inside.iter().any(|one| inside(&one.facts)) || each(facts).any(nameless)
 }
 
 /// A body may meet a rule in several places.
@@ -388,6 +435,24 @@ mod tests {
             let all = plan.statements(&source, &state).unwrap();
             assert_eq!(all[0].loses.is_some(), loses, "{from:?}");
         }
+    }
+
+    #[test]
+    fn tables_that_broken_runs_have_filled_are_known() {
+        let make = "CREATE TABLE a (x int); CREATE TABLE b (x int); CREATE TABLE c (x int); CREATE TABLE d (x int);";
+        let fill = "INSERT INTO a VALUES (1); COPY b FROM '/seed'; CREATE TABLE e AS SELECT * FROM c;
+            DO $$ BEGIN INSERT INTO d VALUES (1); END $$; SET search_path = s; INSERT INTO c VALUES (1)";
+        let source = source(&[("1_a.sql", make), ("2_b.sql", fill), ("3_c.sql", "SELECT 1")]);
+        let mut plan = plan::plan(&source, &[], None).unwrap();
+        plan.from = 2;
+        let state = State {
+            began: Some(0),
+            ..State::default()
+        };
+        let begun = plan.begun(&source, &state);
+        let names = |all: &BTreeSet<TableName>| all.iter().map(|one| one.name.clone()).collect::<String>();
+        assert_eq!(names(&begun.made), "abcde");
+        assert_eq!(names(&begun.written), "abde");
     }
 
     #[test]

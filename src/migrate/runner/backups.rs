@@ -22,6 +22,8 @@ use super::{Event, Runner, Urgency, asked};
 
 /// How often the run's row says how far it is, which also keeps the waiting session alive.
 const SIGN: Duration = Duration::from_secs(5);
+/// As many tables are asked for rows at once: each takes a lock, of which a server has no more than its table of locks holds.
+const ASKED: usize = 200;
 
 impl Runner<'_, '_> {
     /// Saves what the plan loses, as far as that is asked for and there is anything.
@@ -59,18 +61,27 @@ impl Runner<'_, '_> {
         Ok(())
     }
 
-    /// The tables that runs before this one have made whose rest it is, unless somebody has filled them since.
+    /// The tables that runs before this one have made whose rest it is, unless somebody else has filled them since.
     pub(super) async fn begun(&mut self, plan: &Plan, state: &State) -> Result<BTreeSet<TableName>, Failure> {
-        let mut made = plan.begun(&self.request.source, state);
+        let begun = plan.begun(&self.request.source, state);
+        let (mut made, written) = (begun.made, begun.written);
         keep_written(&mut made);
-        if made.is_empty() {
-            return Ok(made);
+        let asked: Vec<TableName> = made.difference(&written).cloned().collect();
+        for group in asked.chunks(ASKED) {
+            for name in self.filled(group).await? {
+                made.remove(name);
+            }
         }
-        let names: Vec<TableName> = made.iter().cloned().collect();
-        let tables = session::ask(self.conn, &tables(&names)).await?;
-        let (mut at, mut each) = (Vec::new(), Vec::new());
+        Ok(made)
+    }
+
+    /// Those of these that are tables and have rows; all of them where the server does not tell.
+    async fn filled<'n>(&mut self, names: &'n [TableName]) -> Result<Vec<&'n TableName>, Failure> {
+        let tables = session::ask(self.conn, &tables(names)).await?;
+        let (mut found, mut each) = (Vec::<&TableName>::new(), Vec::new());
         for row in &tables {
-            at.push(usize::try_from(row.try_get::<i32, _>(0)?).unwrap_or_default());
+            let at = usize::try_from(row.try_get::<i32, _>(0)?).unwrap_or_default();
+            found.extend(names.get(at));
             each.push(row.try_get::<String, _>(1)?);
         }
         // whoever holds a table is not waited for
@@ -80,13 +91,11 @@ impl Runner<'_, '_> {
         );
         let filled: Vec<bool> = match session::ask(self.conn, &sql).await {
             Ok(rows) => rows.first().map_or(Ok(Vec::new()), |row| row.try_get(0))?,
-            Err(sqlx::Error::Database(_)) => vec![true; at.len()],
+            Err(sqlx::Error::Database(_)) => return Ok(found),
             Err(problem) => return Err(problem.into()),
         };
-        for (at, _) in at.iter().zip(filled).filter(|(_, filled)| *filled) {
-            made.remove(&names[*at]);
-        }
-        Ok(made)
+        let both = found.into_iter().zip(filled);
+        Ok(both.filter(|(_, filled)| *filled).map(|(name, _)| name).collect())
     }
 
     async fn dump(
