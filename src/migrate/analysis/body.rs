@@ -101,6 +101,18 @@ impl Body {
         }
     }
 
+    /// Whether it sets the search_path, if its text names that: in a command, or where SQL is put together at run time.
+    pub fn may_set_path(&self) -> bool {
+        let Ok(all) = tokens(&self.text) else { return true };
+        let words: Vec<String> = all.iter().map(|token| plain(token.text(&self.text))).collect();
+        let sets = |pair: &[String]| {
+            let before = ["local", "reset", "session", "set"].contains(&pair[0].as_str());
+            before && pair[1] == "search_path"
+        };
+        let runs = |word: &String| ["execute", "set_config"].contains(&word.as_str());
+        !self.readable || words.windows(2).any(sets) || words.iter().any(runs)
+    }
+
     /// The names of the routines that it calls, as far as they are written out.
     pub fn calls(&self) -> BTreeSet<String> {
         calls(&self.text)

@@ -342,7 +342,7 @@ mod tests {
 
     #[test]
     fn what_is_made_and_goes_again_is_no_loss() {
-        let cases: [&[&str]; 10] = [
+        let cases: [&[&str]; 12] = [
             &["CREATE VIEW v AS SELECT 1", "DROP VIEW v CASCADE"],
             &["CREATE FOREIGN TABLE f (a int) SERVER s", "DROP FOREIGN TABLE f"],
             &[
@@ -373,6 +373,17 @@ mod tests {
                 "CREATE TABLE t ()",
                 "SET LOCAL search_path = a",
                 "DROP TABLE t",
+            ],
+            &[
+                "SET search_path = public, pg_catalog",
+                "CREATE TABLE t ()",
+                "RESET search_path",
+                "DROP TABLE t",
+            ],
+            &[
+                "SELECT pg_catalog.set_config('search_path', '', false)",
+                "CREATE TABLE s.t ()",
+                "DROP TABLE s.t",
             ],
             &[
                 "CREATE TABLE t (a int)",
