@@ -419,7 +419,7 @@ mod tests {
         assert_eq!(losses(&[hides, ("2_b.sql", "DROP TABLE t")]), ["DROP TABLE t"]);
         let gone = "-- no-transaction\nCREATE TEMP TABLE t (id int) ON COMMIT DROP; DROP TABLE t";
         assert_eq!(losses(&[("1_a.sql", gone)]), ["DROP TABLE t"]);
-        let kept = "CREATE INDEX CONCURRENTLY ON w (x); CREATE TEMP TABLE t (id int) ON COMMIT DROP; DELETE FROM t";
+        let kept = "CREATE INDEX CONCURRENTLY i ON w (x); CREATE TEMP TABLE t (id int) ON COMMIT DROP; DELETE FROM t";
         assert_eq!(losses(&[("1_a.sql", kept)]), [""; 0]);
         let view = ("1_a.sql", "CREATE VIEW v AS SELECT * FROM t");
         assert_eq!(
