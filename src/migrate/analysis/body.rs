@@ -6,7 +6,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{StatementFacts, facts, words};
+use super::{LockMode, StatementFacts, TableName, facts, words};
 use crate::migrate::statements::{
     split,
     tokens::{Kind, Token, tokens},
@@ -101,6 +101,18 @@ impl Body {
         }
     }
 
+    /// Whether it sets the search_path, if its text names that: in a command, or where SQL is put together at run time.
+    pub fn may_set_path(&self) -> bool {
+        let Ok(all) = tokens(&self.text) else { return true };
+        let words: Vec<String> = all.iter().map(|token| plain(token.text(&self.text))).collect();
+        let sets = |pair: &[String]| {
+            let before = ["local", "reset", "session", "set"].contains(&pair[0].as_str());
+            before && pair[1] == "search_path"
+        };
+        let runs = |word: &String| ["execute", "set_config"].contains(&word.as_str());
+        !self.readable || words.windows(2).any(sets) || words.iter().any(runs)
+    }
+
     /// The names of the routines that it calls, as far as they are written out.
     pub fn calls(&self) -> BTreeSet<String> {
         calls(&self.text)
@@ -189,7 +201,17 @@ fn executed(text: &str, arguments: &[Token]) -> Vec<StatementFacts> {
         return statements(piece, true).collect();
     }
     let sql = placeholders(&pieces.join(" "));
-    let mut all: Vec<StatementFacts> = statements(&sql, false).map(at_run_time).collect();
+    let read = |facts: StatementFacts| {
+        let grown = match pieces.len() {
+            1 => grown(&facts),
+            _ => Vec::new(),
+        };
+        StatementFacts {
+            locks: grown,
+            ..at_run_time(facts)
+        }
+    };
+    let mut all: Vec<StatementFacts> = statements(&sql, false).map(read).collect();
     if all.is_empty() {
         all.push(at_run_time(StatementFacts::default()));
     }
@@ -215,6 +237,21 @@ fn at_run_time(facts: StatementFacts) -> StatementFacts {
         index_locks: Vec::new(),
         creates: None,
         ..facts
+    }
+}
+
+/// The table that takes in another one, if its name is written out: only what it holds is in doubt then. Not where something is lost, perhaps of the other.
+fn grown(facts: &StatementFacts) -> Vec<(TableName, LockMode)> {
+    let joins = facts.joins.as_ref().filter(|_| facts.destructive.is_none());
+    let others = facts
+        .locks
+        .iter()
+        .filter(|(name, _)| joins.is_some_and(|joins| joins != name));
+    let written = |(name, _): &(TableName, LockMode)| !name.to_string().contains(ANY);
+    let all: Vec<(TableName, LockMode)> = others.cloned().collect();
+    match all.iter().all(written) {
+        true => all,
+        false => Vec::new(),
     }
 }
 

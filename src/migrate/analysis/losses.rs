@@ -21,6 +21,15 @@ const WIDE: &[&str] = &[
     "bytea",
     "interval",
 ];
+/// Types whose values AT TIME ZONE makes of each other.
+const IN_ZONE: &[&str] = &[
+    "timestamptz",
+    "timestamp with time zone",
+    "timestamp",
+    "timestamp without time zone",
+];
+/// Functions whose value has all that was in their argument.
+const TO_JSON: &[&str] = &["to_json", "to_jsonb"];
 /// Types whose columns are numbered from a sequence.
 const SERIAL: &[&str] = &["serial", "serial2", "serial4", "serial8", "smallserial", "bigserial"];
 /// Functions whose value is the same for every row of one statement.
@@ -70,9 +79,14 @@ fn is_volatile(node: &SyntaxNode) -> bool {
     }
 }
 
-/// Whether SET DATA TYPE goes to a type that may hold less, or through an expression that may lose something: any but a cast of the column.
+/// Whether SET DATA TYPE goes to a type that may hold less, or through an expression that may lose something: any but a cast of the column, or what
+/// makes a moment of it in a zone that is written out.
 pub(super) fn may_narrow(set_type: &SyntaxNode, column: &str) -> bool {
     let using = syntax::child(set_type, K::USING_EXPR).and_then(|using| using.children().next());
+    let to_moment = type_of(set_type).is_some_and(|name| IN_ZONE.contains(&name.as_str()));
+    if let Some(moment) = using.as_ref().filter(|_| to_moment).and_then(in_zone) {
+        return !only_casts(&moment, column);
+    }
     let computes = using.is_some_and(|using| !only_casts(&using, column));
     computes || !is_wide(set_type)
 }
@@ -81,20 +95,41 @@ fn is_wide(node: &SyntaxNode) -> bool {
     type_of(node).is_some_and(|name| WIDE.contains(&name.as_str()))
 }
 
-/// `column`, `column::type`, `CAST(column AS type)`; what casts to less on its way loses it there.
+/// `column`, `table.column`, `column::type`, `CAST(column AS type)`, `to_jsonb(column)`; what casts to less on its way loses it there.
 fn only_casts(expression: &SyntaxNode, column: &str) -> bool {
-    let inner = || {
-        expression
-            .children()
-            .next()
-            .is_some_and(|inner| only_casts(&inner, column))
-    };
+    let casts = |inner: Option<SyntaxNode>| inner.is_some_and(|inner| only_casts(&inner, column));
     match expression.kind() {
         K::NAME_REF => plain(expression.text().to_string().trim()) == plain(column),
-        K::PAREN_EXPR => inner(),
-        K::CAST_EXPR => is_wide(expression) && inner(),
+        K::FIELD_EXPR => {
+            let mut parts = expression.descendants();
+            let names = parts.all(|part| matches!(part.kind(), K::NAME_REF | K::FIELD_EXPR));
+            names && casts(expression.children().last())
+        }
+        K::PAREN_EXPR => casts(expression.children().next()),
+        K::CAST_EXPR => is_wide(expression) && casts(expression.children().next()),
+        K::CALL_EXPR => casts(to_json(expression)),
         _ => false,
     }
+}
+
+/// What is put into a zone: `value AT TIME ZONE 'zone'`.
+fn in_zone(expression: &SyntaxNode) -> Option<SyntaxNode> {
+    let parts: Vec<SyntaxNode> = expression.children().collect();
+    match (expression.kind(), parts.as_slice()) {
+        (K::PAREN_EXPR, [inner]) => in_zone(inner),
+        (K::BIN_EXPR, [value, at, zone]) => {
+            (at.kind() == K::AT_TIME_ZONE && zone.kind() == K::LITERAL).then(|| value.clone())
+        }
+        _ => None,
+    }
+}
+
+/// What a call makes JSON of, if it does that.
+fn to_json(call: &SyntaxNode) -> Option<SyntaxNode> {
+    let name = syntax::child(call, K::NAME_REF)?.text().to_string();
+    let argument = syntax::child(call, K::ARG_LIST)?.children().next()?;
+    let value = argument.children().next();
+    value.filter(|_| TO_JSON.contains(&plain(name.trim()).as_str()))
 }
 
 /// A type as it is written, in one case and with single spaces.

@@ -12,6 +12,8 @@ use super::{LockMode, Loss, StatementFacts, TableName};
 const TEMPORARY: &str = "pg_temp";
 const ALONG: &str = "pg_along ";
 const ELSEWHERE: &str = "pg_elsewhere ";
+/// Of a table whose rows are another one's too.
+const PART: &str = "pg_part";
 
 /// Where the rows are of a relation that a statement makes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -24,6 +26,8 @@ pub enum Rows {
     Transaction,
     /// In other tables, or on another server: it is a view, or a foreign table.
     Elsewhere,
+    /// Where they were: it is new by its name only, since a rename gives it.
+    Renamed,
 }
 
 impl StatementFacts {
@@ -48,34 +52,83 @@ impl StatementFacts {
 
     /// What is lost of what is not among `made`, which holds nothing yet.
     pub fn loss(&self, made: &BTreeSet<TableName>) -> Option<Loss> {
-        let inside = || self.inside.iter().find_map(|one| one.facts.loss(made));
+        let inside = || {
+            if self.inside.is_empty() {
+                return None;
+            }
+            let mut within = made.clone();
+            self.inside.iter().find_map(|one| {
+                let loss = one.facts.loss(&within);
+                one.facts.forget_from(&mut within);
+                loss
+            })
+        };
         self.destructive.filter(|_| !self.is_within(made)).or_else(inside)
     }
 
-    /// Takes in what it makes. After a rename nobody knows which name is whose, and a table that takes in another one is
-    /// new no more.
+    /// Takes in what it makes, and forgets what its names stand for no more.
     pub fn add_to(&self, made: &mut BTreeSet<TableName>) {
-        if self.unsettles(made) {
-            made.clear();
+        if !self.inside.is_empty() {
+            // what a body makes is known in it alone, since nobody knows which of its branches are gone through
+            let mut within = made.clone();
+            for one in &self.inside {
+                one.facts.add_to(&mut within);
+            }
+            made.retain(|name| within.contains(name));
+            let part = |name: &TableName| name.schema.as_deref() == Some(PART);
+            made.extend(within.into_iter().filter(part));
         }
+        self.forget_from(made);
+        made.extend(self.part().map(part));
         if matches!(self.kind.as_str(), "DROP TABLE" | "DROP SEQUENCE") {
             for (name, _) in &self.locks {
                 made.remove(&temporary(name));
             }
         }
-        let Some(name) = &self.creates else { return };
-        made.insert(match self.rows {
-            Rows::Own | Rows::Elsewhere => self.key(name),
-            Rows::Session | Rows::Transaction => temporary(name),
-        });
+        let Some(name) = self.creates.as_ref().filter(|_| !self.adrift) else {
+            return;
+        };
+        match self.rows {
+            Rows::Own | Rows::Elsewhere => made.insert(self.key(name)),
+            Rows::Session | Rows::Transaction => made.insert(temporary(name)),
+            Rows::Renamed => false,
+        };
         if self.rows == Rows::Elsewhere {
             made.insert(elsewhere(self.key(name)));
         }
     }
 
-    fn unsettles(&self, made: &BTreeSet<TableName>) -> bool {
+    /// After a rename nobody knows which of its names is whose, and a table that takes in an older one is new no more.
+    /// They go in whichever schema, since one that has none may be in any of them; where they are not said, all go.
+    fn forget_from(&self, made: &mut BTreeSet<TableName>) {
         let joins = self.joins.as_ref().is_some_and(|name| !self.is_made(name, made));
-        self.renames || joins || self.inside.iter().any(|one| one.facts.unsettles(made))
+        if !self.renames && !joins {
+            return;
+        }
+        // what the table is a part of takes the other in too
+        let others = self.locks.iter().filter(|(name, _)| self.joins.as_ref() != Some(name));
+        let within = joins && others.map(|(name, _)| part(name)).any(|name| made.contains(&name));
+        if self.locks.is_empty() || within {
+            return made.clear();
+        }
+        let given = self.creates.iter().filter(|_| self.rows == Rows::Renamed);
+        let names: Vec<&str> = self
+            .locks
+            .iter()
+            .map(|(name, _)| name)
+            .chain(given)
+            .map(|name| name.name.as_str())
+            .collect();
+        made.retain(|one| !names.contains(&one.name.as_str()));
+    }
+
+    /// The table whose rows are another one's from now on: as a partition or a child, or under a new name perhaps.
+    fn part(&self) -> Option<&TableName> {
+        let parent = |(_, mode): &(TableName, LockMode)| {
+            matches!(mode, LockMode::ShareUpdateExclusive | LockMode::AccessExclusive)
+        };
+        let made = self.creates.as_ref().filter(|_| self.locks.iter().any(parent));
+        self.joins.as_ref().or(made)
     }
 
     fn key(&self, name: &TableName) -> TableName {
@@ -115,6 +168,10 @@ fn temporary(name: &TableName) -> TableName {
     in_schema(TEMPORARY.to_owned(), name)
 }
 
+fn part(name: &TableName) -> TableName {
+    in_schema(PART.to_owned(), name)
+}
+
 fn elsewhere(name: TableName) -> TableName {
     in_schema(
         format!("{ELSEWHERE}{}", name.schema.as_deref().unwrap_or_default()),
@@ -147,7 +204,7 @@ mod tests {
 
     #[test]
     fn a_name_that_stands_for_older_rows_is_not_made() {
-        let cases: [(&[&str], &[Loss]); 17] = [
+        let cases: [(&[&str], &[Loss]); 27] = [
             (
                 &["CREATE VIEW v AS SELECT * FROM orders", "DELETE FROM v"],
                 &[Loss::DeleteAll],
@@ -246,6 +303,86 @@ mod tests {
             ),
             (
                 &[
+                    "CREATE TABLE public.n ()",
+                    "ALTER TABLE n RENAME TO m",
+                    "ALTER TABLE t RENAME TO n",
+                    "DROP TABLE public.n",
+                ],
+                &[Loss::DropTable],
+            ),
+            (
+                &[
+                    "CREATE TABLE n ()",
+                    "DROP TABLE n",
+                    "ALTER TABLE t RENAME TO n",
+                    "DROP TABLE n",
+                ],
+                &[Loss::DropTable],
+            ),
+            (
+                &["CREATE TABLE n ()", "ALTER TABLE n SET SCHEMA s", "DROP TABLE n"],
+                &[Loss::DropTable],
+            ),
+            (
+                &[
+                    "CREATE TABLE p (a int)",
+                    "CREATE TABLE IF NOT EXISTS c (LIKE p)",
+                    "ALTER TABLE p ATTACH PARTITION c DEFAULT",
+                    "TRUNCATE p",
+                ],
+                &[Loss::Truncate],
+            ),
+            (
+                &[
+                    "CREATE TABLE p (a int)",
+                    "DO $$ BEGIN EXECUTE format('ALTER TABLE p ATTACH PARTITION %I DEFAULT', x); END $$",
+                    "TRUNCATE p",
+                ],
+                &[Loss::Truncate],
+            ),
+            (
+                &[
+                    "CREATE TABLE p (a int)",
+                    "DO $$ BEGIN EXECUTE format('ALTER TABLE %I ATTACH PARTITION old DEFAULT', x); END $$",
+                    "TRUNCATE p",
+                ],
+                &[Loss::Truncate],
+            ),
+            (
+                &[
+                    "CREATE TABLE p (a int)",
+                    "DO $$ BEGIN ALTER TABLE p ATTACH PARTITION old DEFAULT; TRUNCATE p; END $$",
+                ],
+                &[Loss::Truncate],
+            ),
+            (
+                &[
+                    "CREATE TABLE p (a int) PARTITION BY RANGE (a)",
+                    "CREATE TABLE c PARTITION OF p DEFAULT PARTITION BY RANGE (a)",
+                    "ALTER TABLE c ATTACH PARTITION old DEFAULT",
+                    "TRUNCATE p",
+                ],
+                &[Loss::Truncate],
+            ),
+            (
+                &[
+                    "CREATE TABLE p (a int)",
+                    "CREATE TABLE c (a int)",
+                    "DO $$ BEGIN ALTER TABLE c INHERIT p; END $$",
+                    "ALTER TABLE old INHERIT c",
+                    "TRUNCATE p",
+                ],
+                &[Loss::Truncate],
+            ),
+            (
+                &[
+                    "DO $$ BEGIN IF x THEN CREATE TABLE n (); END IF; END $$",
+                    "DROP TABLE n",
+                ],
+                &[Loss::DropTable],
+            ),
+            (
+                &[
                     "CREATE TABLE n ()",
                     "UPDATE n SET a = 1",
                     "SET search_path = b",
@@ -262,7 +399,7 @@ mod tests {
 
     #[test]
     fn what_is_made_and_goes_again_is_no_loss() {
-        let cases: [&[&str]; 10] = [
+        let cases: [&[&str]; 12] = [
             &["CREATE VIEW v AS SELECT 1", "DROP VIEW v CASCADE"],
             &["CREATE FOREIGN TABLE f (a int) SERVER s", "DROP FOREIGN TABLE f"],
             &[
@@ -295,6 +432,17 @@ mod tests {
                 "DROP TABLE t",
             ],
             &[
+                "SET search_path = public, pg_catalog",
+                "CREATE TABLE t ()",
+                "RESET search_path",
+                "DROP TABLE t",
+            ],
+            &[
+                "SELECT pg_catalog.set_config('search_path', '', false)",
+                "CREATE TABLE s.t ()",
+                "DROP TABLE s.t",
+            ],
+            &[
                 "CREATE TABLE t (a int)",
                 "ALTER TABLE t RENAME a TO b",
                 "ALTER TABLE t DROP b",
@@ -315,6 +463,32 @@ mod tests {
         for statements in cases {
             assert_eq!(lost(statements), Vec::<Loss>::new(), "{statements:?}");
         }
+    }
+
+    #[test]
+    fn only_what_a_statement_names_is_forgotten() {
+        let unsettling = [
+            "ALTER TABLE ev ATTACH PARTITION old DEFAULT",
+            "ALTER TABLE old INHERIT ev",
+            "DO $$ BEGIN ALTER TABLE ev ATTACH PARTITION old DEFAULT; END $$",
+            "DO $$ BEGIN EXECUTE format('ALTER TABLE ev ATTACH PARTITION %I DEFAULT', x); END $$",
+            "ALTER VIEW v RENAME TO w",
+            "ALTER SEQUENCE a RENAME TO b",
+            "ALTER TABLE a SET SCHEMA s",
+            "DO $$ BEGIN IF EXISTS (SELECT 1) THEN ALTER TABLE a RENAME TO b; END IF; END $$",
+        ];
+        for sql in unsettling {
+            let statements = [
+                "CREATE TABLE users (a int)",
+                sql,
+                "ALTER TABLE users DROP COLUMN a",
+                "UPDATE users SET a = 1",
+            ];
+            assert_eq!(lost(&statements), Vec::<Loss>::new(), "{sql}");
+        }
+        let attaches = "DO $$ BEGIN CREATE TABLE c (LIKE ev); ALTER TABLE ev ATTACH PARTITION c DEFAULT; END $$";
+        let statements = ["CREATE TABLE ev (a int)", attaches, "TRUNCATE ev"];
+        assert_eq!(lost(&statements), Vec::<Loss>::new());
     }
 
     #[test]

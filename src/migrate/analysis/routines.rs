@@ -7,7 +7,7 @@ use super::{
     body::{self, Body, Inside},
     facts,
 };
-use crate::migrate::statements::tokens::{self, Token};
+use crate::migrate::statements::tokens::{self, Kind, Token};
 
 /// Kinds of statements that call the routines they name.
 const CALLERS: &[&str] = &[
@@ -69,7 +69,7 @@ fn name(sql: &str) -> Option<String> {
 pub struct Reader<'a> {
     /// What the file has made so far, by name: as many as differ in their arguments, or replace each other.
     routines: BTreeMap<String, Vec<Routine<'a>>>,
-    /// The search_path that it has set, as it is written; None: that of every file.
+    /// The search_path that it has set, however it is written; None: that of every file.
     path: Option<String>,
 }
 
@@ -131,30 +131,12 @@ impl<'a> Reader<'a> {
 
     /// Whether names may stand for other relations after it, because it sets the search_path.
     fn follow_path(&mut self, kind: &str, sql: &str) -> bool {
-        if !SETTERS.contains(&kind) {
-            return false;
+        let set = path_after(kind, sql);
+        let sets = set.is_some();
+        if let Some(path) = set {
+            self.path = path;
         }
-        // a statement may be long, and says no such thing mostly
-        let named = sql
-            .as_bytes()
-            .windows(PATH.len())
-            .any(|word| word.eq_ignore_ascii_case(PATH));
-        if !named && !["DISCARD", "RESET", "SET"].contains(&kind) {
-            return false;
-        }
-        let text = sql
-            .split_whitespace()
-            .collect::<Vec<_>>()
-            .join(" ")
-            .to_ascii_lowercase();
-        let unset = ["reset all", "reset search_path", "discard all"].contains(&text.as_str());
-        let set = named || kind == "SET" && text.contains(" schema ");
-        if unset {
-            self.path = None;
-        } else if set {
-            self.path = Some(text.replace("set local ", "set ").replace("set session ", "set "));
-        }
-        unset || set
+        sets
     }
 
     /// What the file's routines of these names do, and those that they call.
@@ -181,6 +163,77 @@ impl<'a> Reader<'a> {
     }
 }
 
+/// The search_path that a statement sets, as in [`Reader::path`]. What only the server can tell is the statement itself,
+/// which is no other path's spelling.
+fn path_after(kind: &str, sql: &str) -> Option<Option<String>> {
+    // a statement may be long, and says no such thing mostly
+    let named = || {
+        sql.as_bytes()
+            .windows(PATH.len())
+            .any(|word| word.eq_ignore_ascii_case(PATH))
+    };
+    if !SETTERS.contains(&kind) || !["DISCARD", "RESET", "SET"].contains(&kind) && !named() {
+        return None;
+    }
+    let unclear = Some(Some(sql.to_owned()));
+    let Ok(all) = tokens::tokens(sql) else {
+        return unclear;
+    };
+    let values: Vec<String> = all.iter().map(|token| value(sql, token)).collect();
+    let values: Vec<&str> = values.iter().map(String::as_str).collect();
+    let by_default = all.last().is_some_and(|last| last.is(sql, "DEFAULT"));
+    match values.as_slice() {
+        ["discard" | "reset", "all"] | ["reset", "search_path"] => Some(None),
+        ["set", "search_path", ..] | ["set", _, "search_path", ..] if by_default => Some(None),
+        ["set", "search_path", _, names @ ..] | ["set", "local" | "session", "search_path", _, names @ ..] => {
+            Some(path_of(names))
+        }
+        ["set", "schema", name] | ["set", "local" | "session", "schema", name] => Some(path_of(&[*name])),
+        ["select", "set_config", "(", "search_path", ",", list, ",", _, ")"]
+        | [
+            "select",
+            "pg_catalog",
+            ".",
+            "set_config",
+            "(",
+            "search_path",
+            ",",
+            list,
+            ",",
+            _,
+            ")",
+        ] if all[all.len() - 4].kind == Kind::String => {
+            let names: Vec<String> = tokens::each(list)
+                .map_while(Result::ok)
+                .map(|token| value(list, &token))
+                .collect();
+            Some(path_of(&names.iter().map(String::as_str).collect::<Vec<_>>()))
+        }
+        _ if kind == "DO" => unclear.filter(|_| Body::of(sql).is_none_or(|body| body.may_set_path())),
+        _ if kind == "UNKNOWN" => unclear,
+        // of others only this function does, and no string that mentions it
+        _ => unclear.filter(|_| values.contains(&"set_config")),
+    }
+}
+
+/// Names in their order. None where what is made goes where it goes anyway, and is found first.
+fn path_of(names: &[&str]) -> Option<String> {
+    let names: Vec<&str> = names.iter().copied().filter(|name| *name != ",").collect();
+    match names.as_slice() {
+        ["public", ..] | ["$user", "public", ..] => None,
+        _ => Some(names.join(", ")),
+    }
+}
+
+/// What a token says, in whichever quotes.
+fn value(sql: &str, token: &Token) -> String {
+    let (start, end) = token.content(sql);
+    match token.kind {
+        Kind::String => sql[start..end].to_owned(),
+        _ => body::plain(token.text(sql)),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -204,6 +257,63 @@ mod tests {
         ];
         for (sql, expected) in cases {
             assert_eq!(created(sql), expected, "{sql}");
+        }
+    }
+
+    #[test]
+    fn a_search_path_is_the_same_however_it_is_written() {
+        let after = |sql: &str| {
+            let mut reader = Reader::default();
+            reader.read("SET search_path = other");
+            reader.read(sql);
+            reader.path
+        };
+        let kept = [
+            "SELECT 'search_path'",
+            "SELECT current_setting('search_path')",
+            "SET application_name = 'search_path'",
+            "SET TIME ZONE DEFAULT",
+            "DO $$ BEGIN /* search_path */ RAISE NOTICE 'SET search_path = x'; END $$",
+        ];
+        let app = [
+            "SET search_path = app",
+            "set Search_Path to App",
+            "SET LOCAL search_path='app'",
+            "SET SESSION \"search_path\" TO \"app\"",
+            "SET SCHEMA 'app'",
+            "SELECT set_config('search_path', 'App', false)",
+            "SELECT pg_catalog.set_config('search_path', '\"app\"', true)",
+        ];
+        let usual = [
+            "SET search_path = public, pg_catalog",
+            "SET search_path TO \"$user\", 'public'",
+            "SELECT pg_catalog.set_config('search_path', '\"$user\", public', false)",
+            "SET search_path TO DEFAULT",
+            "SET LOCAL search_path = default",
+            "RESET search_path",
+            "DISCARD ALL",
+        ];
+        for (all, path) in [(&kept[..], Some("other")), (&app[..], Some("app")), (&usual[..], None)] {
+            for sql in all {
+                assert_eq!(after(sql).as_deref(), path, "{sql}");
+            }
+        }
+        assert_eq!(
+            after("SELECT pg_catalog.set_config('search_path', '', false)").as_deref(),
+            Some("")
+        );
+        assert_eq!(
+            after("SET search_path = \"App\", public").as_deref(),
+            Some("App, public")
+        );
+        let unclear = [
+            "DO $$ BEGIN SET search_path = x; END $$",
+            "DO $$ BEGIN PERFORM set_config('search_path', x, true); END $$",
+            "DO $$ BEGIN EXECUTE 'SET search_path = ' || x; END $$",
+            "SELECT set_config('search_path', current_setting('x'), false)",
+        ];
+        for sql in unclear {
+            assert_eq!(after(sql).as_deref(), Some(sql));
         }
     }
 

@@ -3,7 +3,8 @@
 use squawk_syntax::{SyntaxKind as K, SyntaxNode};
 
 use super::{
-    Cause, Gather, LockMode, Loss, StatementFacts, TableName, Work, alter_table, create, losses, maintain, outside,
+    Cause, Gather, LockMode, Loss, Rows, StatementFacts, TableName, Work, alter_table, create, losses, maintain,
+    outside,
     query::{self, read},
     remove, syntax,
 };
@@ -13,6 +14,10 @@ pub(super) fn facts(node: &SyntaxNode) -> StatementFacts {
     gather.facts.kind = format!("{:?}", node.kind()).replace('_', " ");
     by_kind(node, &mut gather);
     gather.facts.renames = renames(node);
+    if let Some(name) = new_name(node).filter(|_| gather.facts.renames) {
+        gather.facts.creates = Some(name);
+        gather.facts.rows = Rows::Renamed;
+    }
     if !gather.facts.transactional {
         gather.facts.outside = outside::of(node);
     }
@@ -42,14 +47,15 @@ fn renames(node: &SyntaxNode) -> bool {
         K::ALTER_SEQUENCE,
         K::ALTER_SCHEMA,
     ];
-    let ways = [
-        K::TABLE_RENAME_TO,
-        K::VIEW_RENAME_TO,
-        K::SEQUENCE_RENAME_TO,
-        K::SCHEMA_RENAME_TO,
-        K::SET_SCHEMA,
-    ];
-    relations.contains(&node.kind()) && node.children().any(|child| ways.contains(&child.kind()))
+    let moves = |child: SyntaxNode| matches!(child.kind(), K::SCHEMA_RENAME_TO | K::SET_SCHEMA);
+    relations.contains(&node.kind()) && (new_name(node).is_some() || node.children().any(moves))
+}
+
+/// The name that a relation is given.
+fn new_name(node: &SyntaxNode) -> Option<TableName> {
+    let ways = [K::TABLE_RENAME_TO, K::VIEW_RENAME_TO, K::SEQUENCE_RENAME_TO];
+    let rename = node.children().find(|child| ways.contains(&child.kind()))?;
+    syntax::new_name(&rename)
 }
 
 /// What neither takes a table's lock nor can run anything else.

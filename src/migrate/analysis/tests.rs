@@ -66,6 +66,38 @@ fn what_is_lost() {
             "ALTER TABLE t ALTER c TYPE text USING c::varchar(1)::text",
             Some(Loss::NarrowType),
         ),
+        (
+            "ALTER TABLE t ALTER c TYPE timestamptz USING c AT TIME ZONE 'UTC'",
+            None,
+        ),
+        (
+            "ALTER TABLE t ALTER c TYPE timestamp with time zone USING (t.c AT TIME ZONE 'UTC')",
+            None,
+        ),
+        ("ALTER TABLE t ALTER c TYPE timestamp USING c AT TIME ZONE 'UTC'", None),
+        (
+            "ALTER TABLE t ALTER c TYPE timestamptz USING d AT TIME ZONE 'UTC'",
+            Some(Loss::NarrowType),
+        ),
+        (
+            "ALTER TABLE t ALTER c TYPE timestamptz USING c::date AT TIME ZONE 'UTC'",
+            Some(Loss::NarrowType),
+        ),
+        (
+            "ALTER TABLE t ALTER c TYPE date USING c AT TIME ZONE 'UTC'",
+            Some(Loss::NarrowType),
+        ),
+        ("ALTER TABLE t ALTER c TYPE timestamp", Some(Loss::NarrowType)),
+        ("ALTER TABLE t ALTER c TYPE jsonb USING to_jsonb(c)", None),
+        ("ALTER TABLE t ALTER c TYPE json USING TO_JSON(c::text)", None),
+        (
+            "ALTER TABLE t ALTER c TYPE jsonb USING to_jsonb(d)",
+            Some(Loss::NarrowType),
+        ),
+        ("ALTER TABLE t ALTER c TYPE text USING t.c::text", None),
+        ("ALTER TABLE t ALTER c TYPE text USING s.t.c", None),
+        ("ALTER TABLE t ALTER c TYPE text USING t.d", Some(Loss::NarrowType)),
+        ("ALTER TABLE t ALTER c TYPE text USING (d).c", Some(Loss::NarrowType)),
         ("DROP COLLATION c", None),
         ("DROP COLLATION c CASCADE", Some(Loss::Cascade)),
         ("DROP ACCESS METHOD m CASCADE", Some(Loss::Cascade)),

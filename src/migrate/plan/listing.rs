@@ -192,8 +192,8 @@ impl Plan {
 
 fn of_step(step: &Step, judged: &Judged, made: &mut BTreeSet<TableName>) -> Vec<Planned> {
     let mut listed = Vec::new();
-    let whole =
-        !statements::no_transaction(&step.sql) && judged.statements.iter().all(|(_, facts)| facts.transactional);
+    // without the header nothing that goes with its transaction stands before a place where the file is cut
+    let cut_anywhere = statements::no_transaction(&step.sql);
     for (index, (statement, facts)) in judged.statements.iter().enumerate() {
         let text = &step.sql[statement.start..statement.end];
         let there = |(name, _): &&(TableName, LockMode)| !facts.is_made(name, made);
@@ -223,7 +223,7 @@ fn of_step(step: &Step, judged: &Judged, made: &mut BTreeSet<TableName>) -> Vec<
             },
         });
         facts.add_to(made);
-        if facts.rows == Rows::Transaction && !whole {
+        if facts.rows == Rows::Transaction && cut_anywhere {
             forget_temporary(made);
         }
     }
@@ -484,6 +484,8 @@ mod tests {
         assert_eq!(losses(&[hides, ("2_b.sql", "DROP TABLE t")]), ["DROP TABLE t"]);
         let gone = "-- no-transaction\nCREATE TEMP TABLE t (id int) ON COMMIT DROP; DROP TABLE t";
         assert_eq!(losses(&[("1_a.sql", gone)]), ["DROP TABLE t"]);
+        let kept = "CREATE INDEX CONCURRENTLY i ON w (x); CREATE TEMP TABLE t (id int) ON COMMIT DROP; DELETE FROM t";
+        assert_eq!(losses(&[("1_a.sql", kept)]), [""; 0]);
         let view = ("1_a.sql", "CREATE VIEW v AS SELECT * FROM t");
         assert_eq!(
             losses(&[view, ("2_b.sql", "DELETE FROM v; DROP VIEW v CASCADE")]),
