@@ -137,6 +137,7 @@ pub struct StatementFacts {
     /// What it runs out of a body, a DO block's or that of a routine of the same file; only a [`Reader`] looks.
     pub inside: Vec<Inside>,
     /// The relation that it makes, if none of that name can be there before (IF NOT EXISTS, OR REPLACE); what comes later in the same file locks it without harm.
+    /// With [`Rows::Renamed`] the name that an older one gets: see [`StatementFacts::makes`].
     pub creates: Option<TableName>,
     /// Where the rows are of what it makes.
     pub rows: Rows,
@@ -144,7 +145,7 @@ pub struct StatementFacts {
     pub renames: bool,
     /// The table that becomes a part of another one (ATTACH PARTITION, INHERIT): its rows are that one's too.
     pub joins: Option<TableName>,
-    /// The search_path that the file has set before it, as it is written; only a [`Reader`] looks.
+    /// The search_path that the file has set before it, by its names and if it is another than the default; only a [`Reader`] looks.
     pub path: Option<String>,
     /// The body that it is in renames something, or sets the search_path: nobody knows what its names stand for.
     pub adrift: bool,

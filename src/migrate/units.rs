@@ -144,7 +144,7 @@ pub fn needs(sql: &str) -> Result<Needs, Unrunnable> {
     for statement in statements::split(sql)? {
         let facts = analysis::facts(statement.text(sql));
         needs.add(&facts, &fresh);
-        fresh.extend(facts.creates.clone());
+        fresh.extend(facts.makes().cloned());
         forget(&facts, &mut BTreeSet::new(), &mut fresh);
     }
     Ok(needs)
@@ -275,7 +275,7 @@ impl Cutter<'_> {
                 unit.roles.push(span);
             }
         }
-        self.fresh.extend(facts.creates.clone());
+        self.fresh.extend(facts.makes().cloned());
     }
 }
 

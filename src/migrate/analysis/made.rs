@@ -31,6 +31,11 @@ pub enum Rows {
 }
 
 impl StatementFacts {
+    /// The relation that is new with it, and not by its name only.
+    pub fn makes(&self) -> Option<&TableName> {
+        self.creates.as_ref().filter(|_| self.rows != Rows::Renamed)
+    }
+
     /// Whether it locks relations, and none but these; rows that it takes away are theirs.
     pub fn is_within(&self, made: &BTreeSet<TableName>) -> bool {
         let takes_rows = matches!(
