@@ -18,12 +18,6 @@ mod keeper;
 mod kept;
 #[path = "component/migrate.rs"]
 mod migrate;
-#[path = "component/migrate_losses.rs"]
-mod migrate_losses;
-#[path = "component/migrate_records.rs"]
-mod migrate_records;
-#[path = "component/migrate_statements.rs"]
-mod migrate_statements;
 #[path = "component/neo4j.rs"]
 mod neo4j;
 #[path = "component/neo4j_logins.rs"]

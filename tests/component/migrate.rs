@@ -45,6 +45,8 @@ mod rollback;
 mod running;
 #[path = "migrate_sqlx_cli.rs"]
 mod sqlx_cli;
+#[path = "migrate_statements.rs"]
+mod statements;
 
 type File = (&'static str, &'static str, &'static str);
 
@@ -128,15 +130,23 @@ impl Database {
     }
 
     async fn connect(&self) -> PgConnection {
-        let login = self.server.login(&self.owner(), &self.name);
+        self.connect_as(&self.owner()).await
+    }
+
+    async fn connect_as(&self, role: &str) -> PgConnection {
+        let login = self.server.login(role, &self.name);
         session::connect(&login, &Options::default(), Duration::from_secs(5))
             .await
             .unwrap()
     }
 
     async fn run(&self, request: Request) -> Report {
+        self.run_as(&self.owner(), &request).await
+    }
+
+    async fn run_as(&self, role: &str, request: &Request) -> Report {
         let (_keep, stop) = watch::channel(Urgency::No);
-        runner::run(&mut self.connect().await, &request, stop, &mut |_| {}).await
+        runner::run(&mut self.connect_as(role).await, request, stop, &mut |_| {}).await
     }
 
     async fn up(&self, files: &[File]) -> Report {
@@ -152,11 +162,16 @@ impl Database {
 
     /// The first column of every row as text.
     async fn ask(&self, sql: &str) -> Vec<String> {
-        let mut conn = self.server.connect("postgres", &self.name).await;
+        self.ask_as("postgres", sql).await
+    }
+
+    /// The same, asked by this role.
+    async fn ask_as(&self, role: &str, sql: &str) -> Vec<String> {
+        let mut conn = self.server.connect(role, &self.name).await;
         let rows = raw_sql(AssertSqlSafe(sql.to_owned()))
             .fetch_all(&mut conn)
             .await
-            .unwrap();
+            .unwrap_or_else(|error| panic!("{sql}: {error}"));
         rows.iter()
             .map(|row| row.try_get::<Option<String>, _>(0).unwrap().unwrap_or("NULL".into()))
             .collect()

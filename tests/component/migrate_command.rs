@@ -19,8 +19,12 @@ mod backup;
 mod bad_input;
 #[path = "migrate_drift.rs"]
 mod drift;
+#[path = "migrate_losses.rs"]
+mod losses;
 #[path = "migrate_plan.rs"]
 mod plan;
+#[path = "migrate_records.rs"]
+mod records;
 #[path = "migrate_seeds.rs"]
 mod seeds;
 #[path = "migrate_verbs.rs"]

@@ -1,42 +1,16 @@
 //! Losses that do not look like any: behind a view, under another name, in the rest of a run that was broken off. Each is
 //! asked for, and saved before it happens.
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-    process::{Command, Stdio},
-    sync::Arc,
-};
+use std::fs;
 
 use serde_json::Value;
 
-use crate::support::postgres::Postgres;
-
-/// A folder that goes when the test does.
-struct Dir(PathBuf);
-
-impl Dir {
-    fn new(name: &str) -> Self {
-        let dir = std::env::temp_dir().join(format!("amas-losses-{}-{name}", std::process::id()));
-        fs::create_dir_all(&dir).unwrap();
-        Self(dir)
-    }
-
-    fn path(&self) -> &Path {
-        &self.0
-    }
-}
-
-impl Drop for Dir {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
-}
+use super::{Dir, command, output};
+use crate::migrate::Database;
 
 /// A database, its files and its folder of backups.
 struct Scene {
-    server: Arc<Postgres>,
-    name: &'static str,
+    db: Database,
     dir: Dir,
     backups: Dir,
 }
@@ -44,11 +18,8 @@ struct Scene {
 impl Scene {
     /// With this as version 1.
     async fn new(name: &'static str, first: &str) -> Self {
-        let server = Postgres::shared().await;
-        server.database(name).await;
         let scene = Self {
-            server,
-            name,
+            db: Database::new(name).await,
             dir: Dir::new(name),
             backups: Dir::new(&format!("{name}-backups")),
         };
@@ -63,27 +34,11 @@ impl Scene {
     }
 
     async fn admin(&self, statements: &[&str]) {
-        self.server.admin(self.name, statements).await;
+        self.db.server.admin(&self.db.name, statements).await;
     }
 
     async fn verb(&self, args: &[&str]) -> (i32, String, String) {
-        let binary = std::env::var("AMAS_OPERATOR_BIN").unwrap_or(env!("CARGO_BIN_EXE_amas-operator").to_owned());
-        let mut command = Command::new(binary);
-        let owner = format!("{}_owner", self.name);
-        command
-            .arg("migrate")
-            .args(args)
-            .env("DATABASE_URL", self.server.url(&owner, self.name))
-            .stdin(Stdio::null());
-        let output = tokio::task::spawn_blocking(move || command.output().unwrap())
-            .await
-            .unwrap();
-        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        (
-            output.status.code().unwrap(),
-            text(&output.stdout),
-            text(&output.stderr),
-        )
+        output(command(&self.db, args, &[])).await
     }
 
     /// A way up with the folder.

@@ -1,69 +1,49 @@
 //! Records beside which something else has moved: what sqlx applied again, a file that went, a table that went with what was missing of it,
 //! what is put back beside what is there.
 
-use std::{
-    fs,
-    path::PathBuf,
-    process::{Command, Stdio},
-    sync::Arc,
-};
+use std::{fs, path::Path};
 
-use sqlx::{AssertSqlSafe, Row, raw_sql};
+use sqlx::raw_sql;
 
-use crate::support::postgres::Postgres;
+use super::{Dir, command, output};
+use crate::migrate::Database;
 
 /// A database with its files and its folder of backups, and the program on them.
 struct Scene {
-    server: Arc<Postgres>,
-    name: &'static str,
-    folder: PathBuf,
+    db: Database,
+    folder: Dir,
 }
 
 impl Scene {
     async fn new(name: &'static str) -> Self {
-        let server = Postgres::shared().await;
-        server.database(name).await;
-        let folder = std::env::temp_dir().join(format!("amas-records-{}-{name}", std::process::id()));
-        fs::create_dir_all(folder.join("sql")).unwrap();
-        Self { server, name, folder }
+        let (db, folder) = (Database::new(name).await, Dir::new(name));
+        fs::create_dir_all(folder.path().join("sql")).unwrap();
+        Self { db, folder }
     }
 
     /// The two files of a version.
     fn write(&self, name: &str, up: &str, down: &str) {
-        fs::write(self.folder.join(format!("sql/{name}.up.sql")), up).unwrap();
-        fs::write(self.folder.join(format!("sql/{name}.down.sql")), down).unwrap();
+        fs::write(self.folder.path().join(format!("sql/{name}.up.sql")), up).unwrap();
+        fs::write(self.folder.path().join(format!("sql/{name}.down.sql")), down).unwrap();
     }
 
     fn remove(&self, name: &str) {
         for way in ["up", "down"] {
-            fs::remove_file(self.folder.join(format!("sql/{name}.{way}.sql"))).unwrap();
+            fs::remove_file(self.folder.path().join(format!("sql/{name}.{way}.sql"))).unwrap();
         }
     }
 
     /// Exit code, standard output, standard error.
     async fn verb(&self, args: &[&str]) -> (i32, String, String) {
-        let binary = std::env::var("AMAS_OPERATOR_BIN").unwrap_or(env!("CARGO_BIN_EXE_amas-operator").to_owned());
-        let mut command = Command::new(binary);
-        command.arg("migrate").args(args);
+        let (sql, backups) = (self.folder.path().join("sql"), self.folder.path().join("backups"));
+        let mut dirs: Vec<(&str, &Path)> = Vec::new();
         if ["up", "down", "repair"].contains(&args[0]) {
-            command.arg("--dir").arg(self.folder.join("sql"));
+            dirs.push(("--dir", &sql));
         }
         if ["up", "restore-tables"].contains(&args[0]) {
-            command.arg("--backup-dir").arg(self.folder.join("backups"));
+            dirs.push(("--backup-dir", &backups));
         }
-        let owner = format!("{}_owner", self.name);
-        command
-            .env("DATABASE_URL", self.server.url(&owner, self.name))
-            .stdin(Stdio::null());
-        let output = tokio::task::spawn_blocking(move || command.output().unwrap())
-            .await
-            .unwrap();
-        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        (
-            output.status.code().unwrap(),
-            text(&output.stdout),
-            text(&output.stderr),
-        )
+        output(command(&self.db, args, &dirs)).await
     }
 
     /// Ends with this code; what it says.
@@ -77,31 +57,13 @@ impl Scene {
         self.ends(0, &["up", "--allow-destructive", "all"]).await
     }
 
-    /// The first column of every row as text, asked by a role.
-    async fn asks(&self, role: &str, sql: &str) -> Vec<String> {
-        let mut conn = self.server.connect(role, self.name).await;
-        let rows = raw_sql(AssertSqlSafe(sql.to_owned()))
-            .fetch_all(&mut conn)
-            .await
-            .unwrap_or_else(|error| panic!("{sql}: {error}"));
-        rows.iter()
-            .map(|row| row.try_get::<Option<String>, _>(0).unwrap().unwrap_or("NULL".into()))
-            .collect()
-    }
-
     async fn ask(&self, sql: &str) -> Vec<String> {
-        self.asks("postgres", sql).await
+        self.db.ask(sql).await
     }
 
     /// What the owner does by hand.
     async fn by_hand(&self, sql: &str) {
-        self.asks(&format!("{}_owner", self.name), sql).await;
-    }
-}
-
-impl Drop for Scene {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.folder);
+        self.db.ask_as(&self.db.owner(), sql).await;
     }
 }
 
@@ -222,7 +184,7 @@ async fn rows_are_put_back_past_the_triggers() {
     scene.up().await;
 
     // somebody is about to write into it: that it has no rows holds only once he is through
-    let mut other = scene.server.connect("records_triggers_owner", scene.name).await;
+    let mut other = scene.db.server.connect(&scene.db.owner(), &scene.db.name).await;
     raw_sql("BEGIN; LOCK TABLE t IN ROW EXCLUSIVE MODE")
         .execute(&mut other)
         .await
@@ -376,7 +338,7 @@ async fn a_view_keeps_what_hangs_on_it() {
         "CREATE ROLE records_view_mine",
         "COMMENT ON ROLE records_view_mine IS 'amas.dev/claim {}'",
     ];
-    scene.server.admin("postgres", &roles).await;
+    scene.db.server.admin("postgres", &roles).await;
     scene.up().await;
     // none of these is compared
     let mine =
