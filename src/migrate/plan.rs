@@ -18,7 +18,7 @@ use super::{
     history::Applied,
     progress::Unfinished,
     source::{Checksum, Migration, Source},
-    statements::{self, Unrunnable},
+    statements::{self, Statement, Unrunnable},
     units,
 };
 
@@ -322,26 +322,27 @@ fn down_step(source: &Source, applied: &Applied) -> Result<Step, PlanError> {
 
 /// Whether both ways of a migration can be run, each statement under what the text has set.
 pub fn check(migration: &Migration) -> Result<(), PlanError> {
-    sendable(migration)?;
-    each_way(migration, |sql, _| units::check_cuts(sql))
+    each_way(migration, units::check_cuts)
 }
 
 /// Whether both ways of a migration can be sent.
 fn sendable(migration: &Migration) -> Result<(), PlanError> {
-    each_way(migration, |sql, direction| match direction {
-        Direction::Up => statements::doing(sql).map(drop),
-        Direction::Down => statements::runnable(sql).map(drop),
-    })
+    each_way(migration, |_, _| Ok(()))
 }
 
-fn each_way(migration: &Migration, judge: impl Fn(&str, Direction) -> Result<(), Unrunnable>) -> Result<(), PlanError> {
-    let ways = [
-        (Direction::Up, Some(&migration.up)),
-        (Direction::Down, migration.down.as_ref()),
-    ];
-    for (direction, script) in ways {
-        let Some(script) = script else { continue };
-        judge(&script.sql, direction).map_err(|problem| PlanError::unrunnable(&script.file, problem))?;
+/// Whether both ways can be sent, and what else is asked of them.
+fn each_way(
+    migration: &Migration,
+    also: impl Fn(&str, &[Statement]) -> Result<(), Unrunnable>,
+) -> Result<(), PlanError> {
+    let up = &migration.up;
+    statements::doing(&up.sql)
+        .and_then(|all| also(&up.sql, &all))
+        .map_err(|problem| PlanError::unrunnable(&up.file, problem))?;
+    if let Some(down) = &migration.down {
+        statements::runnable(&down.sql)
+            .and_then(|all| also(&down.sql, &all))
+            .map_err(|problem| PlanError::unrunnable(&down.file, problem))?;
     }
     Ok(())
 }

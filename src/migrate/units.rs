@@ -166,8 +166,7 @@ fn forget(facts: &StatementFacts, made: &mut BTreeSet<TableName>, fresh: &mut BT
 
 /// What lasts until the end of its transaction may not stand before a place where the file is cut: what comes after that
 /// was written to run under it.
-pub fn check_cuts(sql: &str) -> Result<(), Unrunnable> {
-    let statements = statements::split(sql)?;
+pub fn check_cuts(sql: &str, statements: &[Statement]) -> Result<(), Unrunnable> {
     let short = |statement: &Statement| statement.ends_with_transaction(statement.text(sql));
     // only then, since to take a text apart is dear
     if statements::no_transaction(sql) || !statements.iter().any(short) {
@@ -357,6 +356,7 @@ mod tests {
 
     #[test]
     fn what_ends_with_its_transaction_is_refused_before_a_cut() {
+        let check_cuts = |sql: &str| check_cuts(sql, &statements::split(sql).unwrap());
         let cut = "SELECT 1;\nCREATE INDEX CONCURRENTLY i ON t (a);";
         for (sql, said) in [
             (

@@ -64,7 +64,7 @@ impl Store for Neo4j {
 
     /// A running statement goes on, as after any slice: broken off it would leave an index that is in its own way.
     fn cut_off(worker: &mut Neo4jWorker, _: &Gate) {
-        worker.session = None;
+        Self::rest(worker);
     }
 
     fn is_managed(base: &Neo4jDuty) -> bool {

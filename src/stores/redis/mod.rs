@@ -108,7 +108,7 @@ impl Store for Redis {
 
     /// A pass that was under way begins anew.
     fn cut_off(worker: &mut RedisWorker, _: &Gate) {
-        worker.session = None;
+        Self::rest(worker);
     }
 
     fn is_managed(base: &RedisDuty) -> bool {
